@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ioctls on files of a varve mount. The kernel has checked permission when it opened the file.
+ *
+ *   VARVE_IOC_SNAPSHOT   on a live disk (open for writing) or a directory: freeze now, answer when sealed (power-loss safe).
+ *                        On a directory: all changed disks in it, one instant.
+ *   VARVE_IOC_REVERT     on a live disk (open for writing): the disk becomes the snapshot named in the argument.
+ *   VARVE_IOC_WAIT       on any file or directory: answer when what is pending there now is stored.
+ *   VARVE_IOC_INFO       on anything: which store, which state directory.
+ *   VARVE_IOC_LOG        on a disk or snapshot: history as JSON, in pieces (offset in, text out).
+ * All others: ENOTTY. All structs have fixed size and no pointers; text is NUL-terminated.
+ */
+#ifndef VARVE_IOCTL_H
+#define VARVE_IOCTL_H
+
+#include <linux/ioctl.h>
+#include <stdint.h>
+
+#define VARVE_IOC_MAGIC 0xB7
+#define VARVE_ERROR_TEXT 600
+
+struct varve_ioc_snapshot {
+    uint32_t flags;                 /* in: 0 */
+    uint32_t count;                 /* out: snapshots made */
+    char label[72];                 /* in: "" for none */
+    char note[1032];                /* in */
+    char name[264];                 /* out: name of the (first) snapshot */
+    int32_t error;                  /* out: 0 or a positive errno; then text says more */
+    char text[VARVE_ERROR_TEXT];
+};
+struct varve_ioc_revert {
+    char snapshot_id[40];           /* in: user.varve.id of the snapshot */
+    int32_t error;
+    char text[VARVE_ERROR_TEXT];
+};
+struct varve_ioc_wait {
+    int64_t timeout_ms;             /* in: < 0 none */
+    uint32_t pending;               /* out: how many were waited for */
+    int32_t error;                  /* out: EIO an attempt failed, ETIMEDOUT */
+    char text[VARVE_ERROR_TEXT];
+};
+struct varve_ioc_info {
+    char store[1024], state[1024], host[256], store_id[40];
+    int32_t pid, version;
+};
+struct varve_ioc_log {
+    uint64_t offset;                /* in */
+    uint64_t total;                 /* out: length of the whole text */
+    uint32_t len;                   /* out */
+    char text[8192];
+};
+
+#define VARVE_IOC_SNAPSHOT _IOWR(VARVE_IOC_MAGIC, 1, struct varve_ioc_snapshot)
+#define VARVE_IOC_REVERT _IOWR(VARVE_IOC_MAGIC, 2, struct varve_ioc_revert)
+#define VARVE_IOC_WAIT _IOWR(VARVE_IOC_MAGIC, 3, struct varve_ioc_wait)
+#define VARVE_IOC_INFO _IOR(VARVE_IOC_MAGIC, 4, struct varve_ioc_info)
+#define VARVE_IOC_LOG _IOWR(VARVE_IOC_MAGIC, 5, struct varve_ioc_log)
+
+#endif
