@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Snapshot recipe (header, pages of runs) and its side file: bytes <-> structs. The segment recipe is recipe_segment.c. */
+#include "format/recipe.h"
+
+#include "format/record_internal.h"
+
+static const char snap_magic[RECORD_MAGIC + 1] = "VARVSNAP";
+static const char attr_magic[RECORD_MAGIC + 1] = "VARVATTR";
+static const char page_magic[4] = {'V', 'R', 'U', 'N'};
+
+enum { SNAP_FLAGS_KNOWN = SNAP_PROVISIONAL | SNAP_PARTIAL };
+enum { LABEL_ROOM = 64, NOTE_ROOM = 1024 };
+/* First + count of a run are 32 bits: the largest disk has 2^32 segments. */
+#define SNAP_SIZE_MAX (UINT64_C(1) << (32 + SEG_SHIFT))
+
+/* ---- header page ---- */
+
+enum {
+    HDR_PAGE_BYTES = 16, HDR_STORE = 24, HDR_DISK = 40, HDR_VM = 56, HDR_SNAP = 72, HDR_PARENT = 88, HDR_HOST = 104, HDR_GROUP = 120,
+    HDR_SEQ = 136, HDR_EPOCH = 144, HDR_FLAGS = 152, HDR_MEMBERS = 156, HDR_SIZE = 160, HDR_ALLOC = 168, HDR_FREEZE = 176,
+    HDR_NAME = 184, HDR_LEVELS = 192, HDR_NRUNS = 264, HDR_DIGEST = 272, HDR_LABEL_LEN = 304, HDR_NOTE_LEN = 306, HDR_LABEL = 308,
+    HDR_NOTE = HDR_LABEL + LABEL_ROOM, HDR_MODE = HDR_NOTE + NOTE_ROOM,
+    HDR_UID = HDR_MODE + 4, HDR_GID = HDR_UID + 4, HDR_DIRTY = HDR_GID + 4, HDR_REST = HDR_DIRTY + 8, HDR_PAGE_RUNS = 20,
+};
+_Static_assert((int)HDR_REST + (int)RECORD_TAIL <= (int)SNAPRCP_PAGE, "the header must fit its page");
+_Static_assert(16 + 16 * (int)SNAPRCP_PAGE_RUNS == (int)SNAPRCP_PAGE, "runs must fill a page exactly");
+
+/* A label becomes part of a file name, so nothing that could leave its directory or break a terminal gets in or out. */
+static bool label_valid(const char *s, size_t len)
+{
+    if (len > LABEL_ROOM)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = s[i];
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'))
+            return false;
+    }
+    return true;
+}
+
+static bool note_valid(const char *s, size_t len)
+{
+    return len <= NOTE_ROOM && memchr(s, '\0', len) == NULL;
+}
+
+static const char *snap_problem(const struct snaprcp *r, size_t label_len, size_t note_len)
+{
+    if (vid_is_zero(&r->store) || vid_is_zero(&r->disk) || vid_is_zero(&r->snap))
+        return "store, disk or snapshot id is zero";
+    if (vid_eq(&r->parent, &r->snap))
+        return "snapshot is its own parent";
+    if ((r->flags & ~(uint32_t)SNAP_FLAGS_KNOWN) != 0)
+        return "unknown flags";
+    if (r->size > SNAP_SIZE_MAX)
+        return "size out of range";
+    uint64_t segments = seg_count(r->size);
+    if (r->alloc_bytes > segments << SEG_SHIFT)
+        return "more bytes allocated than the disk has";
+    if (r->nruns > segments || (r->nruns == 0 && segments != 0))
+        return "number of runs does not fit the size";
+    if ((r->mode & ~0555u) != 0)
+        return "mode has bits other than reading and executing";
+    if (r->dirty_segments > segments)
+        return "more segments were written than the disk has";
+    if (!label_valid(r->label, label_len))
+        return "label has characters other than [A-Za-z0-9._-], or more than 64";
+    if (!note_valid(r->note, note_len))
+        return "note is too long or contains NUL";
+    return NULL;
+}
+
+static void levels_put(uint8_t *p, const struct snap_levels *l)
+{
+    const uint64_t v[9] = {l->zero, l->clean, l->parent_segment, l->parent_block, l->common, l->global, l->dup_new, l->fresh, l->stored};
+    for (size_t i = 0; i < 9; i++)
+        put_le64(p + 8 * i, v[i]);
+}
+
+static struct snap_levels levels_get(const uint8_t *p)
+{
+    return (struct snap_levels){
+        .zero = get_le64(p), .clean = get_le64(p + 8), .parent_segment = get_le64(p + 16), .parent_block = get_le64(p + 24),
+        .common = get_le64(p + 32), .global = get_le64(p + 40), .dup_new = get_le64(p + 48), .fresh = get_le64(p + 56),
+        .stored = get_le64(p + 64),
+    };
+}
+
+int snaprcp_encode(const struct snaprcp *r, uint8_t out[SNAPRCP_PAGE])
+{
+    size_t label_len = strnlen(r->label, sizeof r->label);
+    size_t note_len = strnlen(r->note, sizeof r->note);
+    memset(out, 0, SNAPRCP_PAGE);
+    if (snap_problem(r, label_len, note_len) != NULL)
+        return -EINVAL;
+    put_le32(out + HDR_PAGE_BYTES, SNAPRCP_PAGE);
+    put_le32(out + HDR_PAGE_RUNS, SNAPRCP_PAGE_RUNS);
+    put_vid(out + HDR_STORE, &r->store);
+    put_vid(out + HDR_DISK, &r->disk);
+    put_vid(out + HDR_VM, &r->vm);
+    put_vid(out + HDR_SNAP, &r->snap);
+    put_vid(out + HDR_PARENT, &r->parent);
+    put_vid(out + HDR_HOST, &r->host);
+    put_vid(out + HDR_GROUP, &r->group);
+    put_le64(out + HDR_SEQ, r->seq);
+    put_le64(out + HDR_EPOCH, r->epoch);
+    put_le32(out + HDR_FLAGS, r->flags);
+    put_le32(out + HDR_MEMBERS, r->group_members);
+    put_le64(out + HDR_SIZE, r->size);
+    put_le64(out + HDR_ALLOC, r->alloc_bytes);
+    put_le64(out + HDR_FREEZE, (uint64_t)r->freeze_ns);
+    put_le64(out + HDR_NAME, (uint64_t)r->name_s);
+    levels_put(out + HDR_LEVELS, &r->levels);
+    put_le64(out + HDR_NRUNS, r->nruns);
+    memcpy(out + HDR_DIGEST, r->runs_digest, FP_BYTES);
+    put_le16(out + HDR_LABEL_LEN, (uint16_t)label_len);
+    put_le16(out + HDR_NOTE_LEN, (uint16_t)note_len);
+    memcpy(out + HDR_LABEL, r->label, label_len);
+    memcpy(out + HDR_NOTE, r->note, note_len);
+    put_le32(out + HDR_MODE, r->mode);
+    put_le32(out + HDR_UID, r->uid);
+    put_le32(out + HDR_GID, r->gid);
+    put_le64(out + HDR_DIRTY, r->dirty_segments);
+    record_close(out, snap_magic, SNAPRCP_PAGE);
+    return 0;
+}
+
+/* Texts, and the bytes that must be zero: behind the texts and at the end of the page. */
+static const char *snap_texts(const uint8_t *in, struct snaprcp *r, size_t *label_len, size_t *note_len)
+{
+    *label_len = get_le16(in + HDR_LABEL_LEN);
+    *note_len = get_le16(in + HDR_NOTE_LEN);
+    if (*label_len > LABEL_ROOM || *note_len > NOTE_ROOM)
+        return "label or note is too long";
+    if (!all_zero(in + HDR_LABEL + *label_len, LABEL_ROOM - *label_len) ||
+        !all_zero(in + HDR_NOTE + *note_len, NOTE_ROOM - *note_len) ||
+        !all_zero(in + HDR_REST, SNAPRCP_PAGE - RECORD_TAIL - HDR_REST))
+        return "bytes that must be zero are not";
+    memcpy(r->label, in + HDR_LABEL, *label_len);
+    memcpy(r->note, in + HDR_NOTE, *note_len);
+    return NULL;
+}
+
+int snaprcp_decode(const uint8_t in[SNAPRCP_PAGE], struct snaprcp *out, const char **why)
+{
+    int bad = record_check(in, SNAPRCP_PAGE, SNAPRCP_PAGE, SNAPRCP_PAGE, snap_magic, why);
+    if (bad < 0)
+        return bad;
+    if (get_le32(in + HDR_PAGE_BYTES) != SNAPRCP_PAGE || get_le32(in + HDR_PAGE_RUNS) != SNAPRCP_PAGE_RUNS)
+        return record_bad(why, "unknown size of a page");
+    struct snaprcp r = {
+        .store = get_vid(in + HDR_STORE), .disk = get_vid(in + HDR_DISK), .vm = get_vid(in + HDR_VM), .snap = get_vid(in + HDR_SNAP),
+        .parent = get_vid(in + HDR_PARENT), .host = get_vid(in + HDR_HOST), .group = get_vid(in + HDR_GROUP),
+        .seq = get_le64(in + HDR_SEQ), .epoch = get_le64(in + HDR_EPOCH),
+        .flags = get_le32(in + HDR_FLAGS), .group_members = get_le32(in + HDR_MEMBERS),
+        .size = get_le64(in + HDR_SIZE), .alloc_bytes = get_le64(in + HDR_ALLOC),
+        .freeze_ns = (int64_t)get_le64(in + HDR_FREEZE), .name_s = (int64_t)get_le64(in + HDR_NAME),
+        .mode = get_le32(in + HDR_MODE), .uid = get_le32(in + HDR_UID), .gid = get_le32(in + HDR_GID),
+        .dirty_segments = get_le64(in + HDR_DIRTY), .levels = levels_get(in + HDR_LEVELS), .nruns = get_le64(in + HDR_NRUNS),
+    };
+    memcpy(r.runs_digest, in + HDR_DIGEST, FP_BYTES);
+    size_t label_len, note_len;
+    const char *problem = snap_texts(in, &r, &label_len, &note_len);
+    if (problem == NULL)
+        problem = snap_problem(&r, label_len, note_len);
+    if (problem != NULL)
+        return record_bad(why, problem);
+    *out = r;
+    return 0;
+}
+
+/* ---- pages of runs: magic (4), version (2), number of runs (2), checksum (8), 255 runs of 16 bytes ---- */
+
+/* Snapshot and page number are not stored but hashed: a page of another file or place has a wrong checksum. */
+static uint64_t page_checksum(const struct vid *snap, uint64_t page, const uint8_t *p)
+{
+    uint8_t place[VID_BYTES + 8 + 8];
+    put_vid(place, snap);
+    put_le64(place + VID_BYTES, page);
+    memcpy(place + VID_BYTES + 8, p, 8);
+    return hash64_seed(p + 16, SNAPRCP_PAGE - 16, hash64(place, sizeof place));
+}
+
+/* A disk is covered without gaps, so each run begins where the one before ended; places stay inside their container. */
+static const char *runs_problem(const struct snaprun *runs, uint32_t n)
+{
+    if (n == 0 || n > SNAPRCP_PAGE_RUNS)
+        return "number of runs out of range";
+    for (uint32_t i = 0; i < n; i++) {
+        const struct snaprun *run = &runs[i];
+        if (run->count == 0 || (uint64_t)run->first + run->count > SNAP_SIZE_MAX >> SEG_SHIFT)
+            return "run of segments out of range";
+        if (i > 0 && (uint64_t)runs[i - 1].first + runs[i - 1].count != run->first)
+            return "gap or overlap between runs";
+        if (run->place == REF_ZERO)
+            continue;
+        if (!ref_is_block(run->place))
+            return "place is none";
+        if ((uint64_t)ref_ordinal(run->place) + (run->count - 1) >= UINT64_C(1) << ORDINAL_BITS)
+            return "run leaves its container";
+    }
+    return NULL;
+}
+
+int snaprcp_page_encode(const struct vid *snap, uint64_t page, const struct snaprun *runs, uint32_t n, uint8_t out[SNAPRCP_PAGE])
+{
+    memset(out, 0, SNAPRCP_PAGE);
+    if (page == 0 || runs_problem(runs, n) != NULL)
+        return -EINVAL;
+    memcpy(out, page_magic, sizeof page_magic);
+    put_le16(out + 4, RECORD_VERSION);
+    put_le16(out + 6, (uint16_t)n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t *p = out + 16 + 16 * (size_t)i;
+        put_le32(p, runs[i].first);
+        put_le32(p + 4, runs[i].count);
+        put_le64(p + 8, runs[i].place);
+    }
+    put_le64(out + 8, page_checksum(snap, page, out));
+    return 0;
+}
+
+int snaprcp_page_decode(const struct vid *snap, uint64_t page, const uint8_t in[SNAPRCP_PAGE], struct snaprun *out, uint32_t *n,
+                        const char **why)
+{
+    if (memcmp(in, page_magic, sizeof page_magic) != 0)
+        return record_bad(why, "wrong magic of a page of runs");
+    if (get_le64(in + 8) != page_checksum(snap, page, in))
+        return record_bad(why, "checksum of a page of runs is wrong");
+    uint32_t version = get_le16(in + 4);
+    if (version > RECORD_VERSION)
+        return record_newer(why);
+    if (version != RECORD_VERSION)
+        return record_bad(why, "version 0");
+    uint32_t count = get_le16(in + 6);
+    if (page == 0 || count == 0 || count > SNAPRCP_PAGE_RUNS)
+        return record_bad(why, "number of runs out of range");
+    if (!all_zero(in + 16 + 16 * (size_t)count, 16 * (size_t)(SNAPRCP_PAGE_RUNS - count)))
+        return record_bad(why, "bytes that must be zero are not");
+    struct snaprun runs[SNAPRCP_PAGE_RUNS];
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *p = in + 16 + 16 * (size_t)i;
+        runs[i] = (struct snaprun){.first = get_le32(p), .count = get_le32(p + 4), .place = get_le64(p + 8)};
+    }
+    const char *problem = runs_problem(runs, count);
+    if (problem != NULL)
+        return record_bad(why, problem);
+    memcpy(out, runs, count * sizeof *out);
+    *n = count;
+    return 0;
+}
+
+/* ---- side file ---- */
+
+enum {
+    ATTR_SNAP = 16, ATTR_VERSION = 32, ATTR_SET = 40, ATTR_CLEAR = 44, ATTR_MODE = 48, ATTR_UID = 52, ATTR_GID = 56,
+    ATTR_PROTECTED = 60, ATTR_OWNER_SET = 61, ATTR_LABEL_LEN = 62, ATTR_VERIFIED = 64, ATTR_NOTE_LEN = 72, ATTR_ZERO = 74,
+    ATTR_TEXT = 76,
+    ATTR_MIN = ATTR_TEXT + RECORD_TAIL, ATTR_MAX = ATTR_TEXT + LABEL_ROOM + NOTE_ROOM + RECORD_TAIL,
+};
+_Static_assert((int)ATTR_MAX <= (int)SNAPATTR_BYTES, "a side file must fit its buffer");
+
+static const char *attr_problem(const struct snapattr *a, size_t label_len, size_t note_len)
+{
+    if (vid_is_zero(&a->snap))
+        return "snapshot id is zero";
+    if (((a->set_flags | a->clear_flags) & ~(uint32_t)SNAP_FLAGS_KNOWN) != 0)
+        return "unknown flags";
+    if ((a->mode & ~0777u) != 0)
+        return "mode has bits that a snapshot cannot have";
+    if (!label_valid(a->label, label_len))
+        return "label has characters other than [A-Za-z0-9._-], or more than 64";
+    if (!note_valid(a->note, note_len))
+        return "note is too long or contains NUL";
+    return NULL;
+}
+
+size_t snapattr_encode(const struct snapattr *a, uint8_t out[SNAPATTR_BYTES])
+{
+    size_t label_len = strnlen(a->label, sizeof a->label);
+    size_t note_len = strnlen(a->note, sizeof a->note);
+    if (attr_problem(a, label_len, note_len) != NULL)
+        return 0;
+    put_vid(out + ATTR_SNAP, &a->snap);
+    put_le64(out + ATTR_VERSION, a->version);
+    put_le32(out + ATTR_SET, a->set_flags);
+    put_le32(out + ATTR_CLEAR, a->clear_flags);
+    put_le32(out + ATTR_MODE, a->mode);
+    put_le32(out + ATTR_UID, a->uid);
+    put_le32(out + ATTR_GID, a->gid);
+    put_le64(out + ATTR_VERIFIED, (uint64_t)a->verified_s);
+    out[ATTR_PROTECTED] = a->protected_;
+    out[ATTR_OWNER_SET] = a->owner_set;
+    put_le16(out + ATTR_LABEL_LEN, (uint16_t)label_len);
+    put_le16(out + ATTR_NOTE_LEN, (uint16_t)note_len);
+    put_le16(out + ATTR_ZERO, 0);
+    memcpy(out + ATTR_TEXT, a->label, label_len);
+    memcpy(out + ATTR_TEXT + label_len, a->note, note_len);
+    size_t len = ATTR_TEXT + label_len + note_len + RECORD_TAIL;
+    record_close(out, attr_magic, len);
+    return len;
+}
+
+int snapattr_decode(const uint8_t *data, size_t len, struct snapattr *out, const char **why)
+{
+    int r = record_check(data, len, ATTR_MIN, ATTR_MAX, attr_magic, why);
+    if (r < 0)
+        return r;
+    size_t label_len = get_le16(data + ATTR_LABEL_LEN), note_len = get_le16(data + ATTR_NOTE_LEN);
+    if (label_len > LABEL_ROOM || note_len > NOTE_ROOM || label_len + note_len != len - ATTR_MIN)
+        return record_bad(why, "lengths of label and note do not agree with the record");
+    if (data[ATTR_PROTECTED] > 1 || data[ATTR_OWNER_SET] > 1 || get_le16(data + ATTR_ZERO) != 0)
+        return record_bad(why, "a yes-or-no field is neither, or bytes that must be zero are not");
+    struct snapattr a = {
+        .snap = get_vid(data + ATTR_SNAP), .version = get_le64(data + ATTR_VERSION),
+        .set_flags = get_le32(data + ATTR_SET), .clear_flags = get_le32(data + ATTR_CLEAR),
+        .mode = get_le32(data + ATTR_MODE), .uid = get_le32(data + ATTR_UID), .gid = get_le32(data + ATTR_GID),
+        .verified_s = (int64_t)get_le64(data + ATTR_VERIFIED), .protected_ = data[ATTR_PROTECTED], .owner_set = data[ATTR_OWNER_SET],
+    };
+    memcpy(a.label, data + ATTR_TEXT, label_len);
+    memcpy(a.note, data + ATTR_TEXT + label_len, note_len);
+    const char *problem = attr_problem(&a, label_len, note_len);
+    if (problem != NULL)
+        return record_bad(why, problem);
+    *out = a;
+    return 0;
+}
