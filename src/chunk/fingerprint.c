@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Digests through OpenSSL's EVP. Algorithms are fetched once per fper and contexts are used again: for 4 KiB blocks the
+ * implicit fetch of each EVP_DigestInit would cost more than a tenth of the hashing itself.
+ */
+#include "chunk/fingerprint.h"
+
+#include "base/verr.h"
+#include "format/storeconf.h"
+
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert((int)FP_SHA256 == (int)STORECONF_SHA256 && (int)FP_SHA1 == (int)STORECONF_SHA1, "kinds in store.conf");
+_Static_assert((int)DIGEST_KEY_BYTES == (int)STORECONF_KEY_BYTES, "key in store.conf and key of the digest");
+
+struct fper {
+    enum fp_kind kind;
+    size_t md_len;
+    EVP_MD *md;
+    EVP_MD_CTX *md_ctx;
+    EVP_MAC *mac;
+    EVP_MAC_CTX *mac_ctx;   /* keyed once; each segment only sets the nonce again */
+};
+
+static int openssl_error(struct verr *err, const char *call)
+{
+    char text[160];
+    unsigned long code = ERR_get_error();
+    ERR_error_string_n(code, text, sizeof text);
+    ERR_clear_error();
+    return verr_set(err, EIO, "OpenSSL: %s failed: %s", call, code != 0 ? text : "no reason given");
+}
+
+static int md_setup(struct fper *f, struct verr *err)
+{
+    f->md = EVP_MD_fetch(NULL, f->kind == FP_SHA1 ? "SHA1" : "SHA256", NULL);
+    if (f->md == NULL)
+        return openssl_error(err, f->kind == FP_SHA1 ? "EVP_MD_fetch(SHA1)" : "EVP_MD_fetch(SHA256)");
+    f->md_ctx = EVP_MD_CTX_new();
+    if (f->md_ctx == NULL)
+        return openssl_error(err, "EVP_MD_CTX_new");
+    int len = EVP_MD_get_size(f->md);
+    if (len <= 0 || len > FP_BYTES)
+        return verr_set(err, EIO, "OpenSSL: digest of unexpected length %d", len);
+    f->md_len = (size_t)len;
+    return 0;
+}
+
+static int mac_setup(struct fper *f, const uint8_t *key, struct verr *err)
+{
+    char cipher[] = "AES-256-GCM";
+    OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_CIPHER, cipher, 0), OSSL_PARAM_construct_end()};
+    f->mac = EVP_MAC_fetch(NULL, "GMAC", NULL);
+    if (f->mac == NULL)
+        return openssl_error(err, "EVP_MAC_fetch(GMAC)");
+    f->mac_ctx = EVP_MAC_CTX_new(f->mac);
+    if (f->mac_ctx == NULL)
+        return openssl_error(err, "EVP_MAC_CTX_new");
+    if (EVP_MAC_init(f->mac_ctx, key, DIGEST_KEY_BYTES, params) != 1)
+        return openssl_error(err, "EVP_MAC_init");
+    return 0;
+}
+
+struct fper *fper_new(enum fp_kind kind, const uint8_t digest_key[DIGEST_KEY_BYTES], struct verr *err)
+{
+    if (kind != FP_SHA256 && kind != FP_SHA1) {
+        verr_set(err, EINVAL, "unknown kind of fingerprint %d", (int)kind);
+        return NULL;
+    }
+    struct fper *f = calloc(1, sizeof *f);
+    if (f == NULL) {
+        verr_set(err, ENOMEM, "no memory for digest contexts");
+        return NULL;
+    }
+    f->kind = kind;
+    if (md_setup(f, err) < 0 || mac_setup(f, digest_key, err) < 0) {
+        fper_free(f);
+        return NULL;
+    }
+    return f;
+}
+
+void fper_free(struct fper *f)
+{
+    if (f == NULL)
+        return;
+    EVP_MD_CTX_free(f->md_ctx);
+    EVP_MD_free(f->md);
+    EVP_MAC_CTX_free(f->mac_ctx); /* wipes the key schedule */
+    EVP_MAC_free(f->mac);
+    free(f);
+}
+
+int fper_batch(struct fper *f, const struct fp_job *jobs, size_t n, struct verr *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct fp fp = {{0}};
+        unsigned len = 0;
+        if (EVP_DigestInit_ex2(f->md_ctx, f->md, NULL) != 1)
+            return openssl_error(err, "EVP_DigestInit_ex2");
+        if (EVP_DigestUpdate(f->md_ctx, jobs[i].data, jobs[i].len) != 1)
+            return openssl_error(err, "EVP_DigestUpdate");
+        if (EVP_DigestFinal_ex(f->md_ctx, fp.b, &len) != 1 || len != f->md_len)
+            return openssl_error(err, "EVP_DigestFinal_ex");
+        *jobs[i].out = fp;
+    }
+    return 0;
+}
+
+int fper_segment(struct fper *f, const void *data, size_t len, uint8_t out[DIGEST_BYTES], struct verr *err)
+{
+    /* The nonce is always zero: the digest is a keyed checksum and is never published as a MAC (header). Setting it again
+     * is what starts a new message; the key stays. */
+    uint8_t nonce[12] = {0}, tag[DIGEST_BYTES];
+    size_t tag_len = 0;
+    OSSL_PARAM params[] = {OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_IV, nonce, sizeof nonce), OSSL_PARAM_construct_end()};
+    if (EVP_MAC_init(f->mac_ctx, NULL, 0, params) != 1)
+        return openssl_error(err, "EVP_MAC_init");
+    if (len != 0 && EVP_MAC_update(f->mac_ctx, data, len) != 1)
+        return openssl_error(err, "EVP_MAC_update");
+    if (EVP_MAC_final(f->mac_ctx, tag, &tag_len, sizeof tag) != 1 || tag_len != sizeof tag)
+        return openssl_error(err, "EVP_MAC_final");
+    memcpy(out, tag, sizeof tag);
+    return 0;
+}
+
+const char *fper_path(const struct fper *f)
+{
+    return f->kind == FP_SHA1 ? "sha1 (OpenSSL EVP)" : "sha256 (OpenSSL EVP)";
+}
