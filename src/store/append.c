@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * append: writing of containers.
+ *
+ * A block goes into the frame in memory; a full frame is compressed, decoded again, compared and written behind the
+ * last one. What is on disk at each step of a section:
+ *
+ *     frames                      a torn tail: no reader takes it for anything
+ *     frames, footer pages        still a torn tail; fdatasynced
+ *     frames, footer, trailer     a sealed section: readers and later publish checks rely on it
+ *
+ * The trailer is written only after an fdatasync of what it speaks for, and is then fdatasynced itself. With one fdatasync
+ * for all, a power cut could keep the trailer and lose frames, and a rebuilt index or a publish check, which look at
+ * footers only, would believe it. A file therefore gets at most one trailer per seal. Files that are full meanwhile wait
+ * with their footers written (struct waiting), so that their write-back runs while the next file is filled.
+ */
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/verr.h"
+#include "store/append_internal.h"
+#include "store/store_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum { HINT_BYTES = 8 * 1024 * 1024, ENTRIES_FIRST = 1024 };
+
+int cw_fail(struct cwriter *w, uint64_t number, int r, const char *doing)
+{
+    char path[32];
+    container_path(number, path);
+    return store_fail(w->st, DIR_CONTAINERS, path, r, doing, &w->dead);
+}
+
+/* Write errors that write-back has met already are reported by this call too, and are just as final. */
+static int start_writeback(struct cwriter *w, uint64_t upto)
+{
+    if (sync_file_range(w->file.fd, (off_t)w->file.hint, (off_t)(upto - w->file.hint), SYNC_FILE_RANGE_WRITE) < 0 &&
+        (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+        return cw_fail(w, w->file.id.container, -errno, "writing");
+    w->file.hint = upto;
+    return 0;
+}
+
+int cw_write(struct cwriter *w, const void *data, size_t len)
+{
+    int r = -fault_errno("store.append.write");
+    if (r == 0)
+        r = pwrite_full(w->file.fd, data, len, (off_t)w->file.off);
+    if (r < 0)
+        return cw_fail(w, w->file.id.container, r, "writing");
+    w->file.off += len;
+    w->stored += len;
+    w->written = w->file.id.container;
+    return w->file.off - w->file.hint >= HINT_BYTES ? start_writeback(w, w->file.off) : 0;
+}
+
+/* ---- files ---- */
+
+/* Also full by entries: they are kept in memory until the section is closed. */
+static bool file_full(const struct cw_file *f, uint32_t entries)
+{
+    uint64_t footer = (uint64_t)footer_pages(entries) * FOOTER_PAGE_BYTES;
+    return f->off + footer >= CONTAINER_FULL || entries >= SECTION_ENTRIES || f->next_ordinal >= ORDINALS_FULL;
+}
+
+void cw_section_begin(struct cw_file *f)
+{
+    f->section_off = f->off;
+    f->first_ordinal = f->next_ordinal;
+}
+
+void cw_file_close(struct cwriter *w)
+{
+    if (w->file.fd >= 0)
+        close(w->file.fd); /* gives the lock back too */
+    w->file = (struct cw_file){.fd = -1};
+}
+
+static int dir_touched(struct cwriter *w, uint32_t claim)
+{
+    for (unsigned i = 0; i < w->ndirs; i++)
+        if (w->dirs[i] == claim)
+            return 0;
+    if (w->ndirs == DIRS_MAX) {
+        int r = cw_sync_dirs(w);
+        if (r < 0)
+            return r;
+    }
+    w->dirs[w->ndirs++] = claim;
+    return 0;
+}
+
+static int file_new(struct cwriter *w)
+{
+    struct cw_file f = {.fd = -1};
+    int r = container_make(w->st, &f.id.container, &f.fd, &w->dead);
+    if (r < 0)
+        return r;
+    f.id.store = w->st->conf.id;
+    f.id.version = vid_random();
+    w->file = f;
+    r = dir_touched(w, (uint32_t)(f.id.container >> 16));
+    if (r < 0)
+        return r;
+    struct cheader h = {.id = f.id, .type = w->type, .flags = w->flags};
+    uint8_t bytes[CHEADER_BYTES];
+    cheader_encode(&h, bytes);
+    r = cw_write(w, bytes, sizeof bytes);
+    cw_section_begin(&w->file);
+    return r;
+}
+
+/* Header and last trailer of a file that may be gone on in; everything else about it is a reader's business. */
+static int resume_check(const struct cwriter *w, uint64_t number, struct cw_file *f)
+{
+    uint8_t head[CHEADER_BYTES], tail[CTRAILER_BYTES];
+    struct cheader h;
+    struct ctrailer t;
+    off_t size = lseek(f->fd, 0, SEEK_END);
+    if (size < CHEADER_BYTES + CTRAILER_BYTES || size >= CONTAINER_FULL)
+        return -ENODATA;
+    if (pread_full(f->fd, head, sizeof head, 0) != (ssize_t)sizeof head ||
+        pread_full(f->fd, tail, sizeof tail, size - CTRAILER_BYTES) != (ssize_t)sizeof tail)
+        return -ENODATA;
+    if (cheader_decode(head, &h, NULL) < 0 || ctrailer_decode(tail, &t, NULL) < 0)
+        return -ENODATA;
+    if (!vid_eq(&h.id.store, &w->st->conf.id) || h.id.container != number || h.type != w->type || h.flags != w->flags)
+        return -ENODATA;
+    if (!container_id_eq(&h.id, &t.id) || trailer_end(&t) != (uint64_t)size)
+        return -ENODATA;
+    f->id = h.id;
+    f->off = f->hint = (uint64_t)size;
+    f->next_ordinal = t.first_ordinal + t.entries;
+    f->section = t.section + 1;
+    f->prev_trailer = (uint64_t)size - CTRAILER_BYTES;
+    return f->next_ordinal >= ORDINALS_FULL ? -ENODATA : 0;
+}
+
+/* Lock first, look then: two writers that pass the same `last` never append to the same file. */
+static void file_resume(struct cwriter *w, uint64_t last)
+{
+    char path[32];
+    container_path(last, path);
+    struct cw_file f = {.fd = openat(w->st->dirs[DIR_CONTAINERS], path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
+    if (f.fd < 0)
+        return;
+    if (flock(f.fd, LOCK_EX | LOCK_NB) < 0 || !same_file(w->st->dirs[DIR_CONTAINERS], path, f.fd) || resume_check(w, last, &f) < 0) {
+        close(f.fd);
+        return;
+    }
+    w->file = f;
+    cw_section_begin(&w->file);
+    w->dirs[w->ndirs++] = (uint32_t)(last >> 16); /* whoever made the file may have died before his fsync of the directory */
+}
+
+/* ---- frames ---- */
+
+static int frame_flush(struct cwriter *w)
+{
+    if (w->frame_blocks == 0)
+        return 0;
+    struct cframe f = {.id = w->file.id, .first_ordinal = w->file.next_ordinal - w->frame_blocks, .blocks = w->frame_blocks,
+                       .raw_len = w->frame_len};
+    const uint8_t *bytes;
+    size_t len;
+    const char *why = "";
+    int r = fpack_close(w->pack, &f, &bytes, &len, &why);
+    if (r < 0) {
+        char path[32];
+        container_path(w->file.id.container, path);
+        return verr_set(&w->dead, -r, "%s/containers/%s: a frame does not read back and was not written (%s): check this host's memory",
+                        w->st->path, path, why);
+    }
+    r = cw_write(w, bytes, len);
+    w->frame_blocks = w->frame_len = 0;
+    return r;
+}
+
+/* Flushes the frame; a file that is full then gets its footer and waits for the seal. */
+static int frame_end(struct cwriter *w)
+{
+    int r = frame_flush(w);
+    if (r < 0 || !file_full(&w->file, w->entries))
+        return r;
+    return cw_file_full(w);
+}
+
+static int entries_grow(struct cwriter *w)
+{
+    uint32_t room = w->entries_room == 0 ? ENTRIES_FIRST : w->entries_room * 2;
+    struct footer_entry *more = realloc(w->entry, room * sizeof *more);
+    if (more == NULL)
+        return verr_set(&w->dead, ENOMEM, "writing a container: out of memory for %u footer entries", room);
+    w->entry = more;
+    w->entries_room = room;
+    return 0;
+}
+
+static int append(struct cwriter *w, const struct fp *fp, const void *data, uint32_t len, uint64_t *ref)
+{
+    int r = 0;
+    if (w->frame_len + len > FRAME_RAW_MAX)
+        r = frame_end(w);
+    if (r == 0 && w->file.fd < 0)
+        r = file_new(w);
+    if (r == 0 && w->entries == w->entries_room)
+        r = entries_grow(w);
+    if (r < 0)
+        return r;
+    w->entry[w->entries++] = (struct footer_entry){.fp = *fp, .frame_off = (uint32_t)w->file.off, .in_frame = w->frame_len, .len = len};
+    memcpy(fpack_raw(w->pack) + w->frame_len, data, len);
+    w->frame_len += len;
+    w->frame_blocks++;
+    *ref = ref_make(w->file.id.container, w->file.next_ordinal++);
+    return 0;
+}
+
+/* ---- the interface ---- */
+
+int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last, struct cwriter **out, struct verr *err)
+{
+    if (type != CONTAINER_BLOCKS && type != CONTAINER_RECIPES)
+        return verr_set(err, EINVAL, "opening a container: unknown type %u", type);
+    struct cwriter *w = calloc(1, sizeof *w);
+    if (w == NULL || (w->pack = fpack_new()) == NULL) {
+        free(w);
+        return verr_set(err, ENOMEM, "opening a container: out of memory");
+    }
+    w->st = st;
+    w->type = type;
+    w->flags = flags;
+    w->file.fd = -1;
+    w->written = REF_NONE;
+    if (last <= REF_CONTAINER_MAX)
+        file_resume(w, last);
+    *out = w;
+    return 0;
+}
+
+/* The first error stays the answer to every later call. */
+static int answer(const struct cwriter *w, int r, struct verr *err)
+{
+    if (r < 0 && err != NULL)
+        *err = w->dead;
+    return r;
+}
+
+int cwriter_append(struct cwriter *w, const struct fp *fp, const void *data, size_t len, uint64_t *ref, struct verr *err)
+{
+    if (w->dead.code != 0)
+        return answer(w, -w->dead.code, err);
+    if (len == 0 || len > BLOCK_MAX)
+        return verr_set(err, EINVAL, "appending to a container: block of %zu bytes", len);
+    return answer(w, append(w, fp, data, (uint32_t)len, ref), err);
+}
+
+int cwriter_seal(struct cwriter *w, struct verr *err)
+{
+    if (w->dead.code != 0)
+        return answer(w, -w->dead.code, err);
+    int r = frame_flush(w);
+    if (r == 0)
+        r = cw_seal(w);
+    if (r == 0 && w->file.fd >= 0 && file_full(&w->file, 0))
+        cw_file_close(w);
+    return answer(w, r, err);
+}
+
+uint64_t cwriter_container(const struct cwriter *w) { return w->written; }
+
+uint64_t cwriter_stored(const struct cwriter *w) { return w->stored; }
+
+void cwriter_free(struct cwriter *w)
+{
+    if (w == NULL)
+        return;
+    cw_file_close(w);
+    for (unsigned i = 0; i < w->nwaiting; i++)
+        close(w->waiting[i].fd);
+    fpack_free(w->pack);
+    free(w->entry);
+    free(w);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Insides shared by append.c (blocks, frames, files) and seal.c (footers, trailers, durability). */
+#ifndef VARVE_STORE_APPEND_INTERNAL_H
+#define VARVE_STORE_APPEND_INTERNAL_H
+
+#include "base/verr.h"
+#include "store/container.h"
+#include "store/frame_internal.h"
+#include "store/layout_internal.h"
+
+enum {
+    SECTION_ENTRIES = 128 * 1024,       /* of a section in memory: 6 MiB; one more frame may come on top */
+    ORDINALS_FULL = (1 << ORDINAL_BITS) - SECTION_ENTRIES - FRAME_RAW_MAX - 1,
+    WAITING_MAX = 8, DIRS_MAX = 4,
+};
+
+struct cw_file {            /* the file that is appended to */
+    int fd;                 /* -1: none; locked */
+    struct container_id id;
+    uint64_t off;           /* its end */
+    uint64_t hint;          /* write-back was started up to here */
+    uint32_t next_ordinal;
+    uint32_t section;       /* the open section: */
+    uint32_t first_ordinal;
+    uint64_t section_off, prev_trailer;
+};
+
+struct waiting {            /* a full file: all written but the trailer */
+    int fd;
+    uint64_t trailer_off;
+    struct ctrailer trailer;
+};
+
+struct cwriter {
+    struct store *st;
+    uint32_t type, flags;
+    struct fpack *pack;
+    struct cw_file file;
+    uint32_t frame_len, frame_blocks;       /* of the frame in memory */
+    struct footer_entry *entry;             /* of the open section */
+    uint32_t entries, entries_room;
+    struct waiting waiting[WAITING_MAX + 1];  /* the last: the open file during a seal */
+    unsigned nwaiting;
+    uint32_t dirs[DIRS_MAX];                /* claim directories with new files since the last seal */
+    unsigned ndirs;
+    uint64_t written;                       /* container written to last */
+    uint64_t stored;
+    struct verr dead;                       /* code != 0: the first error */
+};
+
+/* All of these record their error in w->dead. */
+int cw_fail(struct cwriter *w, uint64_t number, int r, const char *doing);
+int cw_write(struct cwriter *w, const void *data, size_t len);         /* at the end of the file */
+void cw_section_begin(struct cw_file *f);
+void cw_file_close(struct cwriter *w);
+int cw_file_full(struct cwriter *w);    /* footer, then into waiting; no file is open afterwards */
+int cw_sync_dirs(struct cwriter *w);
+int cw_seal(struct cwriter *w);         /* everything up to here durable */
+
+#endif

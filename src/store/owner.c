@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * owner: which host owns a VM, and the list of generations: the two things a lease is checked against.
+ *
+ * owners/VM.EPOCH holds a record of 88 bytes (docs/FORMAT.md "Owner record"). The highest epoch counts; lower ones are
+ * history. A new one is made by link, so two hosts never hold the same.
+ */
+#include "base/endian.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/verr.h"
+#include "store/publish.h"
+#include "store/store_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OWNER_BYTES = 88, OWN_VERSION = 8, OWN_STORE = 16, OWN_VM = 32, OWN_HOST = 48, OWN_EPOCH = 64, OWN_RESERVED = 72, OWN_SUM = 80 };
+enum { OWNER_NAME = VID_HEX + 17 };
+static const char owner_magic[] = "varveOWN";
+
+static void owner_name(const struct vid *vm, uint64_t epoch, char out[OWNER_NAME])
+{
+    char hex[VID_HEX];
+    vid_hex(vm, hex);
+    snprintf(out, OWNER_NAME, "%s.%016" PRIx64, hex, epoch);
+}
+
+int owner_publish(struct store *st, const struct vid *vm, uint64_t epoch, const struct vid *host)
+{
+    uint8_t record[OWNER_BYTES] = {0};
+    char name[OWNER_NAME];
+    owner_name(vm, epoch, name);
+    memcpy(record, owner_magic, 8);
+    put_le32(record + OWN_VERSION, 1);
+    memcpy(record + OWN_STORE, st->conf.id.b, VID_BYTES);
+    memcpy(record + OWN_VM, vm->b, VID_BYTES);
+    memcpy(record + OWN_HOST, host->b, VID_BYTES);
+    put_le64(record + OWN_EPOCH, epoch);
+    put_le64(record + OWN_SUM, hash64(record, OWN_SUM));
+    return file_publish(st->dirs[DIR_OWNERS], name, record, sizeof record);
+}
+
+/* The checksum is looked at before the version, so that damage is not called "newer". */
+static int owner_check(const struct store *st, const uint8_t *record, size_t len, const struct vid *vm, uint64_t epoch, const char **why)
+{
+    *why = "no owner record";
+    if (len != OWNER_BYTES || memcmp(record, owner_magic, 8) != 0)
+        return -EBADMSG;
+    *why = "wrong checksum";
+    if (get_le64(record + OWN_SUM) != hash64(record, OWN_SUM))
+        return -EBADMSG;
+    *why = "written by another version of varve";
+    if (get_le32(record + OWN_VERSION) != 1)
+        return -ENOTSUP;
+    *why = "reserved bytes are not zero";
+    if (get_le32(record + OWN_VERSION + 4) != 0 || get_le64(record + OWN_RESERVED) != 0)
+        return -EBADMSG;
+    *why = "it is of another store, VM or epoch";
+    if (memcmp(record + OWN_STORE, st->conf.id.b, VID_BYTES) != 0 || memcmp(record + OWN_VM, vm->b, VID_BYTES) != 0 ||
+        get_le64(record + OWN_EPOCH) != epoch)
+        return -EBADMSG;
+    return 0;
+}
+
+int owner_load(struct store *st, const struct vid *vm, uint64_t epoch, struct vid *host, struct verr *err)
+{
+    char name[OWNER_NAME];
+    owner_name(vm, epoch, name);
+    uint8_t *record;
+    size_t len;
+    int r = file_load(st->dirs[DIR_OWNERS], name, 4096, &record, &len);
+    if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
+        return verr_set(err, EBADMSG, "%s/owners/%s cannot be used: no owner record", st->path, name);
+    if (r < 0)
+        return store_fail(st, DIR_OWNERS, name, r == -ESTALE ? -EIO : r, "reading", err);
+    const char *why;
+    r = owner_check(st, record, len, vm, epoch, &why);
+    if (r == 0)
+        memcpy(host->b, record + OWN_HOST, VID_BYTES);
+    free(record);
+    return r == 0 ? 0 : verr_set(err, -r, "%s/owners/%s cannot be used: %s", st->path, name, why);
+}
+
+/* ---- listings ---- */
+
+struct highest {
+    char prefix[VID_HEX + 1];   /* "VM."; "" : the whole name is the number */
+    size_t match, skip;         /* names that begin with this much of the prefix are meant; the number stands behind so much */
+    uint64_t value;
+    bool strange;
+    char name[64];
+};
+
+static int highest_entry(void *ctx, const char *name)
+{
+    struct highest *h = ctx;
+    uint64_t value;
+    if (name[0] == '.' || strncmp(name, h->prefix, h->match) != 0)
+        return 0;
+    if (strncmp(name, h->prefix, h->skip) != 0 || hex64_parse(name + h->skip, '\0', &value) < 0) {
+        h->strange = true;
+        snprintf(h->name, sizeof h->name, "%s", name);
+        return 0;
+    }
+    if (value > h->value)
+        h->value = value;
+    return 0;
+}
+
+/* A name that cannot be read might be the highest: it is an error and never passed over. */
+static int list_highest(struct store *st, enum store_dir dir, struct highest *h, struct verr *err)
+{
+    int r = dir_revalidate(st->dirs[dir]);
+    if (r == 0)
+        r = dir_each(st->dirs[dir], highest_entry, h);
+    if (r < 0) /* ESTALE of a network filesystem must not be read as "fenced" */
+        return store_fail(st, dir, NULL, r == -ESTALE ? -EIO : r, "listing", err);
+    if (h->strange)
+        return verr_set(err, EBADMSG, "%s/%s/%s is no name of varve's: move it away", st->path, store_dir_names[dir], h->name);
+    return 0;
+}
+
+int owner_highest(struct store *st, const struct vid *vm, uint64_t *epoch, struct verr *err)
+{
+    struct highest h = {.match = VID_HEX - 1, .skip = VID_HEX};
+    vid_hex(vm, h.prefix);
+    h.prefix[VID_HEX - 1] = '.';
+    int r = list_highest(st, DIR_OWNERS, &h, err);
+    if (r == 0)
+        *epoch = h.value;
+    return r;
+}
+
+void generation_name(uint64_t generation, char out[GENERATION_NAME])
+{
+    snprintf(out, GENERATION_NAME, "%016" PRIx64, generation);
+}
+
+int generation_newest(struct store *st, uint64_t *out, struct verr *err)
+{
+    struct highest h = {.match = 0};
+    int r = list_highest(st, DIR_GENERATIONS, &h, err);
+    if (r < 0)
+        return r;
+    if (h.value == 0)
+        return verr_set(err, EBADMSG, "%s/generations is empty: the store is damaged", st->path);
+    *out = h.value;
+    return 0;
+}
+
+struct each {
+    int (*owner)(void *ctx, const struct vid *vm, uint64_t epoch);
+    int (*generation)(void *ctx, uint64_t generation);
+    int (*stray)(void *ctx, const char *name);
+    void *ctx;
+    bool listing;   /* an error is still one of the listing */
+};
+
+static bool owner_name_parse(const char *name, struct vid *vm, uint64_t *epoch)
+{
+    char hex[VID_HEX];
+    snprintf(hex, sizeof hex, "%s", name);
+    return vid_parse(hex, vm) == 0 && name[VID_HEX - 1] == '.' && hex64_parse(name + VID_HEX, '\0', epoch) == 0 && *epoch != 0;
+}
+
+static int each_entry(void *ctx, const char *name)
+{
+    struct each *e = ctx;
+    struct vid vm;
+    uint64_t number;
+    int r;
+    if (name[0] == '.')
+        return 0;
+    if (e->owner != NULL && owner_name_parse(name, &vm, &number))
+        r = e->owner(e->ctx, &vm, number);
+    else if (e->generation != NULL && hex64_parse(name, '\0', &number) == 0 && number != 0)
+        r = e->generation(e->ctx, number);
+    else
+        r = e->stray == NULL ? 0 : e->stray(e->ctx, name);
+    e->listing = r == 0;
+    return r;
+}
+
+static int each(struct store *st, enum store_dir dir, struct each *e, struct verr *err)
+{
+    int r = dir_each(st->dirs[dir], each_entry, e);
+    return r < 0 && e->listing ? store_fail(st, dir, NULL, r, "listing", err) : r;
+}
+
+int owner_each(struct store *st, int (*fn)(void *ctx, const struct vid *vm, uint64_t epoch), int (*stray)(void *ctx, const char *name),
+               void *ctx, struct verr *err)
+{
+    return each(st, DIR_OWNERS, &(struct each){.owner = fn, .stray = stray, .ctx = ctx, .listing = true}, err);
+}
+
+int generation_each(struct store *st, int (*fn)(void *ctx, uint64_t generation), int (*stray)(void *ctx, const char *name), void *ctx,
+                    struct verr *err)
+{
+    return each(st, DIR_GENERATIONS, &(struct each){.generation = fn, .stray = stray, .ctx = ctx, .listing = true}, err);
+}
+
+/* ---- the interface ---- */
+
+int owner_claim(struct store *st, const struct vid *vm, const struct vid *host, uint64_t *epoch, struct verr *err)
+{
+    uint64_t highest = 0;
+    int r = owner_highest(st, vm, &highest, err);
+    if (r == 0 && highest == 0) {
+        r = owner_publish(st, vm, 1, host);
+        if (r < 0 && r != -EEXIST)
+            return store_fail(st, DIR_OWNERS, NULL, r, "claiming a VM in", err);
+        r = owner_highest(st, vm, &highest, err); /* another host may have been first */
+    }
+    if (r < 0)
+        return r;
+    struct vid owner;
+    r = owner_load(st, vm, highest, &owner, err);
+    if (r < 0)
+        return r;
+    if (!vid_eq(&owner, host)) {
+        char vm_hex[VID_HEX], owner_hex[VID_HEX];
+        vid_hex(vm, vm_hex);
+        vid_hex(&owner, owner_hex);
+        return verr_set(err, ESTALE, "VM %s belongs to host %s (owner epoch %" PRIu64 "): varve adopt takes it over", vm_hex, owner_hex,
+                        highest);
+    }
+    *epoch = highest;
+    return 0;
+}

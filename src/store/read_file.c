@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * read_file: the open containers of a reader: at most OPEN_MAX descriptors, least recently used closed first. What was
+ * read through a descriptor (version id, sections) goes with it.
+ */
+#include "base/file.h"
+#include "base/verr.h"
+#include "store/layout_internal.h"
+#include "store/read_internal.h"
+#include "store/store_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int cfile_fail(const struct creader *r, const struct cfile *c, int code, const char *what, struct verr *err)
+{
+    return verr_set(err, code, "%s/containers/%s: %s", r->st->path, c->name, what);
+}
+
+static void cfile_free(struct cfile *c)
+{
+    if (c->fd >= 0)
+        close(c->fd);
+    pthread_mutex_destroy(&c->lock);
+    free(c->section);
+    free(c);
+}
+
+static struct cfile *cfile_new(uint64_t number)
+{
+    struct cfile *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return NULL;
+    c->number = number;
+    c->fd = -1;
+    container_path(number, c->name);
+    pthread_mutex_init(&c->lock, NULL);
+    return c;
+}
+
+/* ---- the list; under r->lock ---- */
+
+static struct cfile *listed(struct creader *r, uint64_t number)
+{
+    for (unsigned i = 0; i < r->nfiles; i++)
+        if (r->files[i]->number == number)
+            return r->files[i];
+    return NULL;
+}
+
+static void unlist(struct creader *r, struct cfile *c)
+{
+    for (unsigned i = 0; i < r->nfiles; i++)
+        if (r->files[i] == c) {
+            r->files[i] = r->files[--r->nfiles];
+            break;
+        }
+    c->listed = false;
+}
+
+/* Closes the unpinned file used longest ago; false when all are pinned. */
+static bool close_oldest(struct creader *r)
+{
+    struct cfile *oldest = NULL;
+    for (unsigned i = 0; i < r->nfiles; i++)
+        if (r->files[i]->pins == 0 && (oldest == NULL || r->files[i]->used < oldest->used))
+            oldest = r->files[i];
+    if (oldest == NULL)
+        return false;
+    unlist(r, oldest);
+    r->nopen--;
+    cfile_free(oldest);
+    return true;
+}
+
+static struct cfile *pin(struct creader *r, uint64_t number)
+{
+    struct cfile *c;
+    pthread_mutex_lock(&r->lock);
+    /* A pinned file gets unpinned without waiting for anybody who waits here: each thread pins one at a time. */
+    while ((c = listed(r, number)) == NULL && r->nopen >= OPEN_MAX && !close_oldest(r))
+        pthread_cond_wait(&r->unpinned, &r->lock);
+    if (c == NULL && (c = cfile_new(number)) != NULL) {
+        c->listed = true;
+        r->files[r->nfiles++] = c;
+        r->nopen++;
+    }
+    if (c != NULL) {
+        c->pins++;
+        c->used = ++r->tick;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return c;
+}
+
+void cfile_put(struct creader *r, struct cfile *c)
+{
+    pthread_mutex_lock(&r->lock);
+    if (--c->pins == 0) {
+        if (!c->listed) {
+            r->nopen--;
+            cfile_free(c);
+        }
+        pthread_cond_broadcast(&r->unpinned);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+void cfile_drop(struct creader *r, struct cfile *c)
+{
+    pthread_mutex_lock(&r->lock);
+    if (c->listed)
+        unlist(r, c);
+    pthread_mutex_unlock(&r->lock);
+}
+
+void cfile_forget(struct creader *r, uint64_t number)
+{
+    pthread_mutex_lock(&r->lock);
+    struct cfile *c = listed(r, number);
+    if (c != NULL) {
+        unlist(r, c);
+        if (c->pins == 0) {
+            r->nopen--;
+            cfile_free(c);
+        }
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+void cfile_free_all(struct creader *r)
+{
+    while (r->nfiles > 0)
+        cfile_free(r->files[--r->nfiles]);
+}
+
+/* ---- opening; under c->lock ---- */
+
+/* Taken before the sections are read: what is sealed meanwhile makes the next look find a change. */
+static int stamp(struct cfile *c, struct stat *st)
+{
+    if (fstat(c->fd, st) < 0)
+        return -errno;
+    c->seen_size = (uint64_t)st->st_size;
+    c->seen_mtime = st->st_mtim;
+    return 0;
+}
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+    return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
+
+/* A file whose writer died before its header reached the disk; unless something in it was sealed, which is damage. */
+static int born(struct cfile *c, const uint8_t *head, size_t n, const char **why)
+{
+    if (n == CHEADER_BYTES && !is_zero(head, n))
+        return -EBADMSG;
+    c->id.container = c->number;
+    int r = sections_any(c, c->seen_size);
+    if (r != 0) {
+        *why = "header is empty, but sections follow";
+        return r < 0 ? r : -EBADMSG;
+    }
+    c->unborn = true;
+    return 0;
+}
+
+static int header_read(struct creader *r, struct cfile *c, const char **why)
+{
+    uint8_t head[CHEADER_BYTES];
+    struct cheader h;
+    ssize_t n = pread_full(c->fd, head, sizeof head, 0);
+    if (n < 0)
+        return (int)n;
+    c->id.store = r->st->conf.id;
+    int code = n == CHEADER_BYTES ? cheader_decode(head, &h, why) : -EBADMSG;
+    if (code == -EBADMSG)
+        return born(c, head, (size_t)n, why);
+    if (code < 0)
+        return code;
+    *why = "header is of another store or container";
+    if (!vid_eq(&h.id.store, &r->st->conf.id) || h.id.container != c->number)
+        return -EBADMSG;
+    c->id = h.id;
+    c->type = h.type;
+    c->flags = h.flags;
+    c->sealed_end = CHEADER_BYTES;
+    return sections_load(c, c->seen_size);
+}
+
+static int cfile_open(struct creader *r, struct cfile *c, struct verr *err)
+{
+    struct stat st = {0};
+    const char *why = "header is damaged";
+    c->fd = openat(r->st->dirs[DIR_CONTAINERS], c->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int code = c->fd < 0 ? -errno : stamp(c, &st);
+    if (code == -ENOENT)
+        return cfile_fail(r, c, ENODATA, "there is no such container", err);
+    if (code == 0 && !S_ISREG(st.st_mode))
+        return cfile_fail(r, c, EBADMSG, "not a regular file", err);
+    if (code == 0)
+        code = header_read(r, c, &why);
+    if (code == -EBADMSG || code == -ENOTSUP)
+        return cfile_fail(r, c, -code, why, err);
+    if (code < 0)
+        return cfile_fail(r, c, -code, strerror(-code), err);
+    c->opened = true;
+    return 0;
+}
+
+int cfile_get(struct creader *r, uint64_t number, struct cfile **out, struct verr *err)
+{
+    struct cfile *c = pin(r, number);
+    if (c == NULL)
+        return verr_set(err, ENOMEM, "opening a container: out of memory");
+    pthread_mutex_lock(&c->lock);
+    int code = 0;
+    if (!c->opened && c->fd >= 0) /* the thread before us failed on it and is about to drop it */
+        code = cfile_fail(r, c, ESTALE, "could not be opened", err);
+    else if (!c->opened)
+        code = cfile_open(r, c, err);
+    pthread_mutex_unlock(&c->lock);
+    if (code < 0) {
+        cfile_drop(r, c);
+        cfile_put(r, c);
+        return code;
+    }
+    *out = c;
+    return 0;
+}
+
+/* ---- sections ---- */
+
+static bool lookup(const struct cfile *c, uint32_t ordinal, struct section *out)
+{
+    uint32_t lo = 0, hi = c->nsections;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        const struct section *s = &c->section[mid];
+        if (ordinal < s->first_ordinal) {
+            hi = mid;
+        } else if (ordinal - s->first_ordinal >= s->entries) {
+            lo = mid + 1;
+        } else {
+            *out = *s;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Has the file grown, or been replaced, since it was looked at? */
+static int look_again(struct creader *r, struct cfile *c)
+{
+    struct stat st;
+    uint64_t size = c->seen_size;
+    struct timespec mtime = c->seen_mtime;
+    if (!same_file(r->st->dirs[DIR_CONTAINERS], c->name, c->fd))
+        return -ESTALE;
+    int code = stamp(c, &st);
+    if (code < 0 || (size == c->seen_size && mtime.tv_sec == c->seen_mtime.tv_sec && mtime.tv_nsec == c->seen_mtime.tv_nsec))
+        return code;
+    code = c->unborn ? -ESTALE : sections_load(c, c->seen_size);
+    if (code < 0)
+        c->seen_size = 0; /* not looked at after all */
+    return code;
+}
+
+int cfile_section(struct creader *r, struct cfile *c, uint32_t ordinal, struct section *out, struct verr *err)
+{
+    pthread_mutex_lock(&c->lock);
+    int code = 0;
+    bool found = lookup(c, ordinal, out);
+    if (!found) {
+        code = look_again(r, c);
+        found = code == 0 && lookup(c, ordinal, out);
+    }
+    bool damaged = c->damaged;
+    pthread_mutex_unlock(&c->lock);
+    if (code < 0)
+        return cfile_fail(r, c, -code, strerror(-code), err);
+    if (found)
+        return 0;
+    if (damaged)
+        return cfile_fail(r, c, EBADMSG, "a section inside the file is damaged", err);
+    return verr_set(err, ENODATA, "%s/containers/%s: no sealed section has ordinal %u", r->st->path, c->name, ordinal);
+}

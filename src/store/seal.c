@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* seal: footers and trailers of sections, and the order in which they become durable (see append.c). */
+#include "base/fault.h"
+#include "base/file.h"
+#include "store/append_internal.h"
+#include "store/store_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Footer pages of the open section, as many at a time as the scratch buffer takes. */
+static int footer_write(struct cwriter *w)
+{
+    uint8_t *buf = fpack_scratch(w->pack);
+    size_t used = 0;
+    for (uint32_t i = 0; i < w->entries; i += FOOTER_PAGE_ENTRIES) {
+        uint32_t n = w->entries - i < FOOTER_PAGE_ENTRIES ? w->entries - i : FOOTER_PAGE_ENTRIES;
+        footer_page_encode(&w->file.id, w->file.first_ordinal + i, w->entry + i, n, buf + used);
+        used += FOOTER_PAGE_BYTES;
+        if (used + FOOTER_PAGE_BYTES > FRAME_RAW_MAX || i + n == w->entries) {
+            int r = cw_write(w, buf, used);
+            if (r < 0)
+                return r;
+            used = 0;
+        }
+    }
+    return 0;
+}
+
+/* Closes the open section but for its trailer, which is returned. */
+static int section_close(struct cwriter *w, struct waiting *out)
+{
+    struct cw_file *f = &w->file;
+    struct ctrailer t = {.id = f->id, .section = f->section, .first_ordinal = f->first_ordinal, .entries = w->entries,
+                         .section_off = f->section_off, .footer_off = f->off, .prev_trailer = f->prev_trailer};
+    int r = footer_write(w);
+    if (r < 0)
+        return r;
+    w->entries = 0;
+    *out = (struct waiting){.fd = f->fd, .trailer_off = f->off, .trailer = t};
+    return 0;
+}
+
+static int data_sync(struct cwriter *w, const struct waiting *wait)
+{
+    int r = -fault_errno("store.seal.fdatasync");
+    if (r == 0 && fdatasync(wait->fd) < 0)
+        r = -errno;
+    return r < 0 ? cw_fail(w, wait->trailer.id.container, r, "fdatasync of") : 0;
+}
+
+static int trailer_write(struct cwriter *w, const struct waiting *wait)
+{
+    uint8_t bytes[CTRAILER_BYTES];
+    ctrailer_encode(&wait->trailer, bytes);
+    int r = -fault_errno("store.seal.trailer");
+    if (r == 0)
+        r = pwrite_full(wait->fd, bytes, sizeof bytes, (off_t)wait->trailer_off);
+    if (r < 0)
+        return cw_fail(w, wait->trailer.id.container, r, "writing the trailer of");
+    w->stored += sizeof bytes;
+    return 0;
+}
+
+/* fdatasync of all -> trailers of all -> fdatasync of all. */
+static int trailers(struct cwriter *w, unsigned n)
+{
+    const struct waiting *wait = w->waiting;
+    int r = 0;
+    for (unsigned i = 0; i < n; i++) /* all begin to write before the first is waited for; errors come below */
+        (void)sync_file_range(wait[i].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    for (unsigned i = 0; r == 0 && i < n; i++)
+        r = data_sync(w, &wait[i]);
+    fault_point("store.seal.before_trailer");
+    for (unsigned i = 0; r == 0 && i < n; i++)
+        r = trailer_write(w, &wait[i]);
+    fault_point("store.seal.after_trailer");
+    for (unsigned i = 0; r == 0 && i < n; i++)
+        r = data_sync(w, &wait[i]);
+    return r;
+}
+
+/*
+ * After a failed fsync the page cache may show a trailer that the disk does not have. One byte behind it makes the file
+ * end in a torn tail, so that no writer goes on in it. If this fails too, a reboot tells what the disk has.
+ */
+static void leave_behind(struct cwriter *w, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        (void)pwrite_full(w->waiting[i].fd, "", 1, (off_t)w->waiting[i].trailer_off + CTRAILER_BYTES);
+}
+
+static void waiting_close(struct cwriter *w)
+{
+    for (unsigned i = 0; i < w->nwaiting; i++)
+        close(w->waiting[i].fd);
+    w->nwaiting = 0;
+}
+
+int cw_file_full(struct cwriter *w)
+{
+    int r = 0;
+    if (w->nwaiting == WAITING_MAX) {
+        r = trailers(w, w->nwaiting);
+        if (r < 0)
+            leave_behind(w, w->nwaiting);
+        waiting_close(w);
+    }
+    if (r == 0)
+        r = section_close(w, &w->waiting[w->nwaiting]);
+    if (r < 0)
+        return r;
+    w->nwaiting++;
+    w->file = (struct cw_file){.fd = -1}; /* the descriptor waits */
+    return 0;
+}
+
+int cw_sync_dirs(struct cwriter *w)
+{
+    for (unsigned i = 0; i < w->ndirs; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%06x", w->dirs[i]);
+        int fd = dir_open(w->st->dirs[DIR_CONTAINERS], name);
+        int r = fd < 0 ? fd : dir_sync(fd);
+        if (fd >= 0)
+            close(fd);
+        if (r < 0)
+            return store_fail(w->st, DIR_CONTAINERS, name, r, "fsync of", &w->dead);
+    }
+    w->ndirs = 0;
+    return 0;
+}
+
+/* The open file goes on in a new section behind its trailer. */
+static void section_next(struct cw_file *f, const struct waiting *sealed)
+{
+    f->prev_trailer = sealed->trailer_off;
+    f->off = f->hint = sealed->trailer_off + CTRAILER_BYTES;
+    f->section++;
+    cw_section_begin(f);
+}
+
+int cw_seal(struct cwriter *w)
+{
+    unsigned n = w->nwaiting;
+    struct waiting *open_file = &w->waiting[n];
+    bool in_section = w->entries > 0;
+    int r = in_section ? section_close(w, open_file) : 0;
+    if (r < 0)
+        return r;
+    n += in_section;
+    r = trailers(w, n);
+    if (r == 0)
+        r = cw_sync_dirs(w);
+    if (r < 0)
+        leave_behind(w, n);
+    else if (in_section)
+        section_next(&w->file, open_file);
+    waiting_close(w);
+    fault_point("store.seal.done");
+    return r;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Insides shared by the files of src/store: the open store, container numbers, listings that safety depends on. */
+#ifndef VARVE_STORE_INTERNAL_H
+#define VARVE_STORE_INTERNAL_H
+
+#include "store/store.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { CLAIM_NUMBERS = 65536, CLAIM_MAX = 0xfffffe, DURABLE_DIRS = 256 };
+
+struct store {
+    char *path;                 /* canonical */
+    int rootfd;
+    int dirs[STORE_DIRS];
+    struct store_conf conf;
+
+    pthread_mutex_t claim_lock; /* guards claim and claim_next; held while a new container file is made */
+    uint32_t claim;             /* claim directory of this mount; 0: none yet */
+    uint32_t claim_next;        /* next number in it */
+
+    /* Disk directories whose entry in snapshots/ or anchors/ this mount has fsynced: spares an fsync per publication. */
+    pthread_mutex_t durable_lock;
+    struct { struct vid disk; int dir; bool known; } durable[DURABLE_DIRS];
+};
+
+extern const char *const store_dir_names[STORE_DIRS];
+
+/* Error of a call on STORE/DIR/NAME (name may be NULL): text and -code. r is -errno. */
+int store_fail(const struct store *st, enum store_dir dir, const char *name, int r, const char *doing, struct verr *err);
+#ifdef __clang_analyzer__
+#define store_fail(...) verr_negative((store_fail)(__VA_ARGS__))
+#endif
+
+/* Makes the next container file of this mount: O_EXCL, locked, empty. Claims a directory first when needed (durable). */
+int container_make(struct store *st, uint64_t *number, int *fd, struct verr *err);
+
+/* An own create + unlink: a network filesystem must look again before the next listing of that directory. */
+int dir_revalidate(int dirfd);
+
+/* 16 lower-case hex digits, then `end` ('\0' or another character). 0 or -EINVAL. */
+int hex64_parse(const char *text, char end, uint64_t *out);
+
+/* ---- generations and owners (publish.h), also for init and tests ---- */
+
+enum { GENERATION_NAME = 17 };
+void generation_name(uint64_t generation, char out[GENERATION_NAME]);
+/* Newest generation; -EBADMSG when there is none. */
+int generation_newest(struct store *st, uint64_t *out, struct verr *err);
+/* Publishes DIR/deletions of a generation: refs ascending, without doubles. Durable on return. -EEXIST. */
+int deletion_log_write(int dirfd, const struct vid *store, uint64_t generation, const uint64_t *refs, uint64_t n);
+
+/* Highest owner epoch of a VM; *epoch = 0 when it has none. */
+int owner_highest(struct store *st, const struct vid *vm, uint64_t *epoch, struct verr *err);
+/* Publishes owners/VM.EPOCH for host. -EEXIST: somebody has that epoch. Durable on return. */
+int owner_publish(struct store *st, const struct vid *vm, uint64_t epoch, const struct vid *host);
+
+#endif
