@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fpindex: the files of one slot: which there are, which count, what a crash left over.
+ *
+ * State of a partition P is (newest base of P) + (deltas numbered above its merged_through), newer over older:
+ *
+ *   on disk                                  how it came                        what is read
+ *   base-P-4, delta-9                        merged through 8                   both
+ *   base-P-4, base-P-5, delta-9              merge: new base linked             base-P-5 (it includes delta-9)
+ *   base-P-5, delta-9                        merge: old base unlinked           base-P-5
+ *   base-P-5                                 every base includes delta-9        base-P-5
+ *
+ * Descriptors are held only during a compare or a merge, so that thousands of partitions need none while idle.
+ */
+#include "fpindex/fpindex_internal.h"
+
+#include "base/file.h"
+#include "base/verr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SCAN_RATE_DEFAULT 1e9
+#define PROBE_S_DEFAULT 20e-6
+
+void fpi_name(uint32_t partition, uint64_t number, char out[FPI_NAME_MAX])
+{
+    if (partition == FPI_DELTA)
+        snprintf(out, FPI_NAME_MAX, "delta-%" PRIu64, number);
+    else
+        snprintf(out, FPI_NAME_MAX, "base-%04" PRIu32 "-%" PRIu64, partition, number);
+}
+
+/* Only the spelling that fpi_name gives is ours. 19 digits fit 64 bits. */
+static bool parse_name(const char *name, uint32_t *partition, uint64_t *number)
+{
+    uint32_t p = FPI_DELTA;
+    uint64_t n = 0;
+    char again[FPI_NAME_MAX];
+    /* NOLINTNEXTLINE(cert-err34-c): no number of that width is out of range */
+    if (sscanf(name, "delta-%19" SCNu64, &n) != 1 && sscanf(name, "base-%4" SCNu32 "-%19" SCNu64, &p, &n) != 2)
+        return false;
+    fpi_name(p, n, again);
+    if (n == 0 || strcmp(again, name) != 0)
+        return false;
+    *partition = p;
+    *number = n;
+    return true;
+}
+
+void fpi_mark_damaged(struct fpindex *ix, struct fpi_file *f)
+{
+    if (!f->damaged)
+        ix->damaged_files++;
+    f->damaged = true;
+}
+
+void fpi_file_fill(struct fpi_file *f, const struct fpi_header *h)
+{
+    uint8_t *present = f->present;
+    *f = (struct fpi_file){
+        .number = h->number, .merged_through = h->merged_through, .entries = h->entries, .seed = h->seed,
+        .bytes = fpi_file_bytes(h->entries), .partition = h->partition, .pages = (uint32_t)fpi_data_pages(h->entries),
+        .present = present,
+    };
+    if (present != NULL)
+        memcpy(present, h->present, FPI_PRESENT_BYTES);
+}
+
+int fpi_delta_insert(struct fpindex *ix, const struct fpi_header *h)
+{
+    if (ix->ndeltas == ix->deltas_cap) {
+        size_t cap = ix->deltas_cap == 0 ? 16 : ix->deltas_cap * 2;
+        struct fpi_file *more = realloc(ix->deltas, cap * sizeof *more);
+        if (more == NULL)
+            return -ENOMEM;
+        ix->deltas = more;
+        ix->deltas_cap = cap;
+    }
+    struct fpi_file f = {.present = malloc(FPI_PRESENT_BYTES)};
+    if (f.present == NULL)
+        return -ENOMEM;
+    fpi_file_fill(&f, h);
+    size_t at = ix->ndeltas;
+    while (at > 0 && ix->deltas[at - 1].number > f.number)
+        at--;
+    memmove(ix->deltas + at + 1, ix->deltas + at, (ix->ndeltas - at) * sizeof f);
+    ix->deltas[at] = f;
+    ix->ndeltas++;
+    return 0;
+}
+
+/* ---- listing ---- */
+
+struct scan { struct fpindex *ix; const struct fpindex_look *look; struct verr *err; };
+
+/* An intact header of the right place, and the size that it asks for. */
+static int load_header(struct fpindex *ix, const char *name, struct fpi_header *h, const char **why)
+{
+    uint8_t page[PAGE_BYTES];
+    struct stat st;
+    int fd = openat(ix->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    int r = 0;
+    ssize_t got = 0;
+    *why = "not a regular file that can be read";
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (got = pread_full(fd, page, sizeof page, 0)) < 0)
+        r = -EBADMSG;
+    if (r == 0)
+        ix->bytes_read += (uint64_t)got;
+    if (r == 0 && got < (ssize_t)sizeof page) {
+        *why = "shorter than its header";
+        r = -EBADMSG;
+    }
+    if (r == 0)
+        r = fpi_header_decode(page, h, why);
+    if (r == 0 && (uint64_t)st.st_size != fpi_file_bytes(h->entries)) {
+        *why = "its size does not fit the number of entries";
+        r = -EBADMSG;
+    }
+    close(fd);
+    return r;
+}
+
+static void set_aside(struct fpindex *ix, const char *name)
+{
+    char aside[300];
+    snprintf(aside, sizeof aside, ".damaged-%s", name);
+    /* If this fails (a read-only place), the file is ignored all the same, and met again at the next open. */
+    (void)renameat(ix->dirfd, name, ix->dirfd, aside);
+    ix->damaged_files++;
+}
+
+static int tell_bad(const struct scan *s, const char *name, const char *what)
+{
+    s->ix->damaged_files++;
+    return s->look->bad == NULL ? 0 : s->look->bad(s->look->ctx, name, what);
+}
+
+/* Errors that say something of this process, and nothing of the file. */
+static bool of_process(int r)
+{
+    return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EINTR;
+}
+
+static int take_file(struct fpindex *ix, const struct fpi_header *h)
+{
+    if (h->merged_through >= ix->next_delta)
+        ix->next_delta = h->merged_through + 1;
+    if (h->partition == FPI_DELTA)
+        return fpi_delta_insert(ix, h);
+    struct fpi_file *base = &ix->bases[h->partition];
+    if (h->number > base->number)
+        fpi_file_fill(base, h);
+    return 0;
+}
+
+static int see_file(void *ctx, const char *name)
+{
+    struct scan *s = ctx;
+    struct fpindex *ix = s->ix;
+    uint32_t partition;
+    uint64_t number;
+    struct fpi_header h = {0};
+    const char *why = "";
+    /* A number once seen is not used again, even if its file is damaged: a base may say that it includes that delta. */
+    const char *known = strncmp(name, ".damaged-", 9) == 0 ? name + 9 : name;
+    bool ours = parse_name(known, &partition, &number) && number < UINT64_MAX / 2;
+    if (ours && partition == FPI_DELTA && number >= ix->next_delta)
+        ix->next_delta = number + 1;
+    if (ours && partition != FPI_DELTA && number >= ix->next_base)
+        ix->next_base = number + 1;
+    if (strncmp(name, "base-", 5) != 0 && strncmp(name, "delta-", 6) != 0)
+        return s->look == NULL || strncmp(name, ".tmp-", 5) == 0 ? 0 : tell_bad(s, name, known != name ? "set aside as damaged" : NULL);
+    if (!ours)
+        why = "a name that the index does not give";
+    int r = ours ? load_header(ix, name, &h, &why) : -EBADMSG;
+    if (r == 0 && (h.slot != ix->slot || h.partitions != ix->partitions || h.bits != ix->bits || h.partition != partition ||
+                   h.number != number || h.merged_through >= UINT64_MAX / 2)) {
+        why = "it is of another slot, partition or number";
+        r = -EBADMSG;
+    }
+    if (r == 0)
+        r = take_file(ix, &h);
+    if (r == -ENOENT)
+        return 0;       /* removed since it was listed */
+    if (r < 0 && s->look != NULL && !of_process(r))
+        return tell_bad(s, name, r == -EBADMSG || r == -ENOTSUP ? why : strerror(-r));
+    if (r == -EBADMSG || r == -ELOOP || r == -EIO || r == -ESTALE || r == -ENXIO) {
+        set_aside(ix, name);
+        return 0;
+    }
+    if (r == -ENOTSUP)
+        return verr_set(s->err, ENOTSUP, "index/%04" PRIu32 "/%s: %s; use that version, or remove index/ and run varve rebuild",
+                        ix->slot, name, why);
+    if (r < 0)
+        return verr_set(s->err, -r, "index/%04" PRIu32 "/%s: %s", ix->slot, name, strerror(-r));
+    return 0;
+}
+
+static int sweep_file(void *ctx, const char *name)
+{
+    struct fpindex *ix = ctx;
+    uint32_t partition;
+    uint64_t number;
+    bool old = strncmp(name, ".tmp-", 5) == 0;
+    if (parse_name(name, &partition, &number) && partition != FPI_DELTA && partition < ix->partitions)
+        old = number < ix->bases[partition].number;
+    if (old && unlinkat(ix->dirfd, name, 0) < 0 && errno != ENOENT)
+        return -errno;
+    return 0;
+}
+
+int fpi_sweep(struct fpindex *ix, struct verr *err)
+{
+    if (ix->swept)
+        return 0;
+    /* What the listing showed at open becomes durable before anything is removed because of it. */
+    int r = dir_sync(ix->dirfd);
+    if (r == 0)
+        r = dir_each(ix->dirfd, sweep_file, ix);
+    if (r < 0)
+        return verr_set(err, -r, "index/%04" PRIu32 ": cannot remove leftovers: %s", ix->slot, strerror(-r));
+    ix->swept = true;
+    return 0;
+}
+
+/* ---- public ---- */
+
+static int open_slot_dir(int index_dirfd, uint32_t slot, struct verr *err)
+{
+    char name[16];
+    snprintf(name, sizeof name, "%04" PRIu32, slot);
+    int fd = dir_open(index_dirfd, name);
+    if (fd == -ENOENT) {
+        fd = dir_make(index_dirfd, name);
+        int r = fd < 0 ? 0 : dir_sync(index_dirfd);
+        if (r < 0) {
+            close(fd);
+            fd = r;
+        }
+    }
+    if (fd < 0)
+        verr_set(err, -fd, "index/%s: %s", name, strerror(-fd));
+    return fd;
+}
+
+static int check_shape(uint32_t slot, uint32_t partitions, unsigned bits, struct verr *err)
+{
+    if (partitions == 0 || partitions > FPI_PARTITIONS_MAX || (partitions & (partitions - 1)) != 0 || bits > FPI_BITS_MAX ||
+        ((uint64_t)slot + 1) * partitions > UINT64_C(1) << bits)
+        return verr_set(err, EINVAL, "index: slot %" PRIu32 " of %" PRIu32 " partitions does not fit %u bits", slot, partitions, bits);
+    return 0;
+}
+
+int fpi_open(int dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look, struct fpindex **out,
+             struct verr *err)
+{
+    int r = check_shape(slot, partitions, bits, err);
+    struct fpindex *ix = r < 0 ? NULL : calloc(1, sizeof *ix);
+    if (ix == NULL || (ix->bases = calloc(partitions, sizeof *ix->bases)) == NULL) {
+        free(ix);
+        close(dirfd);
+        return r < 0 ? r : verr_set(err, ENOMEM, "index: no memory for slot %" PRIu32, slot);
+    }
+    ix->slot = slot;
+    ix->partitions = partitions;
+    ix->bits = bits;
+    ix->slot_bits = bits - (unsigned)__builtin_ctz(partitions);
+    ix->next_delta = ix->next_base = 1;
+    ix->scan_rate = SCAN_RATE_DEFAULT;
+    ix->probe_s = PROBE_S_DEFAULT;
+    struct verr inner = {0};
+    struct scan s = {ix, look, &inner};
+    ix->dirfd = dirfd;
+    r = dir_each(dirfd, see_file, &s);
+    if (r < 0) {
+        verr_set(err, -r, "%s", inner.code != 0 ? verr_str(&inner) : "index: the slot's directory cannot be listed");
+        fpindex_close(ix);
+        return r;
+    }
+    *out = ix;
+    return 0;
+}
+
+int fpindex_open(int index_dirfd, uint32_t slot, uint32_t partitions, unsigned bits, struct fpindex **out, struct verr *err)
+{
+    int r = check_shape(slot, partitions, bits, err);
+    if (r < 0)
+        return r;
+    r = open_slot_dir(index_dirfd, slot, err);
+    return r < 0 ? r : fpi_open(r, slot, partitions, bits, NULL, out, err);
+}
+
+static void forget_files(struct fpindex *ix)
+{
+    for (size_t i = 0; i < ix->ndeltas; i++)
+        free(ix->deltas[i].present);
+    ix->ndeltas = 0;
+    memset(ix->bases, 0, ix->partitions * sizeof *ix->bases);
+}
+
+void fpindex_close(struct fpindex *ix)
+{
+    if (ix == NULL)
+        return;
+    forget_files(ix);
+    if (ix->dirfd >= 0)
+        close(ix->dirfd);
+    free(ix->deltas);
+    free(ix->bases);
+    free(ix);
+}
+
+void fpindex_stats(const struct fpindex *ix, struct fpindex_stats *out)
+{
+    struct fpindex_stats s = {
+        .deltas = ix->ndeltas, .damaged_files = ix->damaged_files, .bytes_read = ix->bytes_read,
+        .bytes_written = ix->bytes_written, .probes = ix->probes, .scans = ix->scans,
+    };
+    for (uint32_t p = 0; p < ix->partitions; p++) {
+        s.bases += ix->bases[p].number != 0;
+        s.entries += ix->bases[p].entries;
+        s.bytes += ix->bases[p].bytes;
+    }
+    for (size_t i = 0; i < ix->ndeltas; i++) {
+        s.entries += ix->deltas[i].entries;
+        s.bytes += ix->deltas[i].bytes;
+    }
+    *out = s;
+}
+
+static int clear_entry(void *ctx, const char *name)
+{
+    return tree_remove(((struct fpindex *)ctx)->dirfd, name);
+}
+
+int fpindex_clear(struct fpindex *ix, struct verr *err)
+{
+    int r = dir_each(ix->dirfd, clear_entry, ix);
+    if (r == 0)
+        r = dir_sync(ix->dirfd);
+    if (r < 0)
+        return verr_set(err, -r, "index/%04" PRIu32 ": cannot be emptied: %s", ix->slot, strerror(-r));
+    /* Numbers go on counting: nothing of before can be mistaken for what comes. */
+    forget_files(ix);
+    return 0;
+}
+
+void fpindex_set_rates(struct fpindex *ix, double scan_bytes_per_s, double probe_s)
+{
+    if (scan_bytes_per_s > 0)
+        ix->scan_rate = scan_bytes_per_s;
+    if (probe_s > 0)
+        ix->probe_s = probe_s;
+}

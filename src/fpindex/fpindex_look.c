@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * look: every file of a slot checked as it lies there, for verify: pages, order of keys, partitions, references, fences;
+ * then the live entries of each partition. Readers of the index pass over damage in silence, because it costs them space
+ * only; here it is told.
+ */
+#include "fpindex/fpindex_internal.h"
+
+#include "base/file.h"
+#include "base/verr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { LOOK_PAGES = 64, MEMORY_DEFAULT = 1024 * 1024 };
+
+struct file_look {
+    struct fpindex *ix;
+    const struct fpindex_look *look;
+    const struct fpi_file *f;
+    int fd;
+    unsigned skip;                      /* leading bits that all keys of the file share */
+    uint64_t entries;
+    uint8_t seen[FPI_PRESENT_BYTES];    /* partitions that entries are of */
+    uint8_t last[FPKEY_BYTES];
+    int fences;                         /* fences in the page below; -1: it is damaged */
+    unsigned faults;
+    char what[160];                     /* the first fault */
+    uint8_t fence[PAGE_BYTES];
+    uint8_t pages[LOOK_PAGES * PAGE_BYTES];
+};
+
+static void fault(struct file_look *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void fault(struct file_look *l, const char *fmt, ...)
+{
+    va_list ap;
+    if (l->faults++ > 0)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(l->what, sizeof l->what, fmt, ap);
+    va_end(ap);
+}
+
+/* Items that page `number` of `pages` must have, when there are `items` in all. */
+static uint64_t items_of(uint64_t number, uint64_t pages, uint64_t items, uint64_t full)
+{
+    return number + 1 < pages ? full : items - number * full;
+}
+
+static void load_fences(struct file_look *l, uint32_t number)
+{
+    uint64_t page = 1 + (uint64_t)l->f->pages + number;
+    ssize_t got = pread_full(l->fd, l->fence, PAGE_BYTES, (off_t)(page * PAGE_BYTES));
+    l->fences = got == PAGE_BYTES ? fpi_page_check(l->fence, FPI_FENCE, number, l->f->seed) : -1;
+    if (l->fences < 0)
+        fault(l, "fence page %" PRIu32 " is damaged", number);
+    else if ((uint64_t)l->fences != items_of(number, fpi_fence_pages(l->f->pages), l->f->pages, FPI_PAGE_FENCES))
+        fault(l, "fence page %" PRIu32 " has %d fences", number, l->fences);
+}
+
+static void check_fence(struct file_look *l, uint32_t number, const uint8_t *key)
+{
+    int item = (int)(number % FPI_PAGE_FENCES);
+    if (item >= l->fences)
+        return;     /* told with its page */
+    if (get_le32(l->fence + FPI_HEAD + (size_t)item * 4) != fpi_fence_of(key, l->skip))
+        fault(l, "the fence of data page %" PRIu32 " is not its first key's", number);
+}
+
+static void check_entry(struct file_look *l, uint32_t number, const uint8_t *entry)
+{
+    bool delta = l->f->partition == FPI_DELTA;
+    uint32_t global = fpi_partition_of(entry, l->ix->bits), first = l->ix->slot * l->ix->partitions;
+    uint64_t ref = fpi_entry_ref(entry);
+    if (l->entries++ > 0 && memcmp(l->last, entry, FPKEY_BYTES) >= 0)
+        fault(l, "data page %" PRIu32 ": its keys do not ascend", number);
+    memcpy(l->last, entry, FPKEY_BYTES);
+    if (global < first || global - first >= l->ix->partitions || (!delta && global - first != l->f->partition))
+        fault(l, "data page %" PRIu32 ": a key is of another partition", number);
+    else
+        l->seen[(global - first) / 8] |= (uint8_t)(1u << ((global - first) % 8));
+    if (!ref_is_block(ref) && !(delta && ref == REF_NONE))
+        fault(l, "data page %" PRIu32 ": a reference is none", number);
+}
+
+static void check_page(struct file_look *l, uint32_t number, const uint8_t *page)
+{
+    if (number % FPI_PAGE_FENCES == 0)
+        load_fences(l, number / FPI_PAGE_FENCES);
+    int count = fpi_page_check(page, FPI_DATA, number, l->f->seed);
+    if (count < 0) {
+        fault(l, "data page %" PRIu32 " is damaged", number);
+        return;
+    }
+    if ((uint64_t)count != items_of(number, l->f->pages, l->f->entries, FPI_PAGE_ENTRIES))
+        fault(l, "data page %" PRIu32 " has %d entries", number, count);
+    check_fence(l, number, fpi_entry(page, 0));
+    for (int i = 0; i < count; i++)
+        check_entry(l, number, fpi_entry(page, (uint32_t)i));
+}
+
+static int check_pages(struct file_look *l)
+{
+    for (uint32_t number = 0, n; number < l->f->pages; number += n) {
+        n = l->f->pages - number < LOOK_PAGES ? l->f->pages - number : LOOK_PAGES;
+        ssize_t got = pread_full(l->fd, l->pages, (size_t)n * PAGE_BYTES, (off_t)((1 + (uint64_t)number) * PAGE_BYTES));
+        if (got < (ssize_t)n * PAGE_BYTES) {
+            fault(l, "data page %" PRIu32 " and what follows cannot be read: %s", number,
+                  got < 0 ? strerror((int)-got) : "the file is shorter");
+            return 0;
+        }
+        for (uint32_t i = 0; i < n; i++)
+            check_page(l, number + i, l->pages + (size_t)i * PAGE_BYTES);
+        int r = l->look->step == NULL ? 0 : l->look->step(l->look->ctx, (uint64_t)got);
+        if (r < 0)
+            return r;
+    }
+    if (l->f->present != NULL && l->faults == 0 && memcmp(l->f->present, l->seen, sizeof l->seen) != 0)
+        fault(l, "the header names other partitions than there are");
+    return 0;
+}
+
+static int tell(struct file_look *l, const char *name)
+{
+    char what[200];
+    if (l->faults == 0 || l->look->bad == NULL)
+        return 0;
+    snprintf(what, sizeof what, "%s%s", l->what, l->faults > 1 ? ", and more" : "");
+    return l->look->bad(l->look->ctx, name, what);
+}
+
+static int look_at_file(struct file_look *l, const struct fpi_file *f)
+{
+    char name[FPI_NAME_MAX];
+    fpi_name(f->partition, f->number, name);
+    l->f = f;
+    l->skip = f->partition == FPI_DELTA ? l->ix->slot_bits : l->ix->bits;
+    l->entries = 0;
+    l->faults = 0;
+    memset(l->seen, 0, sizeof l->seen);
+    l->fd = openat(l->ix->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (l->fd < 0 && errno == ENOENT) {
+        l->ix->vanished = true;
+        return 0;
+    }
+    if (l->fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+        return -errno;
+    int r = 0;
+    if (l->fd < 0)
+        fault(l, "it cannot be opened: %s", strerror(errno));
+    else
+        r = check_pages(l);
+    if (l->fd >= 0)
+        close(l->fd);
+    return r < 0 ? r : tell(l, name);
+}
+
+static int look_at_files(struct fpindex *ix, const struct fpindex_look *look)
+{
+    struct file_look *l = malloc(sizeof *l);
+    int r = 0;
+    if (l == NULL)
+        return -ENOMEM;
+    l->ix = ix;
+    l->look = look;
+    for (uint32_t p = 0; r == 0 && p < ix->partitions; p++)
+        if (ix->bases[p].number != 0)
+            r = look_at_file(l, &ix->bases[p]);
+    for (size_t i = 0; r == 0 && i < ix->ndeltas; i++)
+        r = look_at_file(l, &ix->deltas[i]);
+    free(l);
+    return r;
+}
+
+/* A file that has gone may have hidden entries of older ones: what would be live without it says nothing. */
+static int look_at_partition(struct fpindex *ix, uint32_t partition, const struct fpindex_look *look)
+{
+    struct fpi_set set;
+    uint8_t bound[FPKEY_BYTES], key[FPKEY_BYTES];
+    uint64_t ref;
+    int r = fpi_set_open(ix, partition, look->memory > 0 ? look->memory : MEMORY_DEFAULT, &set, NULL);
+    if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
+        return r;
+    if (r < 0)
+        return 0;       /* told with its file */
+    bool bounded = fpi_set_begin(ix, partition, &set, bound);
+    while (r == 0 && !ix->vanished && fpi_set_next(&set, bounded ? bound : NULL, key, &ref))
+        r = ref_is_block(ref) ? look->entry(look->ctx, key, ref) : 0;
+    fpi_set_close(&set);
+    return r < 0 ? r : 0;
+}
+
+int fpindex_look(int index_dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look,
+                 struct fpindex_stats *out, struct verr *err)
+{
+    char name[16];
+    struct fpindex *ix;
+    struct verr why = {0};
+    snprintf(name, sizeof name, "%04" PRIu32, slot);
+    int fd = dir_open(index_dirfd, name);
+    if (fd < 0)
+        return verr_set(err, -fd, "index/%s: %s", name, strerror(-fd));
+    int r = fpi_open(fd, slot, partitions, bits, look, &ix, &why);
+    if (r < 0) {
+        if (err != NULL && err->code == 0)  /* else a function of look that shares err has said more */
+            *err = why;
+        return r;
+    }
+    r = look_at_files(ix, look);
+    for (uint32_t p = 0; r == 0 && look->entry != NULL && !ix->vanished && p < partitions; p++)
+        r = look_at_partition(ix, p, look);
+    if (r == 0)
+        fpindex_stats(ix, out);
+    else if (err != NULL && err->code == 0)
+        verr_set(err, -r, "index/%s: %s", name, strerror(-r));
+    fpindex_close(ix);
+    return r;
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One index file being written, page after page, and published:
+ *
+ *   .tmp-ID: data pages, fence pages, header -> fdatasync -> link to its name -> unlink .tmp-ID -> fsync of the directory
+ *
+ * The header is written last and the name comes after the fdatasync: a file under its name is whole. Fences of a large
+ * file wait in a second temporary file (unlinked at once), so that memory does not grow with the file.
+ * An error is final for the file.
+ */
+#include "fpindex/fpindex_internal.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/id.h"
+#include "base/verr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { NAME_TRIES = 64, BUFFER_MIN = 4 * PAGE_BYTES, BUFFER_MAX = 1024 * 1024 };
+
+struct fpi_writer {
+    struct fpindex *ix;
+    struct fpi_header h;
+    int fd, fence_fd;                   /* fence_fd: -1 until one page of fences is full */
+    char temp[FPI_NAME_MAX];
+    bool temp_there;
+    int failed;
+    uint8_t *buf;                       /* whole pages, the last one being filled */
+    size_t buf_cap, buf_pages;          /* buf_pages: sealed ones */
+    uint32_t in_page, pages;            /* entries in the page being filled; sealed data pages of the file */
+    uint64_t off;                       /* of buf in the file */
+    uint8_t fence[PAGE_BYTES];
+    uint32_t in_fence, fence_pages;     /* fence_pages: those in fence_fd */
+    uint8_t last[FPKEY_BYTES];
+};
+
+static int fail(struct fpi_writer *w, int r, const char *doing, struct verr *err)
+{
+    w->failed = r;
+    return verr_set(err, -r, "index/%04" PRIu32 "/%s: %s: %s", w->ix->slot, w->temp, doing, strerror(-r));
+}
+
+static int temp_open(struct fpi_writer *w, char name[FPI_NAME_MAX])
+{
+    struct vid id = vid_random();
+    char hex[VID_HEX];
+    vid_hex(&id, hex);
+    snprintf(name, FPI_NAME_MAX, ".tmp-%s", hex);
+    int fd = openat(w->ix->dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
+int fpi_writer_begin(struct fpindex *ix, uint32_t partition, size_t buffer, struct fpi_writer **out, struct verr *err)
+{
+    struct fpi_writer *w = calloc(1, sizeof *w);
+    buffer = buffer < BUFFER_MIN ? BUFFER_MIN : buffer > BUFFER_MAX ? BUFFER_MAX : buffer / PAGE_BYTES * PAGE_BYTES;
+    if (w == NULL || (w->buf = malloc(buffer)) == NULL) {
+        free(w);
+        return verr_set(err, ENOMEM, "index/%04" PRIu32 ": no memory to write a file", ix->slot);
+    }
+    w->ix = ix;
+    w->h = (struct fpi_header){.slot = ix->slot, .partition = partition, .partitions = ix->partitions, .bits = ix->bits};
+    random_bytes(&w->h.seed, sizeof w->h.seed);
+    w->fence_fd = -1;
+    w->buf_cap = buffer / PAGE_BYTES;
+    w->off = PAGE_BYTES;
+    w->fd = temp_open(w, w->temp);
+    if (w->fd < 0) {
+        int r = fail(w, w->fd, "cannot be made", err);
+        fpi_writer_free(w);
+        return r;
+    }
+    w->temp_there = true;
+    *out = w;
+    return 0;
+}
+
+static int put(struct fpi_writer *w, int fd, const void *data, size_t n, uint64_t off, struct verr *err)
+{
+    int r = -fault_errno("fpindex.write.data");
+    if (r == 0)
+        r = pwrite_full(fd, data, n, (off_t)off);
+    if (r < 0)
+        return fail(w, r, "write", err);
+    if (fd == w->fd)
+        w->ix->bytes_written += n;
+    return 0;
+}
+
+static int flush(struct fpi_writer *w, struct verr *err)
+{
+    size_t n = w->buf_pages * PAGE_BYTES;
+    int r = n == 0 ? 0 : put(w, w->fd, w->buf, n, w->off, err);
+    if (r < 0)
+        return r;
+    /* Write-back begins now, so that the fdatasync at the end does not wait for all of it. */
+    if (n > 0)
+        (void)sync_file_range(w->fd, (off_t)w->off, (off_t)n, SYNC_FILE_RANGE_WRITE);
+    w->off += n;
+    w->buf_pages = 0;
+    return 0;
+}
+
+static int seal_page(struct fpi_writer *w, struct verr *err)
+{
+    if (w->in_page == 0)
+        return 0;
+    fpi_page_seal(w->buf + w->buf_pages * PAGE_BYTES, FPI_DATA, w->pages, w->in_page, w->h.seed);
+    w->in_page = 0;
+    w->pages++;
+    w->buf_pages++;
+    return w->buf_pages == w->buf_cap ? flush(w, err) : 0;
+}
+
+static int spill_fences(struct fpi_writer *w, struct verr *err)
+{
+    if (w->fence_fd < 0) {
+        char name[FPI_NAME_MAX];
+        w->fence_fd = temp_open(w, name);
+        if (w->fence_fd < 0)
+            return fail(w, w->fence_fd, "no file for its fences", err);
+        (void)unlinkat(w->ix->dirfd, name, 0);
+    }
+    fpi_page_seal(w->fence, FPI_FENCE, w->fence_pages, w->in_fence, w->h.seed);
+    int r = put(w, w->fence_fd, w->fence, PAGE_BYTES, (uint64_t)w->fence_pages * PAGE_BYTES, err);
+    w->fence_pages++;
+    w->in_fence = 0;
+    return r;
+}
+
+/* First key of a new page: its fence. */
+static int begin_page(struct fpi_writer *w, const uint8_t *key, struct verr *err)
+{
+    if (w->pages >= FPI_PAGES_MAX)
+        return fail(w, -EFBIG, "too many entries for one file", err);
+    int r = w->in_fence == FPI_PAGE_FENCES ? spill_fences(w, err) : 0;
+    if (r < 0)
+        return r;
+    unsigned skip = w->h.partition == FPI_DELTA ? w->ix->slot_bits : w->ix->bits;
+    put_le32(w->fence + FPI_HEAD + (size_t)w->in_fence * 4, fpi_fence_of(key, skip));
+    w->in_fence++;
+    return 0;
+}
+
+int fpi_writer_add(struct fpi_writer *w, const uint8_t *key, uint64_t ref, struct verr *err)
+{
+    if (w->failed != 0)
+        return verr_set(err, -w->failed, "index/%04" PRIu32 "/%s: an earlier write failed", w->ix->slot, w->temp);
+    uint32_t global = fpi_partition_of(key, w->ix->bits), first = w->ix->slot * w->ix->partitions;
+    if (global < first || global - first >= w->ix->partitions || (w->h.partition != FPI_DELTA && global - first != w->h.partition))
+        return fail(w, -EINVAL, "a key does not belong here", err);
+    if (!ref_is_block(ref) && ref != REF_NONE)
+        return fail(w, -EINVAL, "a reference is none", err);
+    if (w->h.entries > 0) {
+        int c = memcmp(w->last, key, FPKEY_BYTES);
+        if (c == 0)
+            return 0;
+        if (c > 0)
+            return fail(w, -EINVAL, "keys do not ascend", err);
+    }
+    int r = w->in_page == 0 ? begin_page(w, key, err) : 0;
+    if (r < 0)
+        return r;
+    uint8_t *entry = w->buf + w->buf_pages * PAGE_BYTES + FPI_HEAD + (size_t)w->in_page * FPI_ENTRY;
+    memcpy(entry, key, FPKEY_BYTES);
+    put_le64(entry + FPKEY_BYTES, ref);
+    memcpy(w->last, key, FPKEY_BYTES);
+    w->h.entries++;
+    if (w->h.partition == FPI_DELTA)
+        w->h.present[(global - first) / 8] |= (uint8_t)(1u << ((global - first) % 8));
+    return ++w->in_page == FPI_PAGE_ENTRIES ? seal_page(w, err) : 0;
+}
+
+bool fpi_writer_empty(const struct fpi_writer *w)
+{
+    return w->h.entries == 0 && w->failed == 0;
+}
+
+/* Data pages are out: the fences behind them, through the buffer. */
+static int put_fences(struct fpi_writer *w, struct verr *err)
+{
+    uint64_t done = 0, all = (uint64_t)w->fence_pages * PAGE_BYTES;
+    while (done < all) {
+        size_t n = w->buf_cap * PAGE_BYTES < all - done ? w->buf_cap * PAGE_BYTES : (size_t)(all - done);
+        ssize_t got = pread_full(w->fence_fd, w->buf, n, (off_t)done);
+        if (got != (ssize_t)n)
+            return fail(w, got < 0 ? (int)got : -EIO, "its fences cannot be read back", err);
+        int r = put(w, w->fd, w->buf, n, w->off, err);
+        if (r < 0)
+            return r;
+        w->off += n;
+        done += n;
+    }
+    if (w->in_fence == 0)
+        return 0;
+    fpi_page_seal(w->fence, FPI_FENCE, w->fence_pages, w->in_fence, w->h.seed);
+    return put(w, w->fd, w->fence, PAGE_BYTES, w->off, err);
+}
+
+/* Header with this number, then everything of the file to disk, then the name. -EEXIST: the number is taken. */
+static int put_name(struct fpi_writer *w, uint64_t number, struct verr *err)
+{
+    char name[FPI_NAME_MAX];
+    w->h.number = number;
+    fpi_header_encode(&w->h, w->fence);     /* the fences are out: their page is free */
+    int r = put(w, w->fd, w->fence, PAGE_BYTES, 0, err);
+    if (r < 0)
+        return r;
+    r = -fault_errno("fpindex.write.sync");
+    if (r == 0 && fdatasync(w->fd) < 0)
+        r = -errno;
+    if (r < 0)
+        return fail(w, r, "fdatasync", err);
+    fpi_name(w->h.partition, number, name);
+    r = -fault_errno("fpindex.publish.link");
+    if (r == 0 && linkat(w->ix->dirfd, w->temp, w->ix->dirfd, name, 0) < 0)
+        r = -errno;
+    if (r == -EEXIST)
+        return r;
+    return r < 0 ? fail(w, r, "link", err) : 0;
+}
+
+int fpi_writer_publish(struct fpi_writer *w, uint64_t merged_through, uint64_t *number, struct fpi_header *h, struct verr *err)
+{
+    if (w->failed != 0)
+        return verr_set(err, -w->failed, "index/%04" PRIu32 "/%s: an earlier write failed", w->ix->slot, w->temp);
+    w->h.merged_through = merged_through;
+    int r = seal_page(w, err);
+    if (r == 0)
+        r = flush(w, err);
+    if (r == 0)
+        r = put_fences(w, err);
+    if (r < 0)
+        return r;
+    uint64_t n = *number;
+    unsigned tries = 0;
+    while ((r = put_name(w, n, err)) == -EEXIST && ++tries < NAME_TRIES)
+        n++;
+    if (r == -EEXIST)
+        return fail(w, r, "no number is free; does another host use this slot?", err);
+    if (r < 0)
+        return r;
+    fault_point("fpindex.publish.after_link");
+    if (unlinkat(w->ix->dirfd, w->temp, 0) == 0 || errno == ENOENT)
+        w->temp_there = false;
+    r = dir_sync(w->ix->dirfd);
+    if (r < 0)
+        return fail(w, r, "fsync of the directory", err);
+    *number = n;
+    *h = w->h;
+    return 0;
+}
+
+void fpi_writer_free(struct fpi_writer *w)
+{
+    if (w == NULL)
+        return;
+    if (w->fd >= 0)
+        close(w->fd);
+    if (w->fence_fd >= 0)
+        close(w->fence_fd);
+    if (w->temp_there)
+        (void)unlinkat(w->ix->dirfd, w->temp, 0);
+    free(w->buf);
+    free(w);
+}
