@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of snapshots. */
+#include "catalog/catalog_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAME_S_MAX INT64_C(253402300799)       /* 9999-12-31T23:59:59Z: the last time that a name can say */
+
+/* ---- struct snaprow <-> row ---- */
+
+static bool label_is_sound(const char *label, size_t cap)
+{
+    size_t len = strnlen(label, cap);
+    if (len >= cap)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char ch = label[i];
+        bool word = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
+        if (!word && ch != '.' && ch != '_' && ch != '-')
+            return false;
+    }
+    return true;
+}
+
+/* What both sides must satisfy: NULL, or the column that does not. */
+static const char *snap_doubt(const struct snaprow *s)
+{
+    if (vid_is_zero(&s->id))
+        return "id";
+    if (vid_is_zero(&s->disk))
+        return "disk";
+    if (s->state < SNAPST_PENDING || s->state > SNAPST_FAILED)
+        return "state";
+    if (s->mode > 07777)
+        return "mode";
+    if (s->name_s < 0 || s->name_s > NAME_S_MAX)
+        return "name_s";
+    if (!label_is_sound(s->label, sizeof s->label))
+        return "label";
+    if (strnlen(s->note, sizeof s->note) == sizeof s->note)
+        return "note";
+    return NULL;
+}
+
+static void read_levels(struct catalog_use *u, struct snap_levels *l)
+{
+    l->zero = read_u64(u, "l_zero");
+    l->clean = read_u64(u, "l_clean");
+    l->parent_segment = read_u64(u, "l_parent_segment");
+    l->parent_block = read_u64(u, "l_parent_block");
+    l->common = read_u64(u, "l_common");
+    l->global = read_u64(u, "l_global");
+    l->dup_new = read_u64(u, "l_dup_new");
+    l->fresh = read_u64(u, "l_fresh");
+    l->stored = read_u64(u, "l_stored");
+}
+
+static int read_snap(struct catalog_use *u, struct snaprow *s, struct verr *err)
+{
+    memset(s, 0, sizeof *s);
+    read_id(u, "id", &s->id);
+    int64_t ino = read_int(u, "ino", 0, INT64_MAX);
+    read_id(u, "disk", &s->disk);
+    read_id(u, "parent", &s->parent);
+    read_id(u, "host", &s->host);
+    read_id(u, "grp", &s->group);
+    s->seq = read_u64(u, "seq");
+    s->state = read_u32(u, "state");
+    s->flags = read_u32(u, "flags");
+    s->mode = read_u32(u, "mode");
+    s->uid = read_u32(u, "uid");
+    s->gid = read_u32(u, "gid");
+    s->protected_ = read_int(u, "protected", 0, 1) != 0;
+    s->size = read_u64(u, "size");
+    s->alloc_bytes = read_u64(u, "alloc_bytes");
+    s->dirty_segments = read_u64(u, "dirty_segments");
+    s->freeze_ns = read_int(u, "freeze_ns", INT64_MIN, INT64_MAX);
+    s->name_s = read_int(u, "name_s", 0, NAME_S_MAX);
+    read_bytes(u, "label", SQLITE_TEXT, s->label, sizeof s->label);
+    read_bytes(u, "note", SQLITE_BLOB, s->note, sizeof s->note);
+    read_levels(u, &s->levels);
+    const char *bad = u->bad != NULL ? u->bad : snap_doubt(s);
+    if (bad == NULL && (uint64_t)ino != vid_ino(&s->id))
+        bad = "ino";
+    return bad == NULL ? 0 : catalog_bad_row(u->c, "snaps", bad, err);
+}
+
+static void bind_levels(struct catalog_use *u, const struct snap_levels *l)
+{
+    bind_u64(u, l->zero);
+    bind_u64(u, l->clean);
+    bind_u64(u, l->parent_segment);
+    bind_u64(u, l->parent_block);
+    bind_u64(u, l->common);
+    bind_u64(u, l->global);
+    bind_u64(u, l->dup_new);
+    bind_u64(u, l->fresh);
+    bind_u64(u, l->stored);
+}
+
+int catalog_snap_put(struct catalog *c, const struct snaprow *s, struct verr *err)
+{
+    const char *bad = snap_doubt(s);
+    if (bad != NULL)
+        return verr_set(err, EINVAL, "%s: a snapshot without sensible %s is not entered", c->path, bad);
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_PUT, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, &s->id);
+    bind_u64(&u, vid_ino(&s->id));
+    bind_id(&u, &s->disk);
+    bind_id(&u, &s->parent);
+    bind_id(&u, &s->host);
+    bind_id(&u, &s->group);
+    bind_u64(&u, s->seq);
+    bind_int(&u, s->state);
+    bind_int(&u, s->flags);
+    bind_int(&u, s->mode);
+    bind_int(&u, s->uid);
+    bind_int(&u, s->gid);
+    bind_int(&u, s->protected_ ? 1 : 0);
+    bind_u64(&u, s->size);
+    bind_u64(&u, s->alloc_bytes);
+    bind_u64(&u, s->dirty_segments);
+    bind_int(&u, s->freeze_ns);
+    bind_int(&u, s->name_s);
+    bind_text(&u, s->label);
+    bind_bytes(&u, s->note, strlen(s->note));
+    bind_levels(&u, &s->levels);
+    return catalog_run(&u, "entering a snapshot", err);
+}
+
+int catalog_snap_del(struct catalog *c, const struct vid *id, struct verr *err)
+{
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_DEL, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, id);
+    return catalog_run(&u, "removing a snapshot", err);
+}
+
+/* ---- searches ---- */
+
+static int one_snap(struct catalog_use *u, struct snaprow *out, struct verr *err)
+{
+    struct snaprow s;
+    int r = catalog_step(u, "looking for a snapshot", err);
+    if (r == 0)
+        r = verr_set(err, ENOENT, "no such snapshot");
+    else if (r > 0 && (r = read_snap(u, &s, err)) == 0)
+        *out = s;
+    catalog_done(u);
+    return r;
+}
+
+static int snap_by_vid(struct catalog *c, enum catalog_sql which, const struct vid *id, struct snaprow *out, struct verr *err)
+{
+    struct catalog_use u;
+    int r = catalog_use(c, which, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, id);
+    return one_snap(&u, out, err);
+}
+
+int catalog_snap_by_id(struct catalog *c, const struct vid *id, struct snaprow *out, struct verr *err)
+{
+    return snap_by_vid(c, SQL_SNAP_BY_ID, id, out, err);
+}
+
+int catalog_snap_latest(struct catalog *c, const struct vid *disk, struct snaprow *out, struct verr *err)
+{
+    return snap_by_vid(c, SQL_SNAP_LATEST, disk, out, err);
+}
+
+int catalog_snap_by_ino(struct catalog *c, uint64_t ino, struct snaprow *out, struct verr *err)
+{
+    if (ino > INT64_MAX)
+        return verr_set(err, ENOENT, "no such snapshot");
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_BY_INO, &u, err);
+    if (r < 0)
+        return r;
+    bind_u64(&u, ino);
+    return one_snap(&u, out, err);
+}
+
+int catalog_snap_by_name(struct catalog *c, const struct vid *disk, const char *label, int64_t name_s, struct snaprow *out,
+                         struct verr *err)
+{
+    struct catalog_use u;
+    int r = catalog_use(c, label[0] != '\0' ? SQL_SNAP_BY_LABEL : SQL_SNAP_BY_TIME, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, disk);
+    if (label[0] != '\0')
+        bind_text(&u, label);
+    else
+        bind_int(&u, name_s);
+    return one_snap(&u, out, err);
+}
+
+/* Steps through rows whose parameters are bound; one row more than max may be there to see whether it has the seq of the last. */
+static int many_snaps(struct catalog_use *u, struct snaprow *out, unsigned max, bool whole_seqs, struct verr *err)
+{
+    struct snaprow more;
+    unsigned n = 0;
+    int r = 0;
+    while (n < max && (r = catalog_step(u, "listing snapshots", err)) > 0) {
+        r = read_snap(u, &out[n], err);
+        if (r < 0)
+            break;
+        n++;
+    }
+    if (r >= 0 && n == max && max > 0 && whole_seqs && (r = catalog_step(u, "listing snapshots", err)) > 0) {
+        r = read_snap(u, &more, err);
+        if (r == 0 && more.seq == out[n - 1].seq) {
+            unsigned keep = n;
+            while (keep > 0 && out[keep - 1].seq == more.seq)
+                keep--;
+            n = keep > 0 ? keep : n;
+        }
+    }
+    catalog_done(u);
+    return r < 0 ? r : (int)n;
+}
+
+int catalog_snaps(struct catalog *c, const struct vid *disk, uint64_t after, struct snaprow *out, unsigned max, struct verr *err)
+{
+    if (after >= INT64_MAX)
+        return 0;
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_LIST, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, disk);
+    bind_u64(&u, after);
+    bind_int(&u, (int64_t)max + 1);
+    return many_snaps(&u, out, max, true, err);
+}
+
+int catalog_snap_count(struct catalog *c, const struct vid *disk, uint64_t *out, struct verr *err)
+{
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_COUNT, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, disk);
+    r = catalog_step(&u, "counting snapshots", err);
+    if (r > 0) {
+        *out = read_u64(&u, "count");
+        r = 0;
+    }
+    catalog_done(&u);
+    return r;
+}
+
+static int snap_batch(struct catalog *c, const struct vid *after, bool first, struct snaprow *out, struct verr *err)
+{
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_EACH, &u, err);
+    if (r < 0)
+        return r;
+    bind_bytes(&u, after->b, first ? 0 : VID_BYTES);
+    bind_int(&u, CATALOG_BATCH);
+    return many_snaps(&u, out, CATALOG_BATCH, false, err);
+}
+
+int catalog_snap_each(struct catalog *c, int (*fn)(void *ctx, const struct snaprow *s), void *ctx, struct verr *err)
+{
+    struct snaprow *batch = malloc(CATALOG_BATCH * sizeof *batch);
+    if (batch == NULL)
+        return verr_set(err, ENOMEM, "catalog: out of memory");
+    struct vid after = {{0}};
+    bool first = true;
+    int n, r = 0;
+    do {
+        n = snap_batch(c, &after, first, batch, err);
+        if (n < 0)
+            r = n;
+        for (int i = 0; r == 0 && i < n; i++)
+            r = fn(ctx, &batch[i]);
+        if (n > 0)
+            after = batch[n - 1].id;
+        first = false;
+    } while (r == 0 && n == CATALOG_BATCH);
+    free(batch);
+    return r;
+}
+
+int catalog_snap_disks(struct catalog *c, const struct vid *after, struct vid *out, unsigned max, struct verr *err)
+{
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_DISKS, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, after);
+    bind_int(&u, max);
+    unsigned n = 0;
+    while (n < max && (r = catalog_step(&u, "listing disks", err)) > 0)
+        read_id(&u, "disk", &out[n++]);
+    if (r >= 0 && u.bad != NULL)
+        r = catalog_bad_row(c, "snaps", u.bad, err);
+    catalog_done(&u);
+    return r < 0 ? r : (int)n;
+}
