@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live: live images in STATE (docs/FORMAT.md "STATE", docs/design/live.md).
+ *
+ * STATE/disks/DISK/ describes one disk by itself:
+ *   journal     append-only log of checksummed *head* records; the last valid one is the state: size, current table,
+ *               open layer, pending snapshots, anchors, marks. A record never destroys an older one.
+ *   table-N     16 bytes a segment, each with its own checksum: zero | stored PLACE | frozen SEQ, + dirty, + pages allocated
+ *   layer-N     sparse file, segment s at s * 2 MiB
+ *   layer-N.map durable presence: which pages of a segment the layer decides, and which of them are zero; written only after
+ *               the data were fdatasynced
+ *   layer-N.vol volatile presence (superset of map), size and mtime: survives kill -9; believed only while STATE's page
+ *               cache cannot have been lost (same boot id and same mount instance: live_env.trusted)
+ *   cache-N[.vol] layer of a published snapshot: each slot names the place whose content its pages are
+ *
+ * Reading segment s of the live image, page by page: open layer -> (table says) frozen SEQ: as that pending snapshot has
+ * it | stored PLACE: cache layer, else the store | zero.  A pending snapshot reads: its sealed layer -> its own table.
+ *
+ * Order of durability (live_fsync): fdatasync(table: dirty bits) and fdatasync(layer) -> map -> fdatasync(map) ->
+ * journal -> fdatasync(journal). So durable presence implies durable data and a durable dirty bit.
+ * Write: dirty bit (pwrite to the table) -> data (pwrite to the layer) -> volatile presence (pwrite), all inside one
+ * shared hold of the freeze lock. Freeze holds it exclusively.
+ *
+ * Threads: every function may be called by any thread. Locks, outermost first: sync mutex (one fsync, seal, publication, drop,
+ * revert, rewrite or point of a disk at a time) -> freeze lock (rwlock; live_freeze takes those of all its disks in id order)
+ * -> segment lock (striped rwlock) -> head mutex. live_freeze, reads and writes never wait for the sync mutex.
+ *
+ * A failed fdatasync is final for its disk: every later change of it gives -EIO until the process is started anew.
+ */
+#ifndef VARVE_LIVE_LIVE_H
+#define VARVE_LIVE_LIVE_H
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "format/ref.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct live_set;
+struct live;
+struct verr;
+
+/* How stored segments are read: given by the layer above (snapshot/segread). off + len <= SEG_BYTES. */
+struct seg_source {
+    int (*read)(void *ctx, uint64_t place, uint32_t off, void *buf, size_t len, struct verr *err);
+    /* Next data (hole false) or hole (true) at or after off inside the segment; SEG_BYTES if none. */
+    int (*seek)(void *ctx, uint64_t place, uint32_t off, bool hole, uint32_t *out, struct verr *err);
+    /* Number of allocated 4 KiB pages of the segment. */
+    int (*pages)(void *ctx, uint64_t place, uint32_t *out, struct verr *err);
+    void *ctx;
+};
+
+struct live_env {
+    int state_dirfd;                /* STATE/disks is below it */
+    struct seg_source source;
+    const struct vclock *clock;
+    bool trusted;                   /* volatile presence of the last run may be believed */
+    uint64_t layer_limit;           /* bytes of open and pending layers (not of caches) together; then writes get ENOSPC. 0: none */
+    uint64_t cache_limit;           /* bytes of published layers kept as a read cache; 0: none */
+    unsigned open_max;              /* disks kept open when nobody uses them (LRU) */
+};
+
+/* ---- the set ---- */
+int live_set_open(const struct live_env *env, struct live_set **out, struct verr *err);
+/* Writes back everything (live_fsync of each changed disk); a clean stop. */
+int live_set_close(struct live_set *set, struct verr *err);
+/* fn for each disk directory in STATE. */
+int live_set_each(struct live_set *set, int (*fn)(void *ctx, const struct vid *disk), void *ctx, struct verr *err);
+struct live_space { uint64_t layers_bytes, cache_bytes, layer_limit; };
+void live_set_space(struct live_set *set, struct live_space *out);
+
+/* ---- one disk ---- */
+
+/* New empty disk whose next sequence number is at least min_seq and whose next snapshot name is later than last_name_s.
+ * Durable on return. -EEXIST. */
+int live_create(struct live_set *set, const struct vid *disk, uint64_t min_seq, int64_t last_name_s, struct live **out, struct verr *err);
+/* Opens (recovers, at first use) and takes a reference. -ENOENT; -EBADMSG damaged: names the file. */
+int live_get(struct live_set *set, const struct vid *disk, struct live **out, struct verr *err);
+void live_put(struct live *l);
+/* Forgets the local data of a disk: for unlink when nothing is pending (-EBUSY otherwise) . Directory removed, fsynced. */
+int live_remove(struct live_set *set, const struct vid *disk, struct verr *err);
+const struct vid *live_id(const struct live *l);
+
+enum live_mark { LIVE_REWRITING = 1u << 0 };
+struct live_attr {
+    uint64_t size, alloc_bytes;     /* alloc: allocated logical bytes, a multiple of 4096; never 0 for a disk with data */
+    int64_t mtime_ns;
+    uint32_t marks;                 /* enum live_mark */
+    bool changed;                   /* since the last freeze */
+    uint64_t dirty_segments, next_seq;
+    int64_t last_name_s;            /* time in the name of the last snapshot */
+    unsigned pending;               /* number of pending snapshots */
+};
+int live_attr(struct live *l, struct live_attr *out, struct verr *err);
+int live_set_mtime(struct live *l, int64_t mtime_ns, struct verr *err);        /* utimens; no change in the sense of `changed` */
+
+/* ---- data. off, len in bytes; any alignment. ---- */
+ssize_t live_read(struct live *l, uint64_t off, void *buf, size_t len, struct verr *err);         /* short at end of file */
+int live_write(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err);      /* all or an error */
+/* Shrinks or extends. size 0 of a disk that has data or changes: see live_rewrite. */
+int live_truncate(struct live *l, uint64_t size, struct verr *err);
+/* New empty table and layer, size 0, mark REWRITING: one head record, not durable before the next fsync. Sets
+ * `changed`, drops the cache. Unsnapshotted changes must have been frozen before. */
+int live_rewrite(struct live *l, struct verr *err);
+int live_set_marks(struct live *l, uint32_t set, uint32_t clear, struct verr *err);
+int live_zero(struct live *l, uint64_t off, uint64_t len, struct verr *err);                      /* punch hole / zero range, size kept */
+off_t live_seek(struct live *l, uint64_t off, bool hole, struct verr *err);                       /* SEEK_DATA / SEEK_HOLE; -ENXIO */
+int live_fsync(struct live *l, struct verr *err);       /* durable on return: all writes, size, marks and freezes before the call */
+/* true unless every byte of the disk is zero (reads at most until the first non-zero byte). 1, 0 or -errno. */
+int live_has_data(struct live *l, struct verr *err);
+
+/* ---- freeze and pending snapshots ---- */
+enum pend_flags {
+    PEND_PROVISIONAL = 1u << 0,     /* made by a flush whose handle is still open */
+    PEND_PARTIAL = 1u << 1,
+    PEND_SEALED = 1u << 2,          /* its data are durable; else volatile */
+    PEND_STARTED = 1u << 3,         /* a round works on it: not replaced any more */
+    PEND_FAILED = 1u << 4,          /* the last attempt failed */
+    PEND_EXPLICIT = 1u << 5,        /* asked for (varve snapshot, label): never superseded */
+};
+enum { LABEL_MAX = 64, NOTE_MAX = 1024 };
+struct pending {
+    uint64_t seq;
+    struct vid snap;                /* id */
+    struct vid group;               /* same for all disks frozen at one instant */
+    uint32_t group_members;
+    uint32_t flags;
+    uint64_t size, alloc_bytes, dirty_segments;
+    int64_t freeze_ns;              /* moment of the freeze = mtime of the snapshot */
+    int64_t name_s;                 /* time in its name: max(now, last name + 1 s) */
+    char label[LABEL_MAX + 1];      /* "" : named by time */
+    char note[NOTE_MAX + 1];
+};
+struct freeze_req { uint32_t flags; const char *label, *note; };
+
+/* Freezes n disks at one instant (same group id). Instant: no fsync; survives kill -9. out[i] gets each record.
+ * A disk that is a duplicate in the list is an error. Clears `changed`; snap id, seq and name are chosen here. */
+int live_freeze(struct live **l, unsigned n, const struct freeze_req *req, struct pending *out, struct verr *err);
+/* Pending snapshots in order of sequence: the i-th. 0 or -ENOENT. */
+int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *err);
+int live_pending_by_seq(struct live *l, uint64_t seq, struct pending *out, struct verr *err);
+/* Changes flags (or, label non-NULL, the label) of a pending snapshot; journalled. -ENOENT. */
+int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t clear, const char *label, struct verr *err);
+/* Makes it durable: layer, map, table, journal (order above), then flag PEND_SEALED in a durable record. */
+int live_pending_seal(struct live *l, uint64_t seq, struct verr *err);
+/* Drops a pending snapshot that is not STARTED: its dirty set goes into the next younger one or the live table, its data
+ * into that layer, in one durable record. -EBUSY if started. */
+int live_pending_drop(struct live *l, uint64_t seq, struct verr *err);
+
+/* Reading a pending snapshot. -ESTALE: no longer pending (published or dropped): open the stored one. Short at its end. */
+ssize_t live_pending_read(struct live *l, uint64_t seq, uint64_t off, void *buf, size_t len, struct verr *err);
+off_t live_pending_seek(struct live *l, uint64_t seq, uint64_t off, bool hole, struct verr *err);
+
+/* The frozen table. base: what the segment was before this snapshot's own writes. */
+enum seg_kind { SEGK_ZERO, SEGK_STORED, SEGK_FROZEN };
+struct seg_entry { enum seg_kind kind; uint64_t place; bool dirty; };
+int live_pending_entry(struct live *l, uint64_t seq, uint64_t segment, struct seg_entry *out, struct verr *err);
+
+/* What a published recipe says of a segment, asked for by live_pending_published for each dirty one. */
+typedef int (*live_place_fn)(void *ctx, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);
+/* The recipe of seq is published, its directory fsynced and the recipe anchored: entries that say "frozen seq" become
+ * stored places (live table and younger pending tables) -> fdatasync -> head record without seq -> its layer becomes
+ * cache or goes. Anchors whose stamp is <= seq are returned to be dropped. Only the oldest pending may be published. */
+struct live_anchor { struct vid disk; uint64_t seq; struct vid snap; uint64_t stamp; };
+int live_pending_published(struct live *l, uint64_t seq, live_place_fn fn, void *ctx, const struct live_anchor *mine,
+                           struct live_anchor *drop, unsigned drop_max, unsigned *dropped, struct verr *err);
+/* Anchors that the head lists: the i-th. 0 or -ENOENT. For recovery and status. */
+int live_anchor_at(struct live *l, unsigned i, struct live_anchor *out, struct verr *err);
+/* Takes dropped ones off the list once un-anchored in STORE. -ESTALE: it has another stamp by now, so it is relied on again
+ * (revert and point lift the stamp of an anchor that is listed already): keep it anchored. */
+int live_anchor_gone(struct live *l, const struct live_anchor *a, struct verr *err);
+
+/* ---- pointers ---- */
+
+/* Revert (clears `changed`: the content is a stored snapshot's): a new table from fn (called for every segment, ascending),
+ * new layer, size, anchor on the list: one head record, durable on return. The anchor must be durable in STORE.
+ * Nothing unsnapshotted may be left (the caller froze).
+ * -EBUSY: dirty segments. Sets `changed`, clears REWRITING, drops the cache. The stamp of the anchor is chosen here (next_seq),
+ * as in live_point. */
+int live_revert(struct live *l, uint64_t size, uint64_t alloc_bytes, live_place_fn fn, void *ctx, const struct live_anchor *anchor,
+                struct verr *err);
+/* rename onto an existing disk: dst takes the content of src (its table, layers and anchors), which nobody has open for
+ * writing and which has no pending snapshots; dst keeps id and history. dst's changes were frozen, its anchors in STORE
+ * linked. Durable on return. src still has its content: the caller removes it next; after a kill in between both have it. */
+int live_take(struct live *dst, struct live *src, struct verr *err);
+/* copy_file_range: points count whole segments (or the last, short one at end of file) at stored places without moving data,
+ * extends size to at least new_size, sets `changed`. -EOPNOTSUPP if a segment has pages in the open layer (caller copies bytes). */
+int live_point(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
+               const struct live_anchor *anchor, struct verr *err);
+/* The same question about a live segment: kind STORED or ZERO and nothing local -> can be pointed to. 1, 0 or -errno. */
+int live_segment_pure(struct live *l, uint64_t segment, struct seg_entry *out, struct verr *err);
+
+/* ---- cache budget ---- */
+/* Brings published layers below cache_limit (least recently published disk first). Each segment: check, durable table
+ * change, punch, under its exclusive lock. Called by the agent; never from a FUSE thread. */
+int live_set_evict(struct live_set *set, struct verr *err);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* live_format: headers, table entries and presence slots. The journal's records are in live_format_head.c. */
+#include "live/live_format.h"
+
+#include "base/endian.h"
+#include "base/hash.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { FORMAT_VERSION = 1 };
+enum { ENTRY_KIND_MASK = 3, ENTRY_DIRTY = 4, ENTRY_FLAGS = 7 };
+
+_Static_assert(4096 % LIVE_SLOT_BYTES == 0 && 512 % LIVE_SLOT_BYTES == 0, "a slot never crosses a sector: it is never torn");
+_Static_assert(512 % LIVE_ENTRY_BYTES == 0, "an entry never crosses a sector");
+_Static_assert((int)SEG_PAGES < (int)LIVE_PAGES_UNKNOWN, "counts of pages fit 16 bits");
+
+static const char magics[][9] = {"VARVTABL", "VARVEMAP", "VARVEVOL"};
+
+/* Ties bytes to disk and position: a block of another disk or place that turns up here does not pass. */
+static uint64_t seed_of(const struct vid *disk, uint64_t position)
+{
+    return get_le64(disk->b) ^ position;
+}
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
+}
+
+void live_header_encode(enum live_file kind, const struct vid *disk, uint64_t number, uint8_t out[LIVE_STATE_OFF])
+{
+    memset(out, 0, LIVE_STATE_OFF);
+    memcpy(out, magics[kind], 8);
+    put_le32(out + 8, FORMAT_VERSION);
+    memcpy(out + 16, disk->b, VID_BYTES);
+    put_le64(out + 32, number);
+    put_le64(out + 56, hash64(out, 56));
+}
+
+int live_header_decode(enum live_file kind, const struct vid *disk, uint64_t number, const uint8_t in[LIVE_STATE_OFF])
+{
+    if (all_zero(in, LIVE_STATE_OFF))
+        return -ENODATA;
+    if (memcmp(in, magics[kind], 8) != 0 || get_le64(in + 56) != hash64(in, 56))
+        return -EBADMSG;
+    if (get_le32(in + 8) != FORMAT_VERSION)
+        return -ENOTSUP;
+    if (memcmp(in + 16, disk->b, VID_BYTES) != 0 || get_le64(in + 32) != number)
+        return -EBADMSG;
+    return 0;
+}
+
+void live_state_encode(const struct vid *disk, uint64_t number, const struct live_state *s, uint8_t out[LIVE_STATE_BYTES])
+{
+    memset(out, 0, LIVE_STATE_BYTES);
+    put_le64(out, s->size);
+    put_le64(out + 8, s->alloc_bytes);
+    put_le64(out + 16, (uint64_t)s->mtime_ns);
+    put_le32(out + 24, s->changed);
+    put_le32(out + 28, s->clean);
+    put_le64(out + 32, s->dirty);
+    put_le64(out + 40, s->unknown);
+    put_le64(out + 56, hash64_seed(out, 56, seed_of(disk, number)));
+}
+
+int live_state_decode(const struct vid *disk, uint64_t number, const uint8_t in[LIVE_STATE_BYTES], struct live_state *out)
+{
+    if (get_le64(in + 56) != hash64_seed(in, 56, seed_of(disk, number)))
+        return -EBADMSG;
+    uint64_t size = get_le64(in);
+    uint32_t changed = get_le32(in + 24), clean = get_le32(in + 28);
+    if (size > LIVE_SIZE_MAX || changed > 1 || clean > 1)
+        return -EBADMSG;
+    *out = (struct live_state){.size = size, .alloc_bytes = get_le64(in + 8), .mtime_ns = (int64_t)get_le64(in + 16),
+                               .dirty = get_le64(in + 32), .unknown = get_le64(in + 40), .changed = changed == 1, .clean = clean == 1};
+    return 0;
+}
+
+void live_entry_encode(const struct vid *disk, uint64_t segment, const struct live_entry *e, uint8_t out[LIVE_ENTRY_BYTES])
+{
+    memset(out, 0, LIVE_ENTRY_BYTES);
+    if (e->kind == SEGK_ZERO && !e->dirty)
+        return;
+    put_le64(out, e->kind == SEGK_ZERO ? 0 : e->value);
+    put_le16(out + 8, (uint16_t)((unsigned)e->kind | (e->dirty ? ENTRY_DIRTY : 0u)));
+    put_le16(out + 10, e->kind == SEGK_ZERO ? 0 : e->pages);
+    put_le32(out + 12, (uint32_t)hash64_seed(out, 12, seed_of(disk, segment)));
+}
+
+int live_entry_decode(const struct vid *disk, uint64_t segment, const uint8_t in[LIVE_ENTRY_BYTES], struct live_entry *out)
+{
+    if (all_zero(in, LIVE_ENTRY_BYTES)) {
+        *out = (struct live_entry){SEGK_ZERO, false, 0, 0};
+        return 0;
+    }
+    if (get_le32(in + 12) != (uint32_t)hash64_seed(in, 12, seed_of(disk, segment)))
+        return -EBADMSG;
+    unsigned flags = get_le16(in + 8), kind = flags & ENTRY_KIND_MASK;
+    unsigned pages = get_le16(in + 10);
+    uint64_t value = get_le64(in);
+    if ((flags & ~(unsigned)ENTRY_FLAGS) != 0 || kind > SEGK_FROZEN || (pages > SEG_PAGES && pages != LIVE_PAGES_UNKNOWN))
+        return -EBADMSG;
+    if (kind == SEGK_ZERO && (value != 0 || pages != 0))
+        return -EBADMSG;
+    *out = (struct live_entry){(enum seg_kind)kind, (flags & ENTRY_DIRTY) != 0, (uint16_t)pages, value};
+    return 0;
+}
+
+static bool slot_empty(const struct live_slot *s)
+{
+    uint64_t any = s->absent | s->flags;
+    for (unsigned i = 0; i < LIVE_WORDS; i++)
+        any |= s->present[i];
+    return any == 0;
+}
+
+void live_slot_encode(const struct vid *disk, uint64_t segment, const struct live_slot *s, uint8_t out[LIVE_SLOT_BYTES])
+{
+    memset(out, 0, LIVE_SLOT_BYTES);
+    if (slot_empty(s))
+        return;
+    for (unsigned i = 0; i < LIVE_WORDS; i++) {
+        put_le64(out + 8 * i, s->present[i]);
+        put_le64(out + 64 + 8 * i, s->zero[i]);
+    }
+    put_le64(out + 128, s->place);
+    put_le16(out + 136, s->absent);
+    put_le16(out + 138, s->flags);
+    put_le64(out + 248, hash64_seed(out, 248, seed_of(disk, segment)));
+}
+
+int live_slot_decode(const struct vid *disk, uint64_t segment, const uint8_t in[LIVE_SLOT_BYTES], struct live_slot *out)
+{
+    if (all_zero(in, LIVE_SLOT_BYTES)) {
+        memset(out, 0, sizeof *out);
+        return 0;
+    }
+    if (get_le64(in + 248) != hash64_seed(in, 248, seed_of(disk, segment)))
+        return -EBADMSG;
+    struct live_slot s = {.place = get_le64(in + 128), .absent = get_le16(in + 136), .flags = get_le16(in + 138)};
+    for (unsigned i = 0; i < LIVE_WORDS; i++) {
+        s.present[i] = get_le64(in + 8 * i);
+        s.zero[i] = get_le64(in + 64 + 8 * i);
+        if ((s.zero[i] & ~s.present[i]) != 0)
+            return -EBADMSG;
+    }
+    if (s.absent > SEG_PAGES || (s.flags & ~(unsigned)LIVE_SLOT_TAGGED) != 0)
+        return -EBADMSG;
+    *out = s;
+    return 0;
+}

@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_io: reading and writing the live image.
+ *
+ * A write that touches a page for the first time, under its segment's exclusive lock:
+ *   reserve space -> dirty bit (table) -> complete the two edge pages from below -> data (layer) -> presence (vol)
+ * A kill between any two steps leaves either the old content with a dirty bit too many, or the new content with its dirty bit.
+ * Rewriting present pages needs none of that: one pwrite under the shared lock.
+ */
+#include "live/live_internal.h"
+
+#include "base/fault.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+enum { MTIME_STEP_NS = 1000000000 };
+
+/* ---- attributes of the live image ---- */
+
+int live_state_save(struct live *l, struct verr *err)
+{
+    int64_t pages = atomic_load(&l->alloc_pages);
+    const struct live_state st = {
+        .size = atomic_load(&l->size),
+        .alloc_bytes = pages > 0 ? (uint64_t)pages * PAGE_BYTES : 0,
+        .mtime_ns = atomic_load(&l->mtime_ns),
+        .dirty = atomic_load(&l->dirty),
+        .unknown = atomic_load(&l->unknown),
+        .changed = atomic_load(&l->changed),
+        .clean = atomic_load(&l->clean),
+    };
+    return llayer_state_put(l, l->cur.layer, &st, err);
+}
+
+int live_unclean_locked(struct live *l, struct verr *err)
+{
+    if (!atomic_load(&l->clean))
+        return 0;
+    atomic_store(&l->clean, false);
+    int r = live_state_save(l, err);
+    if (r < 0)
+        atomic_store(&l->clean, true);
+    return r;
+}
+
+int live_unclean(struct live *l, struct verr *err)
+{
+    if (!atomic_load(&l->clean))
+        return 0;
+    pthread_mutex_lock(&l->head_lock);
+    int r = live_unclean_locked(l, err);
+    pthread_mutex_unlock(&l->head_lock);
+    return r;
+}
+
+/* Before the first changed byte, so that a kill cannot leave a change that no snapshot would be made for. */
+int live_set_changed(struct live *l, struct verr *err)
+{
+    if (atomic_load(&l->changed) && !atomic_load(&l->clean))
+        return 0;
+    pthread_mutex_lock(&l->head_lock);
+    int r = live_unclean_locked(l, err);
+    if (r == 0 && !atomic_load(&l->changed)) {
+        atomic_store(&l->changed, true);
+        r = live_state_save(l, err);
+        if (r < 0)
+            atomic_store(&l->changed, false);
+    }
+    pthread_mutex_unlock(&l->head_lock);
+    return r;
+}
+
+/* In memory at once; in the vol file when the second changes, to spare a system call a write. */
+void live_note_mtime(struct live *l)
+{
+    int64_t now = (int64_t)live_now(l), old = atomic_exchange(&l->mtime_ns, now);
+    if (now / MTIME_STEP_NS == old / MTIME_STEP_NS)
+        return;
+    pthread_mutex_lock(&l->head_lock);
+    live_state_save(l, NULL);       /* the next one tries again */
+    pthread_mutex_unlock(&l->head_lock);
+}
+
+static int grow(struct live *l, uint64_t end, struct verr *err)
+{
+    if (end <= atomic_load(&l->size))
+        return 0;
+    int r = 0;
+    pthread_mutex_lock(&l->head_lock);
+    uint64_t old = atomic_load(&l->size);
+    if (end > old) {
+        atomic_store(&l->size, end);
+        r = live_state_save(l, err);
+        if (r < 0)
+            atomic_store(&l->size, old);
+    }
+    pthread_mutex_unlock(&l->head_lock);
+    return r;
+}
+
+void live_alloc_add(struct live *l, int64_t pages)
+{
+    if (pages != 0)
+        atomic_fetch_add(&l->alloc_pages, pages);
+}
+
+/* Allocated pages of an entry's base. Only a stored one can be unknown; the source's answer is wanted for st_blocks alone,
+ * so its failure is no error of ours. */
+unsigned live_entry_pages(struct live *l, const struct live_entry *e)
+{
+    if (e->pages != LIVE_PAGES_UNKNOWN)
+        return e->pages;
+    const struct seg_source *src = &l->set->env.source;
+    uint32_t pages = 0;
+    if (e->kind != SEGK_STORED || src->pages(src->ctx, e->value, &pages, NULL) < 0 || pages > SEG_PAGES)
+        return SEG_PAGES;
+    return pages;
+}
+
+int live_mark_dirty(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err)
+{
+    int r = live_set_changed(l, err);
+    if (r < 0 || e->dirty)
+        return r;
+    bool unknown = e->pages == LIVE_PAGES_UNKNOWN;
+    struct live_entry marked = *e;
+    marked.pages = (uint16_t)live_entry_pages(l, e);
+    marked.dirty = true;
+    r = ltable_put(l, l->cur.table, seg, &marked, err);
+    if (r < 0)
+        return r;
+    *e = marked;
+    atomic_fetch_add(&l->dirty, 1);
+    if (unknown)
+        atomic_fetch_sub(&l->unknown, 1);
+    return 0;
+}
+
+/* ---- writing ---- */
+
+/* Are all pages of [off, off + n) data of this layer? */
+static bool all_data(const struct live_slot *s, uint32_t off, uint32_t n)
+{
+    enum page_state st;
+    return lslot_run(s, off, n, &st) == n && st == PAGE_DATA;
+}
+
+/* One page that the write covers in part and that is not data yet: the rest of it comes from below. */
+static int write_edge(struct live *l, const struct live_slot *s, const struct live_entry *e, uint64_t seg, uint32_t off, const uint8_t *buf,
+                      uint32_t n, struct verr *err)
+{
+    uint8_t page[PAGE_BYTES];
+    uint32_t start = off / PAGE_BYTES * PAGE_BYTES;
+    int r = 0;
+    if (lslot_page(s, off / PAGE_BYTES) == PAGE_ZERO)
+        memset(page, 0, sizeof page);
+    else
+        r = live_below_read(l, &l->cur, e, seg, start, page, PAGE_BYTES, err);
+    if (r < 0)
+        return r;
+    memcpy(page + (off - start), buf, n);
+    return llayer_write(l, l->cur.layer, (seg << SEG_SHIFT) + start, page, PAGE_BYTES, err);
+}
+
+static bool needs_edge(const struct live_slot *s, uint32_t off, uint32_t n)
+{
+    return n < PAGE_BYTES && lslot_page(s, off / PAGE_BYTES) != PAGE_DATA;
+}
+
+static int write_pages(struct live *l, const struct live_slot *s, const struct live_entry *e, uint64_t seg, uint32_t off,
+                       const uint8_t *buf,
+                       uint32_t n, struct verr *err)
+{
+    uint32_t in = off % PAGE_BYTES, head = in == 0 ? 0 : PAGE_BYTES - in;
+    if (head > n)
+        head = n;
+    uint32_t tail = (off + n) % PAGE_BYTES;
+    if (tail > n - head)
+        tail = 0;                   /* all in the first page */
+    if (head > 0 && needs_edge(s, off, head)) {
+        int r = write_edge(l, s, e, seg, off, buf, head, err);
+        if (r < 0)
+            return r;
+        off += head;
+        buf += head;
+        n -= head;
+    }
+    if (tail > 0 && needs_edge(s, off + n - tail, tail)) {
+        int r = write_edge(l, s, e, seg, off + n - tail, buf + n - tail, tail, err);
+        if (r < 0)
+            return r;
+        n -= tail;
+    }
+    return n == 0 ? 0 : llayer_write(l, l->cur.layer, (seg << SEG_SHIFT) + off, buf, n, err);
+}
+
+/* Marks the pages of [first, end) in the slot; keeps the estimate of allocated pages below. */
+static void slot_cover(struct live_slot *s, unsigned base, unsigned first, unsigned end, enum page_state st)
+{
+    unsigned absent = SEG_PAGES - lslot_present(s), touched = 0;
+    if (absent == SEG_PAGES)
+        s->absent = (uint16_t)base;
+    for (unsigned p = first; p < end; p++) {
+        touched += lslot_page(s, p) == PAGE_ABSENT;
+        lslot_set(s, p, st);
+    }
+    if (touched == 0)
+        return;
+    /* Of the allocated pages below, as many are taken to be covered as an even spread would have it; rounded so that what
+     * is not covered never becomes "nothing" by estimate alone. */
+    unsigned left = absent - touched, keep = s->absent - s->absent * touched / absent;
+    s->absent = (uint16_t)(keep < left ? keep : left);
+}
+
+static unsigned count_new(const struct live_slot *s, unsigned first, unsigned end)
+{
+    unsigned n = 0;
+    for (unsigned p = first; p < end; p++)
+        n += lslot_page(s, p) != PAGE_DATA;
+    return n;
+}
+
+static int cover_and_save(struct live *l, struct live_slot *s, const struct live_entry *e, uint64_t seg, unsigned first, unsigned end,
+                          enum page_state st, struct verr *err)
+{
+    unsigned before = lslot_alloc(s, e->pages);
+    slot_cover(s, e->pages, first, end, st);
+    int r = lslot_put(l, l->cur.layer, seg, s, err);
+    if (r == 0)
+        live_alloc_add(l, (int64_t)lslot_alloc(s, e->pages) - (int64_t)before);
+    return r;
+}
+
+static int write_new(struct live *l, uint64_t seg, uint32_t off, const uint8_t *buf, uint32_t n, struct verr *err)
+{
+    struct live_slot s;
+    struct live_entry e;
+    unsigned first = off / PAGE_BYTES, end = (off + n + PAGE_BYTES - 1) / PAGE_BYTES;
+    int r = lslot_get(l, l->cur.layer, seg, &s, err);
+    if (r == 0)
+        r = ltable_get(l, l->cur.table, seg, &e, err);
+    if (r < 0)
+        return r;
+    uint64_t bytes = (uint64_t)count_new(&s, first, end) * PAGE_BYTES;
+    r = live_space_reserve(l, l->cur.layer, bytes, err);
+    if (r < 0)
+        return r;
+    r = live_mark_dirty(l, seg, &e, err);
+    int fault = r == 0 ? fault_errno("live.write.after_dirty") : 0;
+    if (fault)
+        r = live_fail(l, err, fault, "fault after the dirty bit");
+    if (r == 0)
+        r = write_pages(l, &s, &e, seg, off, buf, n, err);
+    fault = r == 0 ? fault_errno("live.write.after_data") : 0;
+    if (fault)
+        r = live_fail(l, err, fault, "fault after the data");
+    if (r == 0)
+        r = cover_and_save(l, &s, &e, seg, first, end, PAGE_DATA, err);
+    if (r < 0)
+        llayer_charge(l->cur.layer, -(int64_t)bytes);
+    return r;
+}
+
+static int write_segment(struct live *l, uint64_t seg, uint32_t off, const uint8_t *buf, uint32_t n, struct verr *err)
+{
+    pthread_rwlock_t *lock = live_seg_lock(l, seg);
+    struct live_slot s;
+    pthread_rwlock_rdlock(lock);
+    int r = lslot_get(l, l->cur.layer, seg, &s, err);
+    bool simple = r == 0 && all_data(&s, off, n);
+    if (simple)
+        r = live_set_changed(l, err);
+    if (simple && r == 0)
+        r = llayer_write(l, l->cur.layer, (seg << SEG_SHIFT) + off, buf, n, err);
+    pthread_rwlock_unlock(lock);
+    if (simple || r < 0)
+        return r;
+    pthread_rwlock_wrlock(lock);
+    r = write_new(l, seg, off, buf, n, err);
+    pthread_rwlock_unlock(lock);
+    return r;
+}
+
+int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, size_t *done, struct verr *err)
+{
+    const uint8_t *p = buf;
+    size_t put = 0;
+    int r = 0;
+    while (r == 0 && put < len) {
+        uint64_t at = off + put, seg = at >> SEG_SHIFT;
+        uint32_t in = (uint32_t)(at & (SEG_BYTES - 1));
+        uint32_t n = len - put < SEG_BYTES - in ? (uint32_t)(len - put) : SEG_BYTES - in;
+        r = write_segment(l, seg, in, p + put, n, err);
+        if (r == 0)
+            put += n;
+    }
+    *done = put;
+    return r;
+}
+
+int live_write(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
+{
+    uint64_t end;
+    if (__builtin_add_overflow(off, len, &end) || end > LIVE_SIZE_MAX)
+        return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
+    int r = live_check_failed(l, err);
+    if (r < 0 || len == 0)
+        return r;
+    size_t done = 0;
+    pthread_rwlock_rdlock(&l->freeze);
+    r = live_write_range(l, off, buf, len, &done, err);
+    /* Also after an error: what is present must not lie beyond the size. */
+    int g = done > 0 ? grow(l, off + done, r == 0 ? err : NULL) : 0;
+    if (done > 0)
+        live_note_mtime(l);
+    pthread_rwlock_unlock(&l->freeze);
+    return r < 0 ? r : g;
+}
+
+/* ---- zeroing whole pages ---- */
+
+static int zero_pages(struct live *l, uint64_t seg, unsigned first, unsigned end, struct verr *err)
+{
+    struct live_slot s;
+    struct live_entry e = {0};
+    int r = lslot_get(l, l->cur.layer, seg, &s, err);
+    if (r == 0)
+        r = ltable_get(l, l->cur.table, seg, &e, err);
+    if (r < 0)
+        return r;
+    unsigned data = 0, zero = 0;
+    for (unsigned p = first; p < end; p++) {
+        data += lslot_page(&s, p) == PAGE_DATA;
+        zero += lslot_page(&s, p) == PAGE_ZERO;
+    }
+    if (zero == end - first || (e.kind == SEGK_ZERO && data == 0))
+        return 0;                   /* reads as zero already */
+    r = live_mark_dirty(l, seg, &e, err);
+    if (r == 0)
+        r = cover_and_save(l, &s, &e, seg, first, end, PAGE_ZERO, err);
+    if (r < 0 || data == 0)
+        return r;
+    llayer_punch(l->cur.layer, (seg << SEG_SHIFT) + first * (uint64_t)PAGE_BYTES, (uint64_t)(end - first) * PAGE_BYTES);
+    llayer_charge(l->cur.layer, -(int64_t)data * PAGE_BYTES);
+    return 0;
+}
+
+/* Part of one page: zeros are written, unless it reads as zero. */
+static int zero_edge(struct live *l, uint64_t seg, uint32_t off, uint32_t n, struct verr *err)
+{
+    static const uint8_t zeros[PAGE_BYTES];
+    uint8_t now[PAGE_BYTES];
+    pthread_rwlock_t *lock = live_seg_lock(l, seg);
+    pthread_rwlock_rdlock(lock);
+    int r = live_view_read(l, &l->cur, seg, off, now, n, err);
+    pthread_rwlock_unlock(lock);
+    if (r < 0 || memcmp(now, zeros, n) == 0)
+        return r;
+    return write_segment(l, seg, off, zeros, n, err);
+}
+
+static int zero_segment(struct live *l, uint64_t seg, uint32_t off, uint32_t end, struct verr *err)
+{
+    uint32_t first = (off + PAGE_BYTES - 1) / PAGE_BYTES, last = end / PAGE_BYTES;
+    int r = 0;
+    if (first > last)               /* inside one page */
+        return zero_edge(l, seg, off, end - off, err);
+    if (off % PAGE_BYTES != 0)
+        r = zero_edge(l, seg, off, first * PAGE_BYTES - off, err);
+    if (r == 0 && first < last) {
+        pthread_rwlock_t *lock = live_seg_lock(l, seg);
+        pthread_rwlock_wrlock(lock);
+        r = zero_pages(l, seg, first, last, err);
+        pthread_rwlock_unlock(lock);
+    }
+    if (r == 0 && end % PAGE_BYTES != 0)
+        r = zero_edge(l, seg, last * PAGE_BYTES, end % PAGE_BYTES, err);
+    return r;
+}
+
+int live_zero_range(struct live *l, uint64_t off, uint64_t end, struct verr *err)
+{
+    while (off < end) {
+        uint64_t seg = off >> SEG_SHIFT;
+        uint64_t t = ltable_next(l->cur.table, seg), y = t == seg ? seg : llayer_next(l->cur.layer, seg);
+        uint64_t next = t < y ? t : y;
+        if (next > seg) {           /* nothing but zero segments up to there */
+            if (next > (end - 1) >> SEG_SHIFT)
+                return 0;
+            seg = next;
+            off = seg << SEG_SHIFT;
+        }
+        uint64_t start = seg << SEG_SHIFT;
+        uint32_t stop = end - start < SEG_BYTES ? (uint32_t)(end - start) : SEG_BYTES;
+        int r = zero_segment(l, seg, (uint32_t)(off - start), stop, err);
+        if (r < 0)
+            return r;
+        off = start + stop;
+    }
+    return 0;
+}

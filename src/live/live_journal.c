@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_journal: the log of heads. The newest valid record is the state; after a power loss the newest *complete* one,
+ * because a record that was merely written may have reached the disk before the files it names.
+ *
+ * Durable order of a change: files it needs (fsync), their directory (fsync) -> complete record -> fdatasync(journal) ->
+ * only then files that older heads alone name are removed.
+ */
+#include "live/live_internal.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { JOURNAL_MAX = 256 << 20 };
+
+/* ---- reading ---- */
+
+/* Is there a record at off, whole and with a good checksum? 1, 0, -ENOMEM, -ENOTSUP. */
+static int record_at(struct live *l, const struct ljournal_scan *s, uint64_t off, struct live_record *rec)
+{
+    if (s->len - off < LIVE_RECORD_HEAD)
+        return 0;
+    int r = live_record_peek(&l->id, s->data + off, rec);
+    if (r < 0)
+        return r == -EBADMSG ? 0 : r;
+    if (rec->length > s->len - off)
+        return 0;
+    r = live_record_decode(&l->id, off, s->data + off, rec->length, rec, NULL);
+    return r == 0 ? 1 : r == -EBADMSG ? 0 : r;
+}
+
+/* A record behind the end of the chain that was written when the journal was durable beyond that end: the record at the
+ * end was whole once. (One that says less is a record that overtook a lost one: no damage.) */
+static int check_covered(struct live *l, const struct ljournal_scan *s, struct verr *err)
+{
+    for (uint64_t off = s->end + LIVE_RECORD_HEAD; off < s->len; off += LIVE_RECORD_HEAD) {
+        struct live_record rec;
+        int r = record_at(l, s, off, &rec);
+        if (r == -ENOMEM)
+            return live_fail(l, err, ENOMEM, "journal: no memory");
+        if (r == 1 && rec.synced > s->end)
+            return live_fail(l, err, EBADMSG, "journal: the record at %" PRIu64 " is damaged (it was durable)", s->end);
+    }
+    return 0;
+}
+
+/* An append cut short by a kill leaves a header that promises more than there is, or less than a header. */
+static bool looks_torn(struct live *l, const struct ljournal_scan *s)
+{
+    struct live_record rec;
+    uint64_t left = s->len - s->end;
+    if (left < LIVE_RECORD_HEAD)
+        return true;
+    return live_record_peek(&l->id, s->data + s->end, &rec) == 0 && rec.length > left;
+}
+
+int ljournal_scan(struct live *l, struct ljournal_scan *out, struct verr *err)
+{
+    struct ljournal_scan s = {.last = UINT64_MAX, .complete = UINT64_MAX};
+    int r = file_load(l->dirfd, "journal", JOURNAL_MAX, &s.data, &s.len);
+    if (r < 0)
+        return live_fail(l, err, r == -ENOENT ? EBADMSG : -r, "journal: %s", r == -ENOENT ? "is missing" : strerror(-r));
+    uint64_t seq = 0;
+    struct live_record rec;
+    while ((r = record_at(l, &s, s.end, &rec)) == 1 && (s.last == UINT64_MAX || rec.seq == seq + 1)) {
+        seq = rec.seq;
+        s.last = s.end;
+        if ((rec.flags & LIVE_COMPLETE) != 0)
+            s.complete = s.end;
+        s.end += rec.length;
+    }
+    if (r < 0 && r != -EBADMSG)
+        r = live_fail(l, err, -r, "journal: %s", r == -ENOTSUP ? "has a newer format" : strerror(-r));
+    else if (s.complete == UINT64_MAX)
+        r = live_fail(l, err, EBADMSG, "journal: its first record is damaged");
+    else
+        r = s.end < s.len ? check_covered(l, &s, err) : 0;
+    if (r < 0) {
+        free(s.data);
+        return r;
+    }
+    s.damaged = s.end < s.len && !looks_torn(l, &s);
+    *out = s;
+    return 0;
+}
+
+int ljournal_head(struct live *l, const struct ljournal_scan *s, uint64_t offset, struct live_record *rec, struct live_head *h,
+                  struct verr *err)
+{
+    int r = live_record_peek(&l->id, s->data + offset, rec);
+    if (r == 0)
+        r = live_record_decode(&l->id, offset, s->data + offset, rec->length, rec, h);
+    if (r == -ENOMEM)
+        return live_fail(l, err, ENOMEM, "journal: no memory");
+    return r < 0 ? live_fail(l, err, EBADMSG, "journal: the record at %" PRIu64 " has impossible values", offset) : 0;
+}
+
+int ljournal_open(struct live *l, struct verr *err)
+{
+    int fd = openat(l->dirfd, "journal", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return live_fail(l, err, errno, "journal: %s", strerror(errno));
+    if (l->jfd >= 0)
+        close(l->jfd);
+    l->jfd = fd;
+    return 0;
+}
+
+/* ---- writing ---- */
+
+static uint8_t *encode(struct live *l, const struct live_head *h, bool complete, uint64_t offset, size_t *len)
+{
+    *len = live_record_length(h);
+    uint8_t *buf = *len <= LIVE_RECORD_MAX ? malloc(*len) : NULL;
+    if (buf == NULL)
+        return NULL;
+    const struct live_record rec = {complete ? LIVE_COMPLETE : 0, 0, l->next_rec, offset == 0 ? 0 : l->jsynced};
+    live_record_encode(&l->id, offset, &rec, h, buf);
+    return buf;
+}
+
+static void take_head(struct live *l, struct live_head *nh)
+{
+    live_head_release(&l->head);
+    l->head = *nh;
+    *nh = (struct live_head){0};
+}
+
+int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct verr *err)
+{
+    int r = live_check_failed(l, err);
+    if (r == 0)
+        r = live_unclean_locked(l, err);
+    if (r < 0)
+        return r;
+    nh->next_no = l->next_no;
+    size_t len = 0;
+    uint8_t *buf = encode(l, nh, complete, l->jend, &len);
+    if (buf == NULL)
+        return live_fail(l, err, ENOMEM, "journal: no memory");
+    int fault = fault_errno("live.journal.put");
+    r = fault ? -fault : pwrite_full(l->jfd, buf, len, (off_t)l->jend);
+    free(buf);
+    if (r < 0) {
+        /* What part of it got there must not stand in front of the next record. */
+        if (ftruncate(l->jfd, (off_t)l->jend) < 0)
+            atomic_store(&l->failed, EIO);
+        return live_fail(l, err, -r, "journal: %s", strerror(-r));
+    }
+    l->jend += len;
+    l->next_rec++;
+    take_head(l, nh);
+    return 0;
+}
+
+/* After file_replace said no: which journal does the name mean now? If not the one that is open, nothing is sure any more. */
+static void check_same_journal(struct live *l)
+{
+    struct stat open_st, name_st;
+    if (fstat(l->jfd, &open_st) < 0 || fstatat(l->dirfd, "journal", &name_st, AT_SYMLINK_NOFOLLOW) < 0 ||
+        open_st.st_ino != name_st.st_ino)
+        atomic_store(&l->failed, EIO);
+}
+
+int ljournal_replace(struct live *l, struct live_head *nh, struct verr *err)
+{
+    int r = live_check_failed(l, err);
+    if (r == 0)
+        r = live_unclean_locked(l, err);
+    if (r < 0)
+        return r;
+    nh->next_no = l->next_no;
+    size_t len = 0;
+    uint8_t *buf = encode(l, nh, true, 0, &len);
+    if (buf == NULL)
+        return live_fail(l, err, ENOMEM, "journal: no memory");
+    r = file_replace(l->dirfd, "journal", buf, len);
+    free(buf);
+    if (r < 0) {
+        if (l->jfd >= 0)
+            check_same_journal(l);
+        return live_fail(l, err, -r, "journal: cannot be replaced: %s", strerror(-r));
+    }
+    r = ljournal_open(l, err);
+    if (r < 0) {
+        atomic_store(&l->failed, EIO);
+        return r;
+    }
+    l->jend = l->jsynced = len;
+    l->durable_rec = l->next_rec++;
+    take_head(l, nh);
+    return 0;
+}
+
+/* ---- files that go ---- */
+
+int ljournal_gone_room(struct live *l, unsigned n)
+{
+    if (l->ngone + n <= l->gone_cap)
+        return 0;
+    unsigned cap = l->gone_cap * 2 + n;
+    struct lgone *grown = realloc(l->gone, cap * sizeof *grown);
+    if (grown == NULL)
+        return -ENOMEM;
+    l->gone = grown;
+    l->gone_cap = cap;
+    return 0;
+}
+
+void ljournal_gone(struct live *l, enum gone_kind kind, uint64_t no)
+{
+    l->gone[l->ngone++] = (struct lgone){kind, no, l->next_rec - 1};
+}
+
+static void unlink_layer(struct live *l, const char *stem, uint64_t no)
+{
+    static const char *const suffixes[] = {"", ".map", ".vol"};
+    for (unsigned i = 0; i < 3; i++) {
+        char name[NAME_BYTES];
+        live_name(name, stem, no, suffixes[i]);
+        unlinkat(l->dirfd, name, 0);
+    }
+}
+
+/* Only a name: whichever of the two is found when the disk is opened again serves. */
+static void rename_to_cache(struct live *l, uint64_t no)
+{
+    char from[NAME_BYTES], to[NAME_BYTES];
+    live_name(from, "layer", no, ".map");
+    unlinkat(l->dirfd, from, 0);
+    live_name(from, "layer", no, ".vol");
+    live_name(to, "cache", no, ".vol");
+    renameat(l->dirfd, from, l->dirfd, to);
+    live_name(from, "layer", no, "");
+    live_name(to, "cache", no, "");
+    renameat(l->dirfd, from, l->dirfd, to);
+}
+
+static void carry_out(struct live *l, const struct lgone *g)
+{
+    char name[NAME_BYTES];
+    switch (g->kind) {
+    case GONE_TABLE:
+        live_name(name, "table", g->no, "");
+        unlinkat(l->dirfd, name, 0);
+        break;
+    case GONE_LAYER:
+        unlink_layer(l, "layer", g->no);
+        break;
+    case GONE_CACHE:
+        unlink_layer(l, "cache", g->no);
+        unlink_layer(l, "layer", g->no);
+        break;
+    case BECOMES_CACHE:
+        rename_to_cache(l, g->no);
+        break;
+    }
+}
+
+/* Removes what only heads older than the durable one name. */
+static void remove_gone(struct live *l)
+{
+    for (;;) {
+        struct lgone g;
+        pthread_mutex_lock(&l->head_lock);
+        bool any = l->ngone > 0 && l->gone[0].rec <= l->durable_rec;
+        if (any) {
+            g = l->gone[0];
+            memmove(l->gone, l->gone + 1, --l->ngone * sizeof *l->gone);
+        }
+        pthread_mutex_unlock(&l->head_lock);
+        if (!any)
+            return;
+        carry_out(l, &g);
+    }
+}
+
+int ljournal_sync(struct live *l, struct verr *err)
+{
+    pthread_mutex_lock(&l->head_lock);
+    uint64_t end = l->jend, rec = l->next_rec - 1;
+    bool needed = rec > l->durable_rec;
+    int fd = l->jfd;                /* replaced only under sync_lock, which the caller holds */
+    pthread_mutex_unlock(&l->head_lock);
+    if (needed) {
+        fault_point("live.journal.before_sync");
+        int r = live_sync_fd(l, fd, "journal", 0, "", err);
+        if (r < 0)
+            return r;
+        pthread_mutex_lock(&l->head_lock);
+        l->jsynced = end;
+        l->durable_rec = rec;
+        pthread_mutex_unlock(&l->head_lock);
+        fault_point("live.journal.after_sync");
+    }
+    remove_gone(l);
+    return 0;
+}
+
+/* ---- one durable change ---- */
+
+int live_head_now(struct live *l, struct live_head *nh, struct verr *err)
+{
+    if (live_head_copy(&l->head, nh) < 0)
+        return live_fail(l, err, ENOMEM, "no memory");
+    int64_t pages = atomic_load(&l->alloc_pages);
+    nh->alloc_bytes = pages > 0 ? (uint64_t)pages * PAGE_BYTES : 0;
+    nh->mtime_ns = atomic_load(&l->mtime_ns);
+    nh->changed = atomic_load(&l->changed);
+    nh->table_bytes = l->cur.table->synced_bytes;
+    nh->map_bytes = l->cur.layer->map_bytes;
+    for (unsigned i = 0; i < nh->npend; i++) {
+        nh->pend[i].table_bytes = l->lv[i].table->synced_bytes;
+        nh->pend[i].map_bytes = l->lv[i].layer->map_bytes;
+    }
+    return 0;
+}
+
+static const struct lview *fresh_view(const struct live *l)
+{
+    if (l->cur.table->fresh || l->cur.layer->fresh)
+        return &l->cur;
+    for (unsigned i = 0; i < l->nlv; i++)
+        if (l->lv[i].table->fresh || l->lv[i].layer->fresh)
+            return &l->lv[i];
+    return NULL;
+}
+
+bool live_files_fresh(const struct live *l)
+{
+    return fresh_view(l) != NULL || l->dir_synced != atomic_load(&l->dir_gen);
+}
+
+/* fsyncs one level's files: entries of the table, header of the map. Data are not asked for: presence is by map. */
+static int sync_view(struct live *l, struct ltable *t, struct llayer *ly, struct verr *err)
+{
+    int r = ltable_sync(l, t, err);
+    if (r == 0)
+        r = llayer_map_sync(l, ly, err);
+    ltable_unref(t);
+    llayer_unref(ly);
+    return r;
+}
+
+static int sync_fresh(struct live *l, struct verr *err)
+{
+    for (;;) {
+        struct ltable *t = NULL;
+        struct llayer *ly = NULL;
+        pthread_mutex_lock(&l->head_lock);
+        const struct lview *v = fresh_view(l);
+        if (v != NULL) {
+            t = ltable_ref(v->table);
+            ly = llayer_ref(v->layer);
+        }
+        pthread_mutex_unlock(&l->head_lock);
+        if (v == NULL)
+            break;
+        int r = sync_view(l, t, ly, err);
+        if (r < 0)
+            return r;
+    }
+    uint64_t gen = atomic_load(&l->dir_gen);
+    pthread_mutex_lock(&l->head_lock);
+    bool needed = l->dir_synced != gen;
+    pthread_mutex_unlock(&l->head_lock);
+    if (!needed)
+        return 0;
+    int r = dir_sync(l->dirfd);
+    if (r < 0) {
+        atomic_store(&l->failed, EIO);
+        return live_fail(l, err, EIO, "directory: fsync failed: %s", strerror(-r));
+    }
+    pthread_mutex_lock(&l->head_lock);
+    l->dir_synced = gen;
+    pthread_mutex_unlock(&l->head_lock);
+    return 0;
+}
+
+int live_commit_lock(struct live *l, bool excl, struct verr *err)
+{
+    for (;;) {
+        int r = sync_fresh(l, err);
+        if (r < 0)
+            return r;
+        if (excl)
+            pthread_rwlock_wrlock(&l->freeze);
+        pthread_mutex_lock(&l->head_lock);
+        if (!live_files_fresh(l))
+            return 0;
+        live_commit_unlock(l, excl);    /* a freeze came between */
+    }
+}
+
+void live_commit_unlock(struct live *l, bool excl)
+{
+    pthread_mutex_unlock(&l->head_lock);
+    if (excl)
+        pthread_rwlock_unlock(&l->freeze);
+}
+
+int live_commit_put(struct live *l, struct live_head *nh, struct verr *err)
+{
+    if (l->jend < JOURNAL_COMPACT)
+        return ljournal_put(l, nh, true, err);
+    return ljournal_replace(l, nh, err);
+}
+
+uint64_t live_new_no(struct live *l)
+{
+    pthread_mutex_lock(&l->head_lock);
+    uint64_t no = l->next_no++;
+    pthread_mutex_unlock(&l->head_lock);
+    return no;
+}

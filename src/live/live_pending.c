@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* live_pending: pending snapshots: listing, flags, reading. Publishing: live_publish.c, dropping: live_drop.c. */
+#include "live/live_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+static int find(const struct live *l, uint64_t seq)
+{
+    for (unsigned i = 0; i < l->head.npend; i++)
+        if (l->head.pend[i].p.seq == seq)
+            return (int)i;
+    return -ENOENT;
+}
+
+static int no_such(struct live *l, int code, uint64_t seq, struct verr *err)
+{
+    return live_fail(l, err, code, "snapshot %" PRIu64 " is not pending", seq);
+}
+
+int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *err)
+{
+    pthread_mutex_lock(&l->head_lock);
+    bool any = i < l->head.npend;
+    if (any)
+        *out = l->head.pend[i].p;
+    pthread_mutex_unlock(&l->head_lock);
+    return any ? 0 : live_fail(l, err, ENOENT, "has no pending snapshot number %u", i);
+}
+
+int live_pending_by_seq(struct live *l, uint64_t seq, struct pending *out, struct verr *err)
+{
+    pthread_mutex_lock(&l->head_lock);
+    int i = find(l, seq);
+    if (i >= 0)
+        *out = l->head.pend[i].p;
+    pthread_mutex_unlock(&l->head_lock);
+    return i < 0 ? no_such(l, ENOENT, seq, err) : 0;
+}
+
+int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t clear, const char *label, struct verr *err)
+{
+    const uint32_t ours = PEND_PROVISIONAL | PEND_PARTIAL | PEND_STARTED | PEND_FAILED | PEND_EXPLICIT;
+    if (((set | clear) & ~ours) != 0 || (label != NULL && strlen(label) > LABEL_MAX))
+        return live_fail(l, err, EINVAL, "flags %#x cannot be set, %#x not cleared, or the label is too long", set, clear);
+    struct live_head nh;
+    pthread_mutex_lock(&l->head_lock);
+    int i = find(l, seq), r = i < 0 ? no_such(l, ENOENT, seq, err) : live_head_now(l, &nh, err);
+    if (r == 0) {
+        struct pending *p = &nh.pend[i].p;
+        uint32_t flags = (p->flags | set) & ~clear;
+        bool differs = flags != p->flags || (label != NULL && strcmp(label, p->label) != 0);
+        p->flags = flags;
+        if (label != NULL)
+            memcpy(p->label, label, strlen(label) + 1);
+        if (differs)
+            r = ljournal_put(l, &nh, !live_files_fresh(l), err);
+        live_head_release(&nh);
+    }
+    pthread_mutex_unlock(&l->head_lock);
+    return r;
+}
+
+/* The level and the size of a pending snapshot. freeze held. */
+static const struct lview *view_of(struct live *l, uint64_t seq, uint64_t *size)
+{
+    struct pending p = {0};
+    const struct lview *v = live_view_by_seq(l, seq);
+    if (v == NULL || live_pending_by_seq(l, seq, &p, NULL) < 0)
+        return NULL;
+    *size = p.size;
+    return v;
+}
+
+ssize_t live_pending_read(struct live *l, uint64_t seq, uint64_t off, void *buf, size_t len, struct verr *err)
+{
+    uint64_t size = 0;
+    pthread_rwlock_rdlock(&l->freeze);
+    const struct lview *v = view_of(l, seq, &size);
+    ssize_t r = v == NULL ? no_such(l, ESTALE, seq, err) : live_view_read_range(l, v, size, off, buf, len, err);
+    pthread_rwlock_unlock(&l->freeze);
+    return r;
+}
+
+off_t live_pending_seek(struct live *l, uint64_t seq, uint64_t off, bool hole, struct verr *err)
+{
+    uint64_t size = 0;
+    pthread_rwlock_rdlock(&l->freeze);
+    const struct lview *v = view_of(l, seq, &size);
+    off_t r = v == NULL ? no_such(l, ESTALE, seq, err) : live_view_seek_range(l, v, size, off, hole, err);
+    pthread_rwlock_unlock(&l->freeze);
+    return r;
+}
+
+int live_pending_entry(struct live *l, uint64_t seq, uint64_t segment, struct seg_entry *out, struct verr *err)
+{
+    struct live_entry e;
+    pthread_rwlock_rdlock(&l->freeze);
+    const struct lview *v = live_view_by_seq(l, seq);
+    int r = v == NULL ? no_such(l, ESTALE, seq, err) : 0;
+    if (r == 0) {
+        pthread_rwlock_t *lock = live_seg_lock(l, segment);
+        pthread_rwlock_rdlock(lock);
+        r = ltable_get(l, v->table, segment, &e, err);
+        pthread_rwlock_unlock(lock);
+    }
+    pthread_rwlock_unlock(&l->freeze);
+    if (r == 0)
+        *out = (struct seg_entry){e.kind, e.kind == SEGK_ZERO ? 0 : e.value, e.dirty};
+    return r;
+}
+
+int live_anchor_at(struct live *l, unsigned i, struct live_anchor *out, struct verr *err)
+{
+    pthread_mutex_lock(&l->head_lock);
+    bool any = i < l->head.nanchors;
+    if (any)
+        *out = l->head.anchors[i];
+    pthread_mutex_unlock(&l->head_lock);
+    return any ? 0 : live_fail(l, err, ENOENT, "has no anchor number %u", i);
+}
+
+static bool same_snapshot(const struct live_anchor *a, const struct live_anchor *b)
+{
+    return a->seq == b->seq && vid_eq(&a->snap, &b->snap) && vid_eq(&a->disk, &b->disk);
+}
+
+int live_anchor_gone(struct live *l, const struct live_anchor *a, struct verr *err)
+{
+    struct live_head nh;
+    pthread_mutex_lock(&l->head_lock);
+    int r = live_head_now(l, &nh, err);
+    if (r == 0) {
+        unsigned i = 0;
+        while (i < nh.nanchors && !same_snapshot(&nh.anchors[i], a))
+            i++;
+        if (i == nh.nanchors) {
+            r = 0;                  /* gone already */
+        } else if (nh.anchors[i].stamp != a->stamp) {
+            r = live_fail(l, err, ESTALE, "the anchor of snapshot %" PRIu64 " is relied on again", a->seq);
+        } else {
+            memmove(&nh.anchors[i], &nh.anchors[i + 1], (nh.nanchors - i - 1) * sizeof *nh.anchors);
+            nh.nanchors--;
+            r = ljournal_put(l, &nh, !live_files_fresh(l), err);
+        }
+        live_head_release(&nh);
+    }
+    pthread_mutex_unlock(&l->head_lock);
+    return r;
+}

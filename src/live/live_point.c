@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_point: changes that move no data: revert (a whole new table), rewrite (an empty one), point (some entries).
+ * Whatever relies on a stored snapshot has its anchor in a durable head first.
+ */
+#include "live/live_internal.h"
+
+#include "base/fault.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- a new table and layer in place of the old ones ---- */
+
+int live_make_fresh(struct live *l, struct live_fresh *f, struct verr *err)
+{
+    const struct live_state st = {
+        .size = f->size, .mtime_ns = (int64_t)live_now(l), .alloc_bytes = (uint64_t)f->alloc_pages * PAGE_BYTES,
+        .dirty = f->dirty, .unknown = f->unknown, .changed = f->changed};
+    return llayer_create(l, live_new_no(l), &st, &f->layer, err);
+}
+
+void live_discard_fresh(struct live *l, struct live_fresh *f)
+{
+    ltable_discard(l, f->table);
+    llayer_discard(l, f->layer);
+}
+
+/* The cache goes too: what it holds belongs to places that the new table may never name. */
+void live_name_fresh(struct live_head *nh, const struct live_fresh *f)
+{
+    nh->size = f->size;
+    nh->table = f->table->no;
+    nh->table_bytes = f->table->synced_bytes;
+    nh->layer = f->layer->no;
+    nh->map_bytes = f->layer->map_bytes;
+    nh->cache = 0;
+    nh->first_seq = nh->next_seq;
+    nh->alloc_bytes = (uint64_t)f->alloc_pages * PAGE_BYTES;
+    nh->changed = f->changed;
+}
+
+/* After the record. freeze exclusive, head_lock. */
+void live_use_fresh(struct live *l, struct live_fresh *f)
+{
+    ljournal_gone(l, GONE_TABLE, l->cur.table->no);
+    ljournal_gone(l, GONE_LAYER, l->cur.layer->no);
+    llayer_charge(l->cur.layer, -atomic_load(&l->cur.layer->charged));
+    ltable_unref(l->cur.table);
+    llayer_unref(l->cur.layer);
+    if (l->cache != NULL) {
+        ljournal_gone(l, GONE_CACHE, l->cache->no);
+        llayer_charge(l->cache, -atomic_load(&l->cache->charged));
+        llayer_unref(l->cache);
+        l->cache = NULL;
+    }
+    l->cur = (struct lview){UINT64_MAX, f->table, f->layer};
+    atomic_store(&l->size, f->size);
+    atomic_store(&l->mtime_ns, (int64_t)live_now(l));
+    atomic_store(&l->alloc_pages, f->alloc_pages);
+    atomic_store(&l->unknown, f->unknown);
+    atomic_store(&l->dirty, f->dirty);
+    atomic_store(&l->changed, f->changed);
+    f->table = NULL;
+    f->layer = NULL;
+}
+
+/* ---- rewrite ---- */
+
+int live_rewrite(struct live *l, struct verr *err)
+{
+    struct live_fresh f = {.changed = true};
+    struct live_head nh;
+    pthread_mutex_lock(&l->sync_lock);
+    int r = live_check_failed(l, err);
+    if (r == 0)
+        r = ltable_create(l, live_new_no(l), &f.table, err);
+    if (r == 0)
+        r = live_make_fresh(l, &f, err);
+    if (r == 0) {
+        pthread_rwlock_wrlock(&l->freeze);
+        pthread_mutex_lock(&l->head_lock);
+        r = ljournal_gone_room(l, 3) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
+        if (r == 0) {
+            live_name_fresh(&nh, &f);
+            nh.marks |= LIVE_REWRITING;
+            r = ljournal_put(l, &nh, false, err);
+            if (r == 0)
+                live_use_fresh(l, &f);
+            live_head_release(&nh);
+        }
+        pthread_mutex_unlock(&l->head_lock);
+        pthread_rwlock_unlock(&l->freeze);
+    }
+    live_discard_fresh(l, &f);
+    pthread_mutex_unlock(&l->sync_lock);
+    return r;
+}
+
+/* ---- anchors ---- */
+
+/* Lists the anchor (or lifts its stamp): the first sequence whose publication makes it obsolete is the next one frozen.
+ * True if that changed anything. */
+int live_list_anchor(struct live *l, struct live_head *nh, const struct live_anchor *anchor, bool *changed, struct verr *err)
+{
+    for (unsigned i = 0; i < nh->nanchors; i++) {
+        struct live_anchor *a = &nh->anchors[i];
+        if (a->seq == anchor->seq && vid_eq(&a->snap, &anchor->snap) && vid_eq(&a->disk, &anchor->disk)) {
+            *changed = a->stamp != nh->next_seq;
+            a->stamp = nh->next_seq;
+            return 0;
+        }
+    }
+    if (nh->nanchors >= LIVE_ANCHOR_MAX)
+        return live_fail(l, err, ENOSPC, "%u anchors are listed already", nh->nanchors);
+    nh->anchors[nh->nanchors] = *anchor;
+    nh->anchors[nh->nanchors++].stamp = nh->next_seq;
+    *changed = true;
+    return 0;
+}
+
+/* ---- revert ---- */
+
+static int ask(live_place_fn fn, void *ctx, uint64_t seg, struct live_entry *e, struct verr *err)
+{
+    bool zero = true;
+    uint64_t place = 0;
+    uint32_t pages = UINT32_MAX;
+    int r = fn(ctx, seg, &zero, &place, &pages, err);
+    if (r < 0)
+        return r;
+    if (zero)
+        *e = (struct live_entry){SEGK_ZERO, false, 0, 0};
+    else
+        *e = (struct live_entry){SEGK_STORED, false, pages <= SEG_PAGES ? (uint16_t)pages : LIVE_PAGES_UNKNOWN, place};
+    return 0;
+}
+
+static int fill_table(struct live *l, struct live_fresh *f, live_place_fn fn, void *ctx, struct verr *err)
+{
+    struct lslice *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return live_fail(l, err, ENOMEM, "no memory");
+    uint64_t segments = seg_count(f->size);
+    int64_t known = 0;
+    int r = 0;
+    for (uint64_t first = 0; r == 0 && first < segments; first += SLICE_SEGS) {
+        bool any = false;
+        *s = (struct lslice){.first = first};
+        for (unsigned i = 0; r == 0 && i < SLICE_SEGS && first + i < segments; i++) {
+            r = ask(fn, ctx, first + i, &s->e[i], err);
+            any |= s->e[i].kind != SEGK_ZERO;
+            if (s->e[i].pages == LIVE_PAGES_UNKNOWN)
+                f->unknown++;
+            else
+                known += s->e[i].pages;
+        }
+        if (r == 0 && any)
+            r = ltable_slice_put(l, f->table, s, err);
+    }
+    free(s);
+    if (f->unknown == 0)
+        f->alloc_pages = known;
+    return r;
+}
+
+static int commit_revert(struct live *l, struct live_fresh *f, const struct live_anchor *anchor, struct verr *err)
+{
+    struct live_head nh;
+    bool changed = false;
+    int r = live_commit_lock(l, true, err);
+    if (r < 0)
+        return r;
+    if (atomic_load(&l->dirty) > 0)
+        r = live_fail(l, err, EBUSY, "has changes that no snapshot holds: freeze first");
+    else
+        r = ljournal_gone_room(l, 3) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
+    if (r == 0) {
+        live_name_fresh(&nh, f);
+        nh.marks &= ~(uint32_t)LIVE_REWRITING;
+        if (anchor != NULL)
+            r = live_list_anchor(l, &nh, anchor, &changed, err);
+        if (r == 0)
+            r = live_commit_put(l, &nh, err);
+        if (r == 0)
+            live_use_fresh(l, f);
+        live_head_release(&nh);
+    }
+    live_commit_unlock(l, true);
+    return r < 0 ? r : ljournal_sync(l, err);
+}
+
+int live_revert(struct live *l, uint64_t size, uint64_t alloc_bytes, live_place_fn fn, void *ctx, const struct live_anchor *anchor,
+                struct verr *err)
+{
+    if (size > LIVE_SIZE_MAX || alloc_bytes > LIVE_SIZE_MAX)
+        return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
+    struct live_fresh f = {.size = size, .alloc_pages = (int64_t)(alloc_bytes / PAGE_BYTES)};
+    pthread_mutex_lock(&l->sync_lock);
+    int r = live_check_failed(l, err);
+    if (r == 0)
+        r = ltable_create(l, live_new_no(l), &f.table, err);
+    if (r == 0)
+        r = fill_table(l, &f, fn, ctx, err);
+    if (r == 0)
+        r = live_make_fresh(l, &f, err);
+    /* Durable before the record that names them; the directory is fsynced by live_commit_lock. */
+    if (r == 0)
+        r = ltable_sync(l, f.table, err);
+    if (r == 0)
+        r = llayer_map_sync(l, f.layer, err);
+    fault_point("live.revert.before_record");
+    if (r == 0)
+        r = commit_revert(l, &f, anchor, err);
+    live_discard_fresh(l, &f);
+    pthread_mutex_unlock(&l->sync_lock);
+    return r;
+}
+
+/* ---- point ---- */
+
+/* Has the open layer any page of the segment? 1, 0, -errno. freeze held. */
+static int has_pages(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err)
+{
+    struct live_slot s;
+    pthread_rwlock_t *lock = live_seg_lock(l, seg);
+    pthread_rwlock_rdlock(lock);
+    int r = lslot_get(l, l->cur.layer, seg, &s, err);
+    if (r == 0)
+        r = ltable_get(l, l->cur.table, seg, e, err);
+    pthread_rwlock_unlock(lock);
+    return r < 0 ? r : lslot_present(&s) > 0;
+}
+
+static int check_pure(struct live *l, uint64_t first, uint64_t count, struct verr *err)
+{
+    struct live_entry e;
+    int r = 0;
+    pthread_rwlock_rdlock(&l->freeze);
+    for (uint64_t i = 0; r == 0 && i < count; i++)
+        r = has_pages(l, first + i, &e, err);
+    pthread_rwlock_unlock(&l->freeze);
+    return r == 1 ? live_fail(l, err, EOPNOTSUPP, "has local pages in the range: bytes must be copied") : r;
+}
+
+/* Anchor and size, durable before any entry: entries may reach the disk at any time. The size only grows, over zeros. */
+static int commit_point(struct live *l, uint64_t new_size, const struct live_anchor *anchor, uint64_t *stamp, struct verr *err)
+{
+    struct live_head nh;
+    bool changed = false;
+    int r = live_commit_lock(l, false, err);
+    if (r < 0)
+        return r;
+    r = live_head_now(l, &nh, err);
+    if (r == 0) {
+        if (anchor != NULL)
+            r = live_list_anchor(l, &nh, anchor, &changed, err);
+        changed |= new_size > nh.size;
+        if (new_size > nh.size)
+            nh.size = new_size;
+        nh.changed = true;
+        *stamp = nh.next_seq;
+        if (r == 0 && changed)
+            r = live_commit_put(l, &nh, err);
+        live_head_release(&nh);
+    }
+    live_commit_unlock(l, false);
+    return r < 0 ? r : ljournal_sync(l, err);
+}
+
+/* Entries of one slice's part of the range. freeze exclusive. */
+static int put_entries(struct live *l, uint64_t first, unsigned n, const struct live_entry *to, struct verr *err)
+{
+    struct live_entry old = {0};
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < n; i++) {
+        r = has_pages(l, first + i, &old, err);
+        if (r == 1)
+            r = live_fail(l, err, EOPNOTSUPP, "has local pages in the range: bytes must be copied");
+        if (r < 0)
+            break;
+        r = ltable_put(l, l->cur.table, first + i, &to[i], err);
+        if (r < 0)
+            break;
+        if (old.dirty)              /* set by a write that failed before its data */
+            atomic_fetch_sub(&l->dirty, 1);
+        if (old.pages == LIVE_PAGES_UNKNOWN)
+            atomic_fetch_sub(&l->unknown, 1);
+        live_alloc_add(l, (int64_t)to[i].pages - (int64_t)live_entry_pages(l, &old));
+    }
+    return r;
+}
+
+/* 1: a freeze came since the anchor got its stamp, so that the snapshot it took will not hold these entries. */
+static int point_slice(struct live *l, uint64_t first, unsigned n, live_place_fn fn, void *ctx, uint64_t stamp, struct live_entry *to,
+                       struct verr *err)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < n; i++) {
+        r = ask(fn, ctx, first + i, &to[i], err);
+        if (r == 0)
+            to[i].pages = (uint16_t)live_entry_pages(l, &to[i]);
+    }
+    if (r < 0)
+        return r;
+    pthread_rwlock_wrlock(&l->freeze);
+    pthread_mutex_lock(&l->head_lock);
+    bool frozen = l->head.next_seq != stamp;
+    pthread_mutex_unlock(&l->head_lock);
+    r = frozen ? 1 : live_set_changed(l, err);
+    if (r == 0)
+        r = put_entries(l, first, n, to, err);
+    pthread_rwlock_unlock(&l->freeze);
+    return r;
+}
+
+static int grow_to(struct live *l, uint64_t size, struct verr *err)
+{
+    pthread_rwlock_rdlock(&l->freeze);
+    int r = live_set_changed(l, err);
+    pthread_mutex_lock(&l->head_lock);
+    uint64_t old = atomic_load(&l->size);
+    if (r == 0 && size > old) {
+        atomic_store(&l->size, size);
+        r = live_state_save(l, err);
+        if (r < 0)
+            atomic_store(&l->size, old);
+    }
+    pthread_mutex_unlock(&l->head_lock);
+    if (r == 0)
+        live_note_mtime(l);
+    pthread_rwlock_unlock(&l->freeze);
+    return r;
+}
+
+static int point_range(struct live *l, uint64_t first, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
+                       const struct live_anchor *anchor, struct verr *err)
+{
+    uint64_t stamp = 0;
+    int r = live_check_failed(l, err);
+    if (r == 0)
+        r = check_pure(l, first, count, err);
+    if (r == 0)
+        r = commit_point(l, new_size, anchor, &stamp, err);
+    if (r == 0)
+        r = grow_to(l, new_size, err);
+    struct live_entry *to = r == 0 ? calloc(SLICE_SEGS, sizeof *to) : NULL;
+    if (r == 0 && to == NULL)
+        r = live_fail(l, err, ENOMEM, "no memory");
+    for (uint64_t i = 0; r == 0 && i < count;) {
+        unsigned n = count - i < SLICE_SEGS ? (unsigned)(count - i) : SLICE_SEGS;
+        r = point_slice(l, first + i, n, fn, ctx, stamp, to, err);
+        if (r == 0)
+            i += n;
+        else if (r == 1)
+            r = commit_point(l, new_size, anchor, &stamp, err);
+    }
+    free(to);
+    return r;
+}
+
+int live_point(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
+               const struct live_anchor *anchor, struct verr *err)
+{
+    uint64_t last;
+    if (__builtin_add_overflow(first_segment, count, &last) || last > LIVE_SIZE_MAX >> SEG_SHIFT || new_size > LIVE_SIZE_MAX)
+        return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
+    pthread_mutex_lock(&l->sync_lock);
+    pthread_rwlock_rdlock(&l->freeze);
+    uint64_t size = atomic_load(&l->size);
+    pthread_rwlock_unlock(&l->freeze);
+    int r = 0;
+    /* Behind the end a segment must be zero: rule 3 of live_internal.h. */
+    if (last > seg_count(size > new_size ? size : new_size))
+        r = live_fail(l, err, EINVAL, "the range ends behind the end of the disk");
+    if (r == 0)
+        r = point_range(l, first_segment, count, new_size, fn, ctx, anchor, err);
+    pthread_mutex_unlock(&l->sync_lock);
+    return r;
+}
+
+int live_segment_pure(struct live *l, uint64_t segment, struct seg_entry *out, struct verr *err)
+{
+    struct live_entry e = {0};
+    pthread_rwlock_rdlock(&l->freeze);
+    int r = has_pages(l, segment, &e, err);
+    pthread_rwlock_unlock(&l->freeze);
+    if (r < 0)
+        return r;
+    *out = (struct seg_entry){e.kind, e.kind == SEGK_ZERO ? 0 : e.value, e.dirty};
+    return r == 0 && e.kind != SEGK_FROZEN;
+}

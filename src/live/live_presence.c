@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_presence: layers and the two files that say which of their pages count.
+ *
+ *   layer-N      data; segment s at s * 2 MiB; what stands at a page that is not present means nothing
+ *   layer-N.vol  slots as they are now: survive kill -9
+ *   layer-N.map  slots whose data are known durable: what counts after a power loss
+ */
+#include "live/live_internal.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static off_t slot_off(uint64_t seg)
+{
+    return (off_t)(LIVE_HEADER_BYTES + seg * LIVE_SLOT_BYTES);
+}
+
+static const char *stem_of(const struct llayer *ly)
+{
+    return atomic_load(&ly->is_cache) ? "cache" : "layer";
+}
+
+static int layer_new(struct live *l, uint64_t no, struct llayer **out)
+{
+    struct llayer *ly = calloc(1, sizeof *ly);
+    if (ly == NULL)
+        return -ENOMEM;
+    if (pthread_mutex_init(&ly->lock, NULL) != 0) {
+        free(ly);
+        return -ENOMEM;
+    }
+    ly->l = l;
+    ly->no = no;
+    ly->fd = ly->mapfd = ly->volfd = -1;
+    atomic_store(&ly->refs, 1);
+    *out = ly;
+    return 0;
+}
+
+/* Opens layer-N or, where both names are possible, cache-N. */
+static int open_file(struct live *l, uint64_t no, const char *suffix, int flags, bool cache, int *fd, struct verr *err)
+{
+    char name[NAME_BYTES];
+    live_name(name, cache ? "cache" : "layer", no, suffix);
+    *fd = openat(l->dirfd, name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (*fd < 0 && cache && errno == ENOENT) {
+        live_name(name, "layer", no, suffix);
+        *fd = openat(l->dirfd, name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+    }
+    if (*fd >= 0)
+        return 0;
+    int e = errno;
+    return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? "is missing" : strerror(e));
+}
+
+static int put_header(struct live *l, const struct llayer *ly, enum live_file kind, int fd, struct verr *err)
+{
+    uint8_t head[LIVE_STATE_OFF];
+    live_header_encode(kind, &l->id, ly->no, head);
+    int r = pwrite_full(fd, head, sizeof head, 0);
+    /* The header fills its page, so that slots begin at LIVE_HEADER_BYTES in a file of at least that length. */
+    if (r == 0 && kind == LIVE_MAP && ftruncate(fd, LIVE_HEADER_BYTES) < 0)
+        r = -errno;
+    return r < 0 ? live_fail(l, err, -r, "layer-%" PRIu64 "%s: %s", ly->no, kind == LIVE_MAP ? ".map" : ".vol", strerror(-r)) : 0;
+}
+
+int llayer_vol_header(struct live *l, struct llayer *ly, struct verr *err)
+{
+    return put_header(l, ly, LIVE_VOL, ly->volfd, err);
+}
+
+int llayer_create(struct live *l, uint64_t no, const struct live_state *st, struct llayer **out, struct verr *err)
+{
+    struct llayer *ly = NULL;
+    int r = layer_new(l, no, &ly);
+    if (r < 0)
+        return live_fail(l, err, -r, "layer-%" PRIu64 ": no memory", no);
+    const int flags = O_CREAT | O_EXCL;
+    r = open_file(l, no, "", flags, false, &ly->fd, err);
+    if (r == 0)
+        r = open_file(l, no, ".map", flags, false, &ly->mapfd, err);
+    if (r == 0)
+        r = open_file(l, no, ".vol", flags, false, &ly->volfd, err);
+    if (r == 0 && fault_errno("live.layer.create"))
+        r = live_fail(l, err, EIO, "layer-%" PRIu64 ": fault", no);
+    if (r == 0)
+        r = put_header(l, ly, LIVE_MAP, ly->mapfd, err);
+    if (r == 0)
+        r = llayer_state_put(l, ly, st, err);
+    if (r == 0)
+        r = llayer_vol_header(l, ly, err);
+    if (r < 0) {
+        llayer_discard(l, ly);
+        return r;
+    }
+    ly->fresh = true;
+    ly->map_unsynced = true;
+    atomic_fetch_add(&l->dir_gen, 1);
+    *out = ly;
+    return 0;
+}
+
+static int check_header(struct live *l, uint64_t no, enum live_file kind, int fd, struct verr *err)
+{
+    uint8_t head[LIVE_STATE_OFF] = {0};
+    const char *suffix = kind == LIVE_MAP ? ".map" : ".vol";
+    ssize_t got = pread_full(fd, head, sizeof head, 0);
+    if (got < 0)
+        return live_fail(l, err, (int)-got, "layer-%" PRIu64 "%s: %s", no, suffix, strerror((int)-got));
+    int r = live_header_decode(kind, &l->id, no, head);
+    if (r == -ENODATA && kind == LIVE_VOL)
+        return r;
+    if (r == -ENOTSUP)
+        return live_fail(l, err, ENOTSUP, "layer-%" PRIu64 "%s: has a newer format", no, suffix);
+    return r < 0 ? live_fail(l, err, EBADMSG, "layer-%" PRIu64 "%s: header is damaged or of another disk", no, suffix) : 0;
+}
+
+int llayer_vol_valid(struct live *l, uint64_t no, struct verr *err)
+{
+    char name[NAME_BYTES];
+    live_name(name, "layer", no, ".vol");
+    int fd = openat(l->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : live_fail(l, err, errno, "%s: %s", name, strerror(errno));
+    int r = check_header(l, no, LIVE_VOL, fd, err);
+    close(fd);
+    return r == 0 ? 1 : r == -ENODATA ? 0 : r;
+}
+
+/* vol := map, slot by slot; each one checked, so that damage is found now and not when a page is read. */
+static int rebuild_vol(struct live *l, struct llayer *ly, struct verr *err)
+{
+    uint8_t block[BLOCK_SEGS * LIVE_SLOT_BYTES];
+    for (off_t at = LIVE_HEADER_BYTES;; at += (off_t)sizeof block) {
+        off_t data = lseek(ly->mapfd, at, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            return 0;
+        if (data > at)
+            at = data / (off_t)sizeof block * (off_t)sizeof block;
+        ssize_t got = pread_full(ly->mapfd, block, sizeof block, at);
+        if (got < 0)
+            return live_fail(l, err, (int)-got, "layer-%" PRIu64 ".map: %s", ly->no, strerror((int)-got));
+        if (got == 0)
+            return 0;
+        memset(block + got, 0, sizeof block - (size_t)got);
+        uint64_t first = (uint64_t)(at - LIVE_HEADER_BYTES) / LIVE_SLOT_BYTES;
+        for (unsigned i = 0; i < BLOCK_SEGS; i++) {
+            struct live_slot s;
+            if (live_slot_decode(&l->id, first + i, block + i * LIVE_SLOT_BYTES, &s) < 0)
+                return live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".map: the slot of segment %" PRIu64 " is damaged", ly->no, first + i);
+        }
+        int r = pwrite_full(ly->volfd, block, sizeof block, at);
+        if (r < 0)
+            return live_fail(l, err, -r, "layer-%" PRIu64 ".vol: %s", ly->no, strerror(-r));
+    }
+}
+
+static int64_t allocated(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) < 0 ? 0 : (int64_t)st.st_blocks * 512;
+}
+
+static int check_map_length(struct live *l, const struct llayer *ly, struct verr *err)
+{
+    struct stat st;
+    if (fstat(ly->mapfd, &st) < 0)
+        return live_fail(l, err, errno, "layer-%" PRIu64 ".map: %s", ly->no, strerror(errno));
+    if ((uint64_t)st.st_size < ly->map_bytes)
+        return live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".map: is %jd bytes long, %" PRIu64 " were written", ly->no,
+                         (intmax_t)st.st_size, ly->map_bytes);
+    return 0;
+}
+
+static int open_files(struct live *l, struct llayer *ly, enum layer_open how, struct verr *err)
+{
+    bool cache = how == LAYER_CACHE, rebuild = how == LAYER_REBUILD || how == LAYER_REBUILD_HEADLESS;
+    /* A layer without durable presence may be missing after a power loss: its directory entry never was made durable. */
+    int r = open_file(l, ly->no, "", rebuild ? O_CREAT : 0, cache, &ly->fd, err);
+    if (r == 0 && !cache)
+        r = open_file(l, ly->no, ".map", 0, false, &ly->mapfd, err);
+    if (r == 0 && !cache)
+        r = check_header(l, ly->no, LIVE_MAP, ly->mapfd, err);
+    if (r == 0 && !cache)
+        r = check_map_length(l, ly, err);
+    if (r == 0)
+        r = open_file(l, ly->no, ".vol", rebuild ? O_CREAT | O_TRUNC : 0, cache, &ly->volfd, err);
+    if (r == 0 && !rebuild)
+        r = check_header(l, ly->no, LIVE_VOL, ly->volfd, err);
+    if (r == 0 && rebuild)
+        r = rebuild_vol(l, ly, err);
+    if (r == 0 && how == LAYER_REBUILD)
+        r = llayer_vol_header(l, ly, err);
+    return r;
+}
+
+int llayer_open(struct live *l, uint64_t no, enum layer_open how, uint64_t min_map_bytes, struct llayer **out, struct verr *err)
+{
+    struct llayer *ly = NULL;
+    int r = layer_new(l, no, &ly);
+    if (r < 0)
+        return live_fail(l, err, -r, "layer-%" PRIu64 ": no memory", no);
+    ly->map_bytes = min_map_bytes;
+    r = open_files(l, ly, how, err);
+    if (r < 0) {
+        llayer_unref(ly);
+        return r;
+    }
+    ly->unsynced = true;    /* an earlier run's writes may not be durable */
+    ly->map_unsynced = how != LAYER_CACHE;
+    ly->is_cache = how == LAYER_CACHE;
+    /* The set counted its bytes when it was opened. */
+    ly->charged = allocated(ly->fd);
+    *out = ly;
+    return 0;
+}
+
+struct llayer *llayer_ref(struct llayer *ly)
+{
+    atomic_fetch_add(&ly->refs, 1);
+    return ly;
+}
+
+void llayer_unref(struct llayer *ly)
+{
+    if (ly == NULL || atomic_fetch_sub(&ly->refs, 1) != 1)
+        return;
+    if (ly->fd >= 0)
+        close(ly->fd);
+    if (ly->mapfd >= 0)
+        close(ly->mapfd);
+    if (ly->volfd >= 0)
+        close(ly->volfd);
+    pthread_mutex_destroy(&ly->lock);
+    free(ly->blocks);
+    free(ly);
+}
+
+void llayer_discard(struct live *l, struct llayer *ly)
+{
+    static const char *const suffixes[] = {"", ".map", ".vol"};
+    if (ly == NULL)
+        return;
+    const int fds[] = {ly->fd, ly->mapfd, ly->volfd};
+    for (unsigned i = 0; i < 3; i++) {
+        char name[NAME_BYTES];
+        live_name(name, "layer", ly->no, suffixes[i]);
+        /* Only what this object made, and not when a journal that names it may have got through. */
+        if (fds[i] >= 0 && atomic_load(&l->failed) == 0)
+            unlinkat(l->dirfd, name, 0);
+    }
+    llayer_charge(ly, -atomic_load(&ly->charged));
+    llayer_unref(ly);
+}
+
+/* ---- attributes in the vol header ---- */
+
+int llayer_state_get(struct live *l, struct llayer *ly, struct live_state *out, struct verr *err)
+{
+    uint8_t raw[LIVE_STATE_BYTES];
+    ssize_t got = pread_full(ly->volfd, raw, sizeof raw, LIVE_STATE_OFF);
+    if (got < 0)
+        return live_fail(l, err, (int)-got, "layer-%" PRIu64 ".vol: %s", ly->no, strerror((int)-got));
+    if (got != (ssize_t)sizeof raw || live_state_decode(&l->id, ly->no, raw, out) < 0)
+        return live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".vol: the attributes in its header are damaged", ly->no);
+    return 0;
+}
+
+int llayer_state_put(struct live *l, struct llayer *ly, const struct live_state *st, struct verr *err)
+{
+    uint8_t raw[LIVE_STATE_BYTES];
+    live_state_encode(&l->id, ly->no, st, raw);
+    int r = pwrite_full(ly->volfd, raw, sizeof raw, LIVE_STATE_OFF);
+    return r < 0 ? live_fail(l, err, -r, "layer-%" PRIu64 ".vol: %s", ly->no, strerror(-r)) : 0;
+}
+
+/* ---- slots ---- */
+
+int lslot_get(struct live *l, struct llayer *ly, uint64_t seg, struct live_slot *out, struct verr *err)
+{
+    uint8_t raw[LIVE_SLOT_BYTES];
+    ssize_t got = pread_full(ly->volfd, raw, sizeof raw, slot_off(seg));
+    if (got < 0)
+        return live_fail(l, err, (int)-got, "%s-%" PRIu64 ".vol: %s", stem_of(ly), ly->no, strerror((int)-got));
+    memset(raw + got, 0, sizeof raw - (size_t)got);
+    if (live_slot_decode(&l->id, seg, raw, out) < 0)
+        return live_fail(l, err, EBADMSG, "%s-%" PRIu64 ".vol: the slot of segment %" PRIu64 " is damaged", stem_of(ly), ly->no, seg);
+    return 0;
+}
+
+static int mark_block(struct llayer *ly, uint64_t block)
+{
+    size_t word = block / 64;
+    uint64_t mask = UINT64_C(1) << (block % 64);
+    int r = 0;
+    pthread_mutex_lock(&ly->lock);
+    if (word >= ly->words) {
+        size_t words = ly->words * 2 > word + 1 ? ly->words * 2 : word + 8;
+        uint64_t *grown = realloc(ly->blocks, words * sizeof *grown);
+        if (grown == NULL) {
+            r = -ENOMEM;
+        } else {
+            memset(grown + ly->words, 0, (words - ly->words) * sizeof *grown);
+            ly->blocks = grown;
+            ly->words = words;
+        }
+    }
+    if (r == 0 && (ly->blocks[word] & mask) == 0) {
+        ly->blocks[word] |= mask;
+        ly->changed_blocks++;
+    }
+    pthread_mutex_unlock(&ly->lock);
+    return r;
+}
+
+int lslot_put(struct live *l, struct llayer *ly, uint64_t seg, const struct live_slot *s, struct verr *err)
+{
+    uint8_t raw[LIVE_SLOT_BYTES];
+    int r = live_unclean(l, err);
+    if (r < 0)
+        return r;
+    live_slot_encode(&l->id, seg, s, raw);
+    /* Marked first: a mark too many costs a copy, one too few would lose data at a power loss after fsync. */
+    r = ly->mapfd >= 0 ? mark_block(ly, seg / BLOCK_SEGS) : 0;
+    if (r == 0)
+        r = fault_errno("live.slot.put") ? -EIO : pwrite_full(ly->volfd, raw, sizeof raw, slot_off(seg));
+    return r < 0 ? live_fail(l, err, -r, "%s-%" PRIu64 ".vol: %s", stem_of(ly), ly->no, strerror(-r)) : 0;
+}
+
+uint64_t llayer_next(struct llayer *ly, uint64_t seg)
+{
+    off_t at = lseek(ly->volfd, slot_off(seg), SEEK_DATA);
+    if (at < 0)
+        return errno == ENXIO ? UINT64_MAX : seg;
+    uint64_t found = ((uint64_t)at - LIVE_HEADER_BYTES) / LIVE_SLOT_BYTES;
+    return found > seg ? found : seg;
+}
+
+int llayer_mark_all(struct llayer *ly)
+{
+    for (uint64_t seg = llayer_next(ly, 0); seg != UINT64_MAX; seg = llayer_next(ly, (seg / BLOCK_SEGS + 1) * BLOCK_SEGS)) {
+        struct stat st;
+        if (fstat(ly->volfd, &st) < 0)
+            return -errno;
+        if (slot_off(seg) >= st.st_size)
+            return 0;
+        int r = mark_block(ly, seg / BLOCK_SEGS);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- data ---- */
+
+int llayer_read(struct live *l, struct llayer *ly, uint64_t off, void *buf, size_t len, struct verr *err)
+{
+    ssize_t got = pread_full(ly->fd, buf, len, (off_t)off);
+    if (got < 0)
+        return live_fail(l, err, (int)-got, "%s-%" PRIu64 ": %s", stem_of(ly), ly->no, strerror((int)-got));
+    if ((size_t)got != len)
+        return live_fail(l, err, EBADMSG, "%s-%" PRIu64 ": ends before data that were written at %" PRIu64, stem_of(ly), ly->no, off);
+    return 0;
+}
+
+int llayer_write(struct live *l, struct llayer *ly, uint64_t off, const void *buf, size_t len, struct verr *err)
+{
+    int r = pwrite_full(ly->fd, buf, len, (off_t)off);
+    atomic_store(&ly->unsynced, true);
+    return r < 0 ? live_fail(l, err, -r, "%s-%" PRIu64 ": %s", stem_of(ly), ly->no, strerror(-r)) : 0;
+}
+
+void llayer_punch(struct llayer *ly, uint64_t off, uint64_t len)
+{
+    /* Only for the space: where the filesystem cannot punch, the pages stay allocated and unread. */
+    (void)!fallocate(ly->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+    atomic_store(&ly->unsynced, true);
+}
+
+/* ---- space ---- */
+
+static _Atomic int64_t *counter_of(struct llayer *ly)
+{
+    struct live_set *set = ly->l->set;
+    return atomic_load(&ly->is_cache) ? &set->cache_bytes : &set->layer_bytes;
+}
+
+void llayer_charge(struct llayer *ly, int64_t bytes)
+{
+    atomic_fetch_add(counter_of(ly), bytes);
+    atomic_fetch_add(&ly->charged, bytes);
+}
+
+int live_space_reserve(struct live *l, struct llayer *ly, uint64_t bytes, struct verr *err)
+{
+    llayer_charge(ly, (int64_t)bytes);
+    uint64_t limit = l->set->env.layer_limit;
+    int64_t now = atomic_load(&l->set->layer_bytes);
+    if (bytes == 0 || limit == 0 || l->recovering || now < 0 || (uint64_t)now <= limit)
+        return 0;
+    llayer_charge(ly, -(int64_t)bytes);
+    return live_fail(l, err, ENOSPC, "layers take %" PRIu64 " bytes, the bound of layer space: wait for pending snapshots to be stored",
+                     limit);
+}
+
+void llayer_to_cache(struct llayer *ly)
+{
+    struct live_set *set = ly->l->set;
+    int64_t bytes = atomic_load(&ly->charged);
+    atomic_fetch_sub(&set->layer_bytes, bytes);
+    atomic_store(&ly->is_cache, true);
+    atomic_fetch_add(&set->cache_bytes, bytes);
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_table: segment tables as files. Entries are read and written in place with pread and pwrite; nothing is held in
+ * memory, the kernel's page cache is the cache. Segments behind the end of the file are zero entries.
+ */
+#include "live/live_internal.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static off_t entry_off(uint64_t seg)
+{
+    return (off_t)(LIVE_HEADER_BYTES + seg * LIVE_ENTRY_BYTES);
+}
+
+static struct ltable *table_new(uint64_t no, int fd)
+{
+    struct ltable *t = calloc(1, sizeof *t);
+    if (t == NULL)
+        return NULL;
+    t->no = no;
+    t->fd = fd;
+    atomic_store(&t->refs, 1);
+    return t;
+}
+
+int ltable_create(struct live *l, uint64_t no, struct ltable **out, struct verr *err)
+{
+    char name[NAME_BYTES];
+    live_name(name, "table", no, "");
+    int fd = openat(l->dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return live_fail(l, err, errno, "%s: cannot be made: %s", name, strerror(errno));
+    uint8_t head[LIVE_HEADER_BYTES] = {0};
+    live_header_encode(LIVE_TABLE, &l->id, no, head);
+    int r = fault_errno("live.table.create") ? -EIO : pwrite_full(fd, head, sizeof head, 0);
+    struct ltable *t = r == 0 ? table_new(no, fd) : NULL;
+    if (t == NULL) {
+        r = r < 0 ? r : -ENOMEM;
+        close(fd);
+        unlinkat(l->dirfd, name, 0);
+        return live_fail(l, err, -r, "%s: %s", name, strerror(-r));
+    }
+    t->fresh = true;
+    t->unsynced = true;
+    atomic_fetch_add(&l->dir_gen, 1);
+    *out = t;
+    return 0;
+}
+
+static int check_table(struct live *l, int fd, uint64_t no, uint64_t min_bytes, uint64_t *bytes, struct verr *err)
+{
+    uint8_t head[LIVE_STATE_OFF];
+    struct stat st;
+    ssize_t got = pread_full(fd, head, sizeof head, 0);
+    if (got < 0 || fstat(fd, &st) < 0)
+        return live_fail(l, err, EIO, "table-%" PRIu64 ": cannot be read: %s", no, strerror(got < 0 ? (int)-got : errno));
+    if (got != (ssize_t)sizeof head || live_header_decode(LIVE_TABLE, &l->id, no, head) < 0)
+        return live_fail(l, err, EBADMSG, "table-%" PRIu64 ": header is damaged or of another disk", no);
+    if ((uint64_t)st.st_size < min_bytes || st.st_size < LIVE_HEADER_BYTES)
+        return live_fail(l, err, EBADMSG, "table-%" PRIu64 ": is %jd bytes long, at least %" PRIu64 " were written", no,
+                         (intmax_t)st.st_size, min_bytes);
+    *bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+int ltable_open(struct live *l, uint64_t no, uint64_t min_bytes, struct ltable **out, struct verr *err)
+{
+    char name[NAME_BYTES];
+    live_name(name, "table", no, "");
+    int fd = openat(l->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        int e = errno;
+        return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? "is missing" : strerror(e));
+    }
+    uint64_t bytes = 0;
+    int r = check_table(l, fd, no, min_bytes, &bytes, err);
+    struct ltable *t = r == 0 ? table_new(no, fd) : NULL;
+    if (t == NULL) {
+        close(fd);
+        return r < 0 ? r : live_fail(l, err, ENOMEM, "%s: no memory", name);
+    }
+    /* Whether an earlier run's writes are durable is not known: the next fsync decides. */
+    t->unsynced = true;
+    t->synced_bytes = min_bytes;
+    *out = t;
+    return 0;
+}
+
+struct ltable *ltable_ref(struct ltable *t)
+{
+    atomic_fetch_add(&t->refs, 1);
+    return t;
+}
+
+void ltable_unref(struct ltable *t)
+{
+    if (t == NULL || atomic_fetch_sub(&t->refs, 1) != 1)
+        return;
+    close(t->fd);
+    free(t);
+}
+
+void ltable_discard(struct live *l, struct ltable *t)
+{
+    if (t == NULL)
+        return;
+    char name[NAME_BYTES];
+    live_name(name, "table", t->no, "");
+    if (atomic_load(&l->failed) == 0)       /* else a journal that names it may have got through */
+        unlinkat(l->dirfd, name, 0);
+    ltable_unref(t);
+}
+
+static int bad_entry(struct live *l, const struct ltable *t, uint64_t seg, struct verr *err)
+{
+    return live_fail(l, err, EBADMSG, "table-%" PRIu64 ": the entry of segment %" PRIu64 " is damaged", t->no, seg);
+}
+
+int ltable_get(struct live *l, struct ltable *t, uint64_t seg, struct live_entry *out, struct verr *err)
+{
+    uint8_t raw[LIVE_ENTRY_BYTES] = {0};
+    ssize_t got = pread_full(t->fd, raw, sizeof raw, entry_off(seg));
+    if (got < 0)
+        return live_fail(l, err, (int)-got, "table-%" PRIu64 ": %s", t->no, strerror((int)-got));
+    memset(raw + got, 0, sizeof raw - (size_t)got);
+    return live_entry_decode(&l->id, seg, raw, out) < 0 ? bad_entry(l, t, seg, err) : 0;
+}
+
+int ltable_put(struct live *l, struct ltable *t, uint64_t seg, const struct live_entry *e, struct verr *err)
+{
+    uint8_t raw[LIVE_ENTRY_BYTES];
+    int r = live_unclean(l, err);
+    if (r < 0)
+        return r;
+    live_entry_encode(&l->id, seg, e, raw);
+    r = fault_errno("live.table.put") ? -EIO : pwrite_full(t->fd, raw, sizeof raw, entry_off(seg));
+    atomic_store(&t->unsynced, true);
+    return r < 0 ? live_fail(l, err, -r, "table-%" PRIu64 ": %s", t->no, strerror(-r)) : 0;
+}
+
+int ltable_slice_get(struct live *l, struct ltable *t, uint64_t first, struct lslice *out, struct verr *err)
+{
+    uint8_t raw[SLICE_SEGS * LIVE_ENTRY_BYTES];
+    ssize_t got = pread_full(t->fd, raw, sizeof raw, entry_off(first));
+    if (got < 0)
+        return live_fail(l, err, (int)-got, "table-%" PRIu64 ": %s", t->no, strerror((int)-got));
+    memset(raw + got, 0, sizeof raw - (size_t)got);
+    out->first = first;
+    for (unsigned i = 0; i < SLICE_SEGS; i++)
+        if (live_entry_decode(&l->id, first + i, raw + i * LIVE_ENTRY_BYTES, &out->e[i]) < 0)
+            return bad_entry(l, t, first + i, err);
+    return 0;
+}
+
+int ltable_slice_put(struct live *l, struct ltable *t, const struct lslice *s, struct verr *err)
+{
+    uint8_t raw[SLICE_SEGS * LIVE_ENTRY_BYTES];
+    int r = live_unclean(l, err);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; i < SLICE_SEGS; i++)
+        live_entry_encode(&l->id, s->first + i, &s->e[i], raw + i * LIVE_ENTRY_BYTES);
+    r = fault_errno("live.table.slice") ? -EIO : pwrite_full(t->fd, raw, sizeof raw, entry_off(s->first));
+    atomic_store(&t->unsynced, true);
+    return r < 0 ? live_fail(l, err, -r, "table-%" PRIu64 ": %s", t->no, strerror(-r)) : 0;
+}
+
+uint64_t ltable_next(struct ltable *t, uint64_t seg)
+{
+    off_t at = lseek(t->fd, entry_off(seg), SEEK_DATA);
+    if (at < 0)
+        return errno == ENXIO ? UINT64_MAX : seg;
+    uint64_t found = ((uint64_t)at - LIVE_HEADER_BYTES) / LIVE_ENTRY_BYTES;
+    return found > seg ? found : seg;
+}
+
+int ltable_sync(struct live *l, struct ltable *t, struct verr *err)
+{
+    struct stat st;
+    if (!atomic_load(&t->unsynced))
+        return 0;
+    if (fstat(t->fd, &st) < 0)
+        return live_fail(l, err, errno, "table-%" PRIu64 ": %s", t->no, strerror(errno));
+    atomic_store(&t->unsynced, false);
+    int r = live_sync_fd(l, t->fd, "table", t->no, "", err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&l->head_lock);
+    t->synced_bytes = (uint64_t)st.st_size;
+    t->fresh = false;
+    pthread_mutex_unlock(&l->head_lock);
+    return 0;
+}

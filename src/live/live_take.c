@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_take: the content of one disk becomes the content of another (rename onto an existing disk).
+ *
+ * Order: all of src durable -> a new table and layer of dst: the data file is a second link to src's, table and presence are
+ * written anew, because they carry the disk's id -> fdatasync of all -> one record of dst, durable. A kill before the record
+ * changes nothing; after it both disks have the content and share the data file until src is removed: whoever opens such
+ * a disk copies the file first (live_unshare), because a write to one would be seen by the other.
+ */
+#include "live/live_internal.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int copy_table(struct live *dst, struct live *src, struct live_fresh *f, struct verr *err)
+{
+    struct lslice *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return live_fail(dst, err, ENOMEM, "no memory");
+    int r = 0;
+    uint64_t end = seg_count(f->size);
+    for (uint64_t seg = ltable_next(src->cur.table, 0); r == 0 && seg < end; seg = ltable_next(src->cur.table, s->first + SLICE_SEGS)) {
+        r = ltable_slice_get(src, src->cur.table, seg / SLICE_SEGS * SLICE_SEGS, s, err);
+        for (unsigned i = 0; r == 0 && i < SLICE_SEGS; i++)
+            if (s->e[i].kind == SEGK_FROZEN)
+                r = live_fail(src, err, EBUSY, "has pending snapshots");
+        if (r == 0)
+            r = ltable_slice_put(dst, f->table, s, err);
+    }
+    free(s);
+    return r;
+}
+
+static int share_data(struct live *dst, struct live *src, struct llayer *ly, struct verr *err)
+{
+    char to[NAME_BYTES], from[NAME_BYTES];
+    struct stat st;
+    live_name(to, "layer", ly->no, "");
+    live_name(from, "layer", src->cur.layer->no, "");
+    if (unlinkat(dst->dirfd, to, 0) < 0 || linkat(src->dirfd, from, dst->dirfd, to, 0) < 0)
+        return live_fail(dst, err, errno, "%s: cannot link the data of another disk: %s", to, strerror(errno));
+    int fd = openat(dst->dirfd, to, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        int e = errno;
+        if (fd >= 0)
+            close(fd);
+        return live_fail(dst, err, e, "%s: %s", to, strerror(e));
+    }
+    close(ly->fd);
+    ly->fd = fd;
+    llayer_charge(ly, (int64_t)st.st_blocks * 512);
+    return 0;
+}
+
+static int copy_slots(struct live *dst, struct live *src, struct llayer *ly, uint64_t end, struct verr *err)
+{
+    int r = 0;
+    for (uint64_t seg = llayer_next(src->cur.layer, 0); r == 0 && seg < end; seg = llayer_next(src->cur.layer, seg + 1)) {
+        struct live_slot s;
+        r = lslot_get(src, src->cur.layer, seg, &s, err);
+        if (r == 0 && lslot_present(&s) > 0)
+            r = lslot_put(dst, ly, seg, &s, err);
+    }
+    return r;
+}
+
+static int make_copy(struct live *dst, struct live *src, struct live_fresh *f, struct verr *err)
+{
+    int r = ltable_create(dst, live_new_no(dst), &f->table, err);
+    if (r == 0)
+        r = copy_table(dst, src, f, err);
+    if (r == 0)
+        r = live_make_fresh(dst, f, err);
+    if (r == 0)
+        r = share_data(dst, src, f->layer, err);
+    if (r == 0)
+        r = copy_slots(dst, src, f->layer, seg_count(f->size), err);
+    if (r == 0)
+        r = ltable_sync(dst, f->table, err);
+    return r < 0 ? r : llayer_seal(dst, f->layer, err);
+}
+
+static int take_anchors(struct live *dst, struct live *src, struct live_head *nh, struct verr *err)
+{
+    bool changed;
+    struct live_anchor a;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && live_anchor_at(src, i, &a, NULL) == 0; i++)
+        r = live_list_anchor(dst, nh, &a, &changed, err);
+    return r;
+}
+
+static int commit_take(struct live *dst, struct live *src, struct live_fresh *f, uint32_t marks, struct verr *err)
+{
+    struct live_head nh;
+    int r = live_commit_lock(dst, true, err);
+    if (r < 0)
+        return r;
+    if (atomic_load(&dst->dirty) > 0)
+        r = live_fail(dst, err, EBUSY, "has changes that no snapshot holds: freeze first");
+    else
+        r = ljournal_gone_room(dst, 3) < 0 ? live_fail(dst, err, ENOMEM, "no memory") : live_head_now(dst, &nh, err);
+    if (r == 0) {
+        live_name_fresh(&nh, f);
+        nh.marks = (nh.marks & ~(uint32_t)LIVE_REWRITING) | (marks & LIVE_REWRITING);
+        r = take_anchors(dst, src, &nh, err);
+        if (r == 0)
+            r = live_commit_put(dst, &nh, err);
+        if (r == 0)
+            live_use_fresh(dst, f);
+        live_head_release(&nh);
+    }
+    live_commit_unlock(dst, true);
+    return r < 0 ? r : ljournal_sync(dst, err);
+}
+
+/* Both sync_locks are held; the caller keeps writers away from src. Only one freeze lock at a time: a group freeze of both
+ * takes them in its own order. */
+static int take_locked(struct live *dst, struct live *src, uint32_t marks, struct verr *err)
+{
+    struct live_fresh f = {
+        .size = atomic_load(&src->size), .unknown = atomic_load(&src->unknown), .dirty = atomic_load(&src->dirty),
+        .alloc_pages = atomic_load(&src->alloc_pages), .changed = true};
+    int r = live_check_failed(dst, err);
+    pthread_rwlock_rdlock(&src->freeze);
+    if (r == 0)
+        r = make_copy(dst, src, &f, err);
+    pthread_rwlock_unlock(&src->freeze);
+    fault_point("live.take.before_record");
+    if (r == 0)
+        r = commit_take(dst, src, &f, marks, err);
+    fault_point("live.take.after_record");
+    live_discard_fresh(dst, &f);
+    return r;
+}
+
+int live_take(struct live *dst, struct live *src, struct verr *err)
+{
+    struct live_attr at;
+    struct pending p;
+    if (dst == src)
+        return live_fail(dst, err, EINVAL, "cannot take its own content");
+    if (live_pending(src, 0, &p, NULL) == 0)
+        return live_fail(src, err, EBUSY, "has pending snapshots");
+    int r = live_attr(src, &at, err);
+    if (r < 0)
+        return r;
+    /* By id, as two of them at once could meet the other way round. */
+    bool dst_first = memcmp(dst->id.b, src->id.b, VID_BYTES) < 0;
+    pthread_mutex_lock(dst_first ? &dst->sync_lock : &src->sync_lock);
+    pthread_mutex_lock(dst_first ? &src->sync_lock : &dst->sync_lock);
+    r = live_fsync_locked(src, 0, err);
+    if (r == 0)
+        r = take_locked(dst, src, at.marks, err);
+    pthread_mutex_unlock(&dst->sync_lock);
+    pthread_mutex_unlock(&src->sync_lock);
+    return r;
+}
+
+/* ---- after a kill ---- */
+
+static int copy_file(int from, int to)
+{
+    enum { STEP = 1 << 20 };
+    uint8_t *buf = malloc(STEP);
+    struct stat st;
+    int r = buf == NULL ? -ENOMEM : fstat(from, &st) < 0 || ftruncate(to, st.st_size) < 0 ? -errno : 0;
+    for (off_t at = 0; r == 0 && (at = lseek(from, at, SEEK_DATA)) >= 0;) {
+        off_t hole = lseek(from, at, SEEK_HOLE);
+        while (r == 0 && at < hole) {
+            ssize_t n = pread_full(from, buf, hole - at < STEP ? (size_t)(hole - at) : STEP, at);
+            r = n < 0 ? (int)n : n == 0 ? -EIO : pwrite_full(to, buf, (size_t)n, at);
+            at += n > 0 ? n : 0;
+        }
+    }
+    free(buf);
+    if (r == 0 && fdatasync(to) < 0)
+        r = -errno;
+    return r;
+}
+
+/* Copy -> fdatasync -> rename -> directory fsync: whole or not at all; ".tmp-" files are removed by recovery. */
+int live_unshare(struct live *l, uint64_t no, struct verr *err)
+{
+    static const char temp[] = ".tmp-unshare";
+    char name[NAME_BYTES];
+    struct stat st;
+    live_name(name, "layer", no, "");
+    if (fstatat(l->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink < 2)
+        return 0;               /* what is missing is dealt with where it is opened */
+    int from = openat(l->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int to = openat(l->dirfd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int r = from < 0 || to < 0 ? -errno : copy_file(from, to);
+    if (r == 0 && renameat(l->dirfd, temp, l->dirfd, name) < 0)
+        r = -errno;
+    if (r == 0)
+        r = dir_sync(l->dirfd);
+    if (from >= 0)
+        close(from);
+    if (to >= 0)
+        close(to);
+    return r < 0 ? live_fail(l, err, -r, "%s: is shared with another disk and cannot be copied: %s", name, strerror(-r)) : 0;
+}
