@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * names: the tree of directories, disks and snapshots (docs/design/names.md).
+ *
+ *   record   STORE/nodes/ID: the truth about a directory or disk
+ *   row      catalog: what is shown. It differs from the record in two cases: a name that two nodes have is shown as
+ *            NAME~HEX4 for the younger one, and a node whose directory is missing is shown in the root as NAME~lost-HEX4
+ *
+ * A change writes the record, durably, then the row. What a crash leaves between the two, names_reconcile mends.
+ */
+#include "names/names.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "names/names_internal.h"
+
+static const char root_key[] = "root";
+
+int names_open(struct store *st, struct catalog *c, const struct vclock *clock, struct names **out, struct verr *err)
+{
+    char hex[VID_HEX];
+    struct verr why = {0};
+    struct names *n = calloc(1, sizeof *n);
+    if (n == NULL)
+        return verr_set(err, ENOMEM, "names: out of memory");
+    n->store = st;
+    n->catalog = c;
+    n->clock = clock;
+    int r = catalog_get(c, root_key, hex, sizeof hex, &why);
+    if (r == -ENOENT || r == -ERANGE)
+        r = 0;
+    else if (r == 0)
+        n->root_known = vid_parse(hex, &n->root) == 0;
+    if (r < 0)
+        goto out_free;
+    r = -pthread_mutex_init(&n->root_lock, NULL);
+    if (r < 0) {
+        verr_set(&why, -r, "names: no mutex");
+        goto out_free;
+    }
+    r = -pthread_mutex_init(&n->lock, NULL);
+    if (r < 0) {
+        verr_set(&why, -r, "names: no mutex");
+        goto out_root;
+    }
+    *out = n;
+    return 0;
+
+out_root:
+    pthread_mutex_destroy(&n->root_lock);
+out_free:
+    free(n);
+    return names_end(r, &why, err);
+}
+
+void names_close(struct names *n)
+{
+    if (n == NULL)
+        return;
+    pthread_mutex_destroy(&n->lock);
+    pthread_mutex_destroy(&n->root_lock);
+    free(n);
+}
+
+bool names_root_id(struct names *n, struct vid *out)
+{
+    pthread_mutex_lock(&n->root_lock);
+    bool known = n->root_known;
+    *out = n->root;
+    pthread_mutex_unlock(&n->root_lock);
+    return known;
+}
+
+int names_set_root(struct names *n, const struct vid *root, struct verr *err)
+{
+    struct vid old;
+    if (names_root_id(n, &old) && vid_eq(&old, root))
+        return 0;
+    char hex[VID_HEX];
+    vid_hex(root, hex);
+    int r = catalog_set(n->catalog, root_key, hex, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&n->root_lock);
+    n->root = *root;
+    n->root_known = true;
+    pthread_mutex_unlock(&n->root_lock);
+    return 0;
+}
+
+/* ---- steps of a change ---- */
+
+int names_load(struct names *n, const struct vid *id, struct node *rec, struct node *row, struct verr *err)
+{
+    struct node found, shown;
+    int r = catalog_node_by_id(n->catalog, id, &shown, err);
+    if (r < 0)
+        return r;
+    r = store_node_load(n->store, id, &found, err);
+    if (r == -ENOENT)
+        catalog_node_del(n->catalog, id, NULL);
+    if (r < 0)
+        return r;
+    *rec = found;
+    *row = shown;
+    return 0;
+}
+
+int names_save(struct names *n, struct node *rec, struct node *row, struct verr *err)
+{
+    rec->version++;
+    int r = store_node_update(n->store, rec, err);
+    if (r < 0)
+        return r;
+    fault_point("names.save.after_record");
+    struct node shown = *rec;
+    shown.parent = row->parent;
+    memcpy(shown.name, row->name, sizeof shown.name);
+    r = catalog_node_put(n->catalog, &shown, err);
+    if (r == 0)
+        *row = shown;
+    return r;
+}
+
+int names_touch(struct names *n, const struct vid *dir, int64_t now, struct verr *err)
+{
+    struct node d;
+    int r = catalog_node_by_id(n->catalog, dir, &d, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;    /* another host's removal has been noticed */
+    d.mtime_ns = d.ctime_ns = now;
+    return catalog_node_put(n->catalog, &d, err);
+}
+
+static int settle_one(struct names *n, const struct vid *id, const struct node *leaving, struct verr *err)
+{
+    struct node rec, row;
+    int r = names_load(n, id, &rec, &row, err);
+    if (r == -ENOENT || r == -EBADMSG)
+        return 0;
+    if (r < 0 || strcmp(rec.name, leaving->name) != 0 || !vid_eq(&rec.parent, &row.parent))
+        return r;
+    memcpy(rec.name, row.name, sizeof rec.name);
+    return names_save(n, &rec, &row, err);
+}
+
+int names_settle_namesakes(struct names *n, const struct node *row, struct verr *err)
+{
+    char after[NODE_NAME_MAX + 2];
+    struct node other;
+    size_t len = strlen(row->name);
+    if (len + 1 > NODE_NAME_MAX)
+        return 0;
+    memcpy(after, row->name, len);
+    memcpy(after + len, "~", 2);
+    for (;;) {
+        int r = catalog_children(n->catalog, &row->parent, after, &other, 1, err);
+        if (r <= 0 || strncmp(other.name, row->name, len) != 0 || other.name[len] != '~')
+            return r < 0 ? r : 0;
+        memcpy(after, other.name, sizeof other.name);
+        r = settle_one(n, &other.id, row, err);
+        if (r < 0)
+            return r;
+    }
+}
+
+int names_drop(struct names *n, const struct node *row, struct verr *err)
+{
+    int r = 0;
+    /* A node that this one replaced, and whose own removal failed then, would come back once nothing replaces it. */
+    if (!vid_is_zero(&row->replaces))
+        r = store_node_remove(n->store, &row->replaces, err);
+    if (r == 0)
+        r = store_node_remove(n->store, &row->id, err);
+    if (r < 0)
+        return r;
+    fault_point("names.drop.after_record");
+    return catalog_node_del(n->catalog, &row->id, err);
+}
+
+int names_drop_if_empty(struct names *n, const struct node *row, struct verr *err)
+{
+    uint64_t snaps;
+    if (row->kind != NODE_DISK || (row->flags & NODE_GONE) == 0)
+        return 0;
+    int r = catalog_snap_count(n->catalog, &row->id, &snaps, err);
+    if (r < 0 || snaps > 0)
+        return r;
+    r = names_drop(n, row, err);
+    return r < 0 ? r : 1;
+}

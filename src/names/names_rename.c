@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Renames. One update of one record is the commit: where another node gives way, that record says whom it `replaces`, and
+ * a reader who still finds the other one's record knows that it is no more. Only then is the other record removed.
+ */
+#include "names/names_internal.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/fault.h"
+
+enum { DEPTH_MAX = 4096 };
+
+/* -EINVAL when dir is node or lies below it. */
+static int check_not_below(struct names *n, const struct node *node, const struct vid *dir, struct verr *err)
+{
+    struct node at;
+    struct vid id = *dir;
+    for (unsigned depth = 0; depth < DEPTH_MAX; depth++) {
+        if (vid_eq(&id, &node->id))
+            return verr_set(err, EINVAL, "%s: cannot become a directory below itself", node->name);
+        int r = catalog_node_by_id(n->catalog, &id, &at, err);
+        if (r < 0)
+            return r;
+        if (vid_is_zero(&at.parent))
+            return 0;
+        id = at.parent;
+    }
+    return verr_set(err, ELOOP, "%s: directories are nested more than %d deep", node->name, DEPTH_MAX);
+}
+
+static int check_target_name(const struct node *node, const char *name, struct verr *err)
+{
+    int r = node->kind == NODE_DISK ? names_check_disk_name(name) : names_check_node_name(name);
+    if (r == -EINVAL)
+        return verr_set(err, EINVAL, "%s: not a name for a directory or disk ('@' stands in names of snapshots only)", name);
+    return r < 0 ? verr_set(err, -r, "%.80s...: too long for a name", name) : 0;
+}
+
+/* Who is there under the new name. 1 an empty directory, which is replaced; 0 nobody (any more). */
+static int make_room(struct names *n, const struct node *node, const struct vid *parent, const char *name, struct node *there,
+                     struct verr *err)
+{
+    int r = catalog_node_by_name(n->catalog, parent, name, there, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    if ((there->flags & NODE_GONE) != 0) {
+        r = names_drop_if_empty(n, there, err);
+        if (r == 0)
+            return verr_set(err, EEXIST, "%s: is the name of a removed disk whose snapshots are still there", name);
+        return r < 0 ? r : 0;
+    }
+    if (there->kind == NODE_DISK)
+        return node->kind == NODE_DIR ? verr_set(err, ENOTDIR, "%s: is a disk", name) : verr_set(err, EEXIST, "%s: exists", name);
+    if (node->kind == NODE_DISK)
+        return verr_set(err, EISDIR, "%s: is a directory", name);
+    r = names_empty_dir(n, there, err);
+    return r < 0 ? r : 1;
+}
+
+/* Sets whom rec replaces. A node that it has replaced before must be gone for good first: its record is the only proof. */
+static int set_replaces(struct names *n, struct node *rec, const struct vid *id, struct verr *err)
+{
+    int r = 0;
+    if (!vid_is_zero(&rec->replaces) && !vid_eq(&rec->replaces, id))
+        r = store_node_remove(n->store, &rec->replaces, err);
+    if (r == 0)
+        rec->replaces = *id;
+    return r;
+}
+
+/* The rows after a rename: replaced one out, renamed one under its new name, both directories touched. */
+static int enter(struct names *n, const struct node *rec, const struct node *old, const struct vid *replaced, struct verr *err)
+{
+    int r = catalog_begin(n->catalog, err);
+    if (r < 0)
+        return r;
+    if (replaced != NULL)
+        r = catalog_node_del(n->catalog, replaced, err);
+    if (r == 0)
+        r = catalog_node_put(n->catalog, rec, err);
+    if (r == 0)
+        r = names_touch(n, &rec->parent, rec->ctime_ns, err);
+    if (r == 0 && !vid_eq(&rec->parent, &old->parent))
+        r = names_touch(n, &old->parent, rec->ctime_ns, err);
+    if (r == 0)
+        return catalog_commit(n->catalog, err);
+    catalog_rollback(n->catalog);
+    return r;
+}
+
+static int rename_locked(struct names *n, const struct vid *id, const struct vid *new_parent, const char *new_name, struct verr *err)
+{
+    struct node rec, row, there, dir;
+    int r = names_load(n, id, &rec, &row, err);
+    if (r < 0)
+        return r;
+    if (vid_is_zero(&row.parent))
+        return verr_set(err, EBUSY, "the root directory is not renamed");
+    if (vid_eq(&row.parent, new_parent) && strcmp(row.name, new_name) == 0)
+        return 0;
+    r = check_target_name(&row, new_name, err);
+    if (r == 0)
+        r = catalog_node_by_id(n->catalog, new_parent, &dir, err);
+    if (r == 0 && dir.kind != NODE_DIR)
+        r = verr_set(err, ENOTDIR, "%s: is a disk", dir.name);
+    if (r == 0 && row.kind == NODE_DIR)
+        r = check_not_below(n, &row, new_parent, err);
+    if (r == 0)
+        r = make_room(n, &row, new_parent, new_name, &there, err);
+    if (r < 0)
+        return r;
+    bool replaces = r > 0;
+    r = names_settle_namesakes(n, &row, err);
+    if (r == 0 && replaces)
+        r = set_replaces(n, &rec, &there.id, err);
+    if (r < 0)
+        return r;
+    rec.parent = *new_parent;
+    memset(rec.name, 0, sizeof rec.name);
+    memcpy(rec.name, new_name, strlen(new_name));
+    rec.ctime_ns = vclock_real_ns(n->clock);
+    rec.version++;
+    r = store_node_update(n->store, &rec, err);     /* the commit */
+    if (r < 0)
+        return r;
+    fault_point("names.rename.after_record");
+    if (replaces)
+        r = names_drop(n, &there, err);
+    fault_point("names.rename.after_remove");
+    /* The rename has happened, whether or not the other record could be removed: the rows must say so. */
+    int e = enter(n, &rec, &row, replaces ? &there.id : NULL, err);
+    return r < 0 ? r : e;
+}
+
+int names_rename(struct names *n, const struct vid *id, const struct vid *new_parent, const char *new_name, struct verr *err)
+{
+    struct verr why = {0};
+    pthread_mutex_lock(&n->lock);
+    int r = rename_locked(n, id, new_parent, new_name, &why);
+    pthread_mutex_unlock(&n->lock);
+    return names_end(r, &why, err);
+}
+
+/* ---- disk onto disk ---- */
+
+/* The target's record; one that reconcile made for snapshots without record gets its record now. */
+static int load_target(struct names *n, const struct vid *id, struct node *rec, struct node *row, struct verr *err)
+{
+    int r = catalog_node_by_id(n->catalog, id, row, err);
+    if (r < 0)
+        return r;
+    r = store_node_load(n->store, id, rec, err);
+    if (r == -ENOENT && (row->flags & NODE_GONE) != 0) {
+        *rec = *row;
+        r = store_node_create(n->store, rec, err);
+    }
+    return r;
+}
+
+static int replace_locked(struct names *n, const struct vid *source, const struct vid *target, struct verr *err)
+{
+    struct node src, rec, row = {0};
+    uint64_t snaps;
+    if (vid_eq(source, target))
+        return 0;
+    int r = catalog_node_by_id(n->catalog, source, &src, err);
+    if (r == 0)
+        r = load_target(n, target, &rec, &row, err);
+    if (r < 0)
+        return r;
+    if (src.kind != NODE_DISK || row.kind != NODE_DISK)
+        return verr_set(err, EINVAL, "%s onto %s: both must be disks", src.name, row.name);
+    r = catalog_snap_count(n->catalog, source, &snaps, err);
+    if (r == 0 && snaps > 0)
+        r = verr_set(err, EEXIST, "%s: has snapshots of its own, which %s cannot take over", src.name, row.name);
+    if (r == 0)
+        r = names_settle_namesakes(n, &src, err);
+    if (r == 0)
+        r = set_replaces(n, &rec, source, err);
+    if (r < 0)
+        return r;
+    rec.mode = src.mode & 0777;
+    rec.uid = src.uid;
+    rec.gid = src.gid;
+    rec.flags &= ~(uint32_t)NODE_GONE;
+    rec.mtime_ns = src.mtime_ns;
+    rec.ctime_ns = vclock_real_ns(n->clock);
+    rec.version++;
+    r = store_node_update(n->store, &rec, err);     /* the commit */
+    if (r < 0)
+        return r;
+    fault_point("names.replace.after_record");
+    r = names_drop(n, &src, err);
+    rec.parent = row.parent;
+    memcpy(rec.name, row.name, sizeof rec.name);
+    int e = enter(n, &rec, &src, source, err);
+    return r < 0 ? r : e;
+}
+
+int names_replace(struct names *n, const struct vid *source, const struct vid *target, struct verr *err)
+{
+    struct verr why = {0};
+    pthread_mutex_lock(&n->lock);
+    int r = replace_locked(n, source, target, &why);
+    pthread_mutex_unlock(&n->lock);
+    return names_end(r, &why, err);
+}
