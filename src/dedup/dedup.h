@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dedup: one round of the levels over a batch of frozen disks (docs/PROTOCOL.md, papers: "Parallel Deduplication with
+ * Batch Scheduling", stages 1-4). Each stage is a file of its own; they talk only through the bus and through files in
+ * the round's directory, so that the same code runs for one host and for many.
+ *
+ *   stage_1a  VM holder: read dirty segments, chunk, fingerprint, levels 2-3; requests -> slots       round/plan-*, sent log
+ *   stage_1b  slot owner: request partitions -> compare with the index -> summaries                    round/req-*, dupnew-*
+ *   stage_2a  VM holder: collect summaries                                                             round/sum-*
+ *   stage_2b  VM holder: read dirty segments again, write new blocks, seal                             containers
+ *   stage_3a  VM holder: new-block references -> slots
+ *   stage_3b  slot owner: merge into the index (one delta), resolve dup-with-new
+ *   stage_4a  slot owner: resolutions -> VM holder
+ *   stage_4b  VM holder: complete recipes, publish check, publish
+ *
+ * Memory: all buffers of a stage together stay below env.memory (M, default 35 MB).
+ */
+#ifndef VARVE_DEDUP_DEDUP_H
+#define VARVE_DEDUP_DEDUP_H
+
+#include "base/clock.h"
+#include "bus/bus.h"
+#include "catalog/catalog.h"
+#include "chunk/chunk.h"
+#include "fpindex/fpindex.h"
+#include "live/live.h"
+#include "snapshot/snapshot.h"
+#include "store/container.h"
+
+enum { DEDUP_MEMORY_DEFAULT = 35 * 1000 * 1000 };
+
+/* Level 3: a table of common blocks. find: 1 and *ref, or 0. NULL until a common data set exists. */
+struct common_set { int (*find)(void *ctx, const struct fp *fp, uint64_t *ref); void *ctx; };
+
+struct dedup_env {
+    struct store *store;
+    struct creader *reader;
+    struct segread *segread;
+    struct fpindex *const *slots;       /* one per slot this host owns: all of them on one host */
+    uint32_t nslots;
+    struct bus *bus;
+    const struct common_set *common;    /* may be NULL */
+    const struct vclock *clock;
+    struct vid host;
+    int work_dirfd;                     /* STATE/rounds: a directory per round, removed at its end */
+    size_t memory;                      /* M */
+    bool force_merge, force_probe;      /* tests */
+    /* Called now and then with bytes done of bytes to do (of this round); non-zero stops the round with -EINTR. May be NULL. */
+    int (*progress)(void *ctx, const char *stage, uint64_t done, uint64_t total);
+    void *progress_ctx;
+    /* Trouble that costs space, never data (parent or index unreadable, slot given up): for the log. ctx = progress_ctx. May be NULL. */
+    void (*note)(void *ctx, const char *stage, const struct verr *why);
+};
+
+/* One frozen disk in the batch: input, then result. */
+struct dedup_job {
+    struct live *live;                  /* referenced by the caller during the round */
+    struct pending pend;                /* must be the oldest pending of its disk, sealed and started */
+    struct vid vm;                      /* directory of the disk: its containers, its lease */
+    uint64_t epoch;                     /* owner epoch of the VM */
+    uint32_t mode, uid, gid;            /* of the disk: go into the recipe (mode without write bits) */
+    bool selective;                     /* stops after level 3 */
+    struct vid parent_snap;             /* newest stored snapshot of the disk, for level 2 when the table has none; zero: none */
+    uint64_t parent_seq;
+    uint64_t last_blocks, last_recipes; /* containers to go on in; REF_NONE. Updated. */
+    /* result */
+    int result;                         /* 0 published; else -errno: stays pending, err says why */
+    struct verr *err;                   /* caller's, one per job */
+    struct snaprcp recipe;              /* as published */
+    /* A store-write failure of one job never becomes a success of another. */
+};
+
+/* Runs stages 1a-4b to the end for all jobs. 0 when the round ran (look at each job), -errno when it could not go on (STATE,
+ * memory, stopped): each job's result is set then too, and those that were published before stay so.
+ * A job whose snapshot is in the store already (an earlier round died after its link) gets result 0 and that recipe.
+ * Jobs of one VM must agree in `selective`, last_blocks and last_recipes. One round at a time per STATE.
+ * After a job's result is 0 its recipe is published and durable; the caller anchors it and tells `live` and `catalog`. */
+int dedup_round(const struct dedup_env *env, struct dedup_job *jobs, unsigned njobs, struct verr *err);
+
+/* live_place_fn over a just published recipe (ctx = struct snap *) is snap_place. */
+
+#endif

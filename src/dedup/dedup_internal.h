@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* dedup_internal: what the stages of a round share. Included inside src/dedup only. One thread. */
+#ifndef VARVE_DEDUP_DEDUP_INTERNAL_H
+#define VARVE_DEDUP_DEDUP_INTERNAL_H
+
+#include "base/endian.h"
+#include "chunk/fingerprint.h"
+#include "dedup/answers.h"
+#include "dedup/dedup.h"
+#include "dedup/owner.h"
+#include "dedup/plan.h"
+#include "dedup/wire.h"
+#include "snapshot/commit.h"
+
+#include <stdio.h>
+
+struct extsort;
+
+/*
+ * Memory. M = env.memory. Fixed: what one segment, its plan and one frame each way need. The rest, R, is shared out; the
+ * floors below win over a small M, so that about 5 MB is the least that a round takes.
+ *
+ *   fixed                      2 MiB segment, 0.3 MB plan record and blocks, 0.1 MB recipe, 0.3 MB frames      2.8 MB
+ *   1a  bundles                R/4 over slots x q partitions
+ *       request partitions     R/4 over the partitions this host owns
+ *   1b  sort of one partition  R/4, then  answers R/8 + index R/4
+ *   2b  answer windows         R/8 over slots x q partitions (kept until 4b)
+ *   3a  bundles                R/4;  3b  sorts of references R/4 over slots, resolutions R/8, index R/4
+ *   4b  publish check          R/4 + R/16, then  late blocks 2 x R/16
+ *   files                      64 KiB each, at most three open at once (a sixteenth of R when that is less)
+ */
+struct shares {
+    size_t bundles, requests, windows;
+    size_t sort, sort_half, sort_small, sort_slot, index, file;
+};
+
+enum { PARENT_TABLE = 4096 };       /* power of two, at least twice SEGRCP_BLOCKS_MAX */
+
+struct parent {
+    struct snap *snap;              /* parent snapshot of the disk, or NULL */
+    bool have;                      /* the current segment has a parent: rcp, refs, table are valid */
+    uint64_t place;
+    struct segrcp rcp;
+    uint64_t refs[SEGRCP_BLOCKS_MAX];
+    uint16_t table[PARENT_TABLE];   /* block number + 1; 0 is empty */
+};
+
+struct jobstate {
+    struct dedup_job *job;
+    unsigned index;
+    uint64_t nsegs, seed;           /* seed: of the checksums in this disk's plan log */
+    uint64_t stored;                /* bytes added to containers */
+    bool failed, published;
+    bool wrote;                     /* new blocks in stage 2b */
+};
+
+struct round {
+    const struct dedup_env *env;
+    const struct store_conf *conf;
+    struct jobstate *js;
+    unsigned njobs;
+    char name[VID_HEX];
+    int dirfd;
+    uint32_t q, nslots;             /* partitions a slot; slots owned here: 0 .. nslots-1 */
+    struct shares mem;
+    struct chunker chunker;
+    struct fper *fper;
+    uint64_t done_bytes, total_bytes;
+    uint64_t generations;           /* digest of the names in generations/ when the round began; 0: unknown */
+    bool stopped;                   /* env.progress said so */
+
+    uint8_t *seg;                   /* SEG_BYTES */
+    uint8_t *rec, *blob;            /* PLAN_RECORD_MAX, SEGRCP_BYTES_MAX */
+    struct plan_seg cur;
+    struct fp_job *fpjobs;          /* PLAN_BLOCKS_MAX */
+    struct fp *fps;
+    struct parent *parent;
+    struct answers answers;
+    struct owner_slot *slots;
+    struct wire *wire;
+    struct extsort *late;           /* blocks that stage 4b has written and sealed; NULL: none */
+};
+
+static inline void put_be64(uint8_t *p, uint64_t v)
+{
+    v = htobe64(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static inline void round_file(char out[32], const char *what, uint32_t number) { snprintf(out, 32, "%s-%04x", what, number); }
+
+/* ---- round.c ---- */
+/* Bytes done. -EINTR when the caller of the round wants it to stop. */
+int round_progress(struct round *r, const char *stage, uint64_t bytes, struct verr *err);
+/* Tells env.note that something failed which costs space only. */
+void round_note(struct round *r, const char *stage, const struct verr *why);
+void job_fail(struct jobstate *js, int rc);
+void job_fail_why(struct jobstate *js, int rc, const struct verr *why);
+uint32_t job_flags(const struct jobstate *js);      /* CONTAINER_SHARED or _PRIVATE */
+/* The VM's last containers, for all disks of that VM in this round. */
+void job_last_blocks(struct round *r, const struct jobstate *js, uint64_t container);
+void job_last_recipes(struct round *r, const struct jobstate *js, uint64_t container);
+void slot_give_up(struct round *r, uint32_t slot, const char *stage, const struct verr *why);
+/* Is the slot of this fingerprint owned by anyone who can answer? */
+bool round_owns(const struct round *r, const struct fp *fp);
+/* Was a generation opened since the round began (or is that unknown)? */
+bool generations_changed(struct round *r);
+
+/* ---- segment.c ---- */
+int seg_load(struct round *r, const struct jobstate *js, uint64_t segment, uint32_t *bytes, struct verr *err);
+bool seg_is_zero(const uint8_t *p, size_t n);
+/* Cuts and fingerprints r->seg; every block BLK_NEW. _new: the segment digest too. */
+int seg_cut(struct round *r, struct plan_seg *s, struct verr *err);
+int seg_cut_new(struct round *r, struct plan_seg *s, struct verr *err);
+/* Reads the segment, writes its BLK_NEW blocks, which become BLK_OWN; s not PLAN_BLOCKS: cut anew first. late: gets what was
+ * written (late.c); may be NULL. */
+int seg_write_new(struct round *r, const struct jobstate *js, struct plan_seg *s, struct cwriter *w, struct extsort **late,
+                  struct verr *err);
+bool seg_has(const struct plan_seg *s, enum blk_kind kind);
+/* BLK_WAIT -> BLK_RESOLVED, or BLK_NEW where no resolution came. */
+int resolve_waiting(struct round *r, struct plan_seg *s, struct verr *err);
+
+/* ---- parent.c ---- */
+void parent_load(struct round *r, struct parent *p, const struct seg_entry *e, uint64_t segment);
+void parent_clear(struct parent *p);
+bool parent_same(const struct parent *p, const struct plan_seg *s);
+bool parent_find(const struct parent *p, const struct fp *fp, uint32_t len, uint64_t *ref);
+
+/* ---- publish_check.c ---- */
+struct bad_list;
+enum { BAD_WHOLE = 0xffff };        /* instead of a block number: the whole segment */
+int publish_check(struct round *r, const struct jobstate *js, struct commit *c, bool check_own, struct bad_list **out, struct verr *err);
+/* Next refused block of the index-th dirty segment: 1, 0 when it has no more, -errno. */
+int bad_next(struct bad_list *bad, uint64_t index, uint32_t *block, struct verr *err);
+void bad_free(struct bad_list *bad);
+
+/* ---- late.c: blocks of stage 4b into the index. What fails is noted and costs space only. ---- */
+/* A block that was just written. *xs: those of one attempt, not sealed yet; made with the first one. */
+void late_add(struct round *r, const struct jobstate *js, struct extsort **xs, const struct plan_block *b);
+/* They are sealed. Frees *xs. */
+void late_keep(struct round *r, struct extsort **xs);
+/* All of them: one delta for each slot that has some. */
+void late_commit(struct round *r);
+
+/* ---- slot owner, per received item ---- */
+int owner_request(struct round *r, uint32_t slot, uint32_t part, uint32_t sender, const uint8_t key[FPKEY_BYTES], struct verr *err);
+int owner_reference(struct round *r, uint32_t slot, const uint8_t key[FPKEY_BYTES], uint64_t ref, struct verr *err);
+
+/* ---- stages. 0, or -errno when the round cannot go on; what concerns one disk only is in its job. ---- */
+int stage_1a(struct round *r, struct verr *err);
+int stage_1b(struct round *r, struct verr *err);
+int stage_2a(struct round *r, struct verr *err);
+int stage_2b(struct round *r, struct verr *err);
+int stage_3a(struct round *r, struct verr *err);
+int stage_3b(struct round *r, struct verr *err);
+int stage_4a(struct round *r, struct verr *err);
+int stage_4b(struct round *r, struct verr *err);
+
+#endif

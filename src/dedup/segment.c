@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * segment: what stages 1a, 2b and 4b do with one segment of a frozen disk: read it, cut it, fingerprint it, write its new
+ * blocks. The three reads must see the same bytes (a frozen layer is immutable); where they do not, the segment is cut
+ * again and all of its blocks are new: a wrong fingerprint in a footer would be offered to other disks.
+ */
+#include "dedup/dedup_internal.h"
+
+#include "base/verr.h"
+
+#include <errno.h>
+#include <string.h>
+
+int seg_load(struct round *r, const struct jobstate *js, uint64_t segment, uint32_t *bytes, struct verr *err)
+{
+    uint64_t off = segment << SEG_SHIFT, left = js->job->pend.size - off;
+    size_t want = left < SEG_BYTES ? (size_t)left : SEG_BYTES;
+    ssize_t got = live_pending_read(js->job->live, js->job->pend.seq, off, r->seg, want, err);
+    if (got < 0)
+        return verr_prefix(err, (int)-got, "reading segment %llu of the frozen disk", (unsigned long long)segment);
+    if ((size_t)got != want)
+        return verr_set(err, EIO, "reading segment %llu of the frozen disk: %zu bytes expected, %zd there",
+                        (unsigned long long)segment, want, got);
+    *bytes = (uint32_t)want;
+    return 0;
+}
+
+bool seg_is_zero(const uint8_t *p, size_t n)
+{
+    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
+}
+
+/* 4 KiB pages that a block touches: what `st_blocks` of the snapshot counts. */
+static uint32_t count_pages(const struct plan_seg *s)
+{
+    uint32_t off = 0, next = 0, pages = 0;
+    for (uint32_t i = 0; i < s->nblocks; i++) {
+        uint32_t end = off + s->b[i].len;
+        if (s->b[i].kind != BLK_ZERO) {
+            uint32_t from = off / PAGE_BYTES, to = (end - 1) / PAGE_BYTES + 1;
+            if (from < next)
+                from = next;
+            pages += to - from;
+            next = to;
+        }
+        off = end;
+    }
+    return pages;
+}
+
+int seg_cut(struct round *r, struct plan_seg *s, struct verr *err)
+{
+    uint32_t off = 0, n = 0, jobs = 0;
+    while (off < s->bytes) {
+        bool zero;
+        size_t len = chunk_next(&r->chunker, r->seg + off, s->bytes - off, &zero);
+        if (n == PLAN_BLOCKS_MAX || len == 0 || len > s->bytes - off)
+            return verr_set(err, E2BIG, "segment %llu cannot be cut into at most %d blocks", (unsigned long long)s->segment,
+                            PLAN_BLOCKS_MAX);
+        struct plan_block *b = &s->b[n++];
+        memset(b, 0, sizeof *b);
+        b->len = (uint32_t)len;
+        b->kind = zero ? BLK_ZERO : BLK_NEW;
+        b->ref = zero ? REF_ZERO : REF_NONE;
+        if (!zero)
+            r->fpjobs[jobs++] = (struct fp_job){r->seg + off, len, &b->fp};
+        off += (uint32_t)len;
+    }
+    s->kind = PLAN_BLOCKS;
+    s->nblocks = n;
+    s->data_pages = count_pages(s);
+    return jobs == 0 ? 0 : fper_batch(r->fper, r->fpjobs, jobs, err);
+}
+
+int seg_cut_new(struct round *r, struct plan_seg *s, struct verr *err)
+{
+    int rc = fper_segment(r->fper, r->seg, s->bytes, s->digest, err);
+    return rc < 0 ? rc : seg_cut(r, s, err);
+}
+
+/* Are the blocks that will be written still what the plan says? 1, 0 or -errno. */
+static int new_blocks_match(struct round *r, const struct plan_seg *s, struct verr *err)
+{
+    uint32_t off = 0, n = 0;
+    for (uint32_t i = 0; i < s->nblocks; i++) {
+        if (s->b[i].kind == BLK_NEW) {
+            r->fpjobs[n] = (struct fp_job){r->seg + off, s->b[i].len, &r->fps[n]};
+            n++;
+        }
+        off += s->b[i].len;
+    }
+    int rc = fper_batch(r->fper, r->fpjobs, n, err);
+    if (rc < 0)
+        return rc;
+    n = 0;
+    for (uint32_t i = 0; i < s->nblocks; i++)
+        if (s->b[i].kind == BLK_NEW && !fp_eq(&r->fps[n++], &s->b[i].fp))
+            return 0;
+    return 1;
+}
+
+int seg_write_new(struct round *r, const struct jobstate *js, struct plan_seg *s, struct cwriter *w, struct extsort **late,
+                  struct verr *err)
+{
+    uint32_t bytes;
+    int rc = seg_load(r, js, s->segment, &bytes, err);
+    if (rc < 0)
+        return rc;
+    if (bytes != s->bytes)
+        return verr_set(err, EIO, "segment %llu of the frozen disk changed its length", (unsigned long long)s->segment);
+    rc = s->kind == PLAN_BLOCKS ? new_blocks_match(r, s, err) : 0;
+    if (rc == 0)
+        rc = seg_cut_new(r, s, err);
+    if (rc < 0)
+        return rc;
+    uint32_t off = 0;
+    for (uint32_t i = 0; i < s->nblocks; i++) {
+        struct plan_block *b = &s->b[i];
+        if (b->kind == BLK_NEW) {
+            rc = cwriter_append(w, &b->fp, r->seg + off, b->len, &b->ref, err);
+            if (rc < 0)
+                return verr_prefix(err, -rc, "writing new blocks to the store");
+            b->kind = BLK_OWN;
+            if (late != NULL)
+                late_add(r, js, late, b);
+        }
+        off += b->len;
+    }
+    return 0;
+}
+
+bool seg_has(const struct plan_seg *s, enum blk_kind kind)
+{
+    if (s->kind == PLAN_BLOCKS)
+        for (uint32_t i = 0; i < s->nblocks; i++)
+            if (s->b[i].kind == kind)
+                return true;
+    return false;
+}
+
+int resolve_waiting(struct round *r, struct plan_seg *s, struct verr *err)
+{
+    for (uint32_t i = 0; s->kind == PLAN_BLOCKS && i < s->nblocks; i++) {
+        struct plan_block *b = &s->b[i];
+        uint64_t ref;
+        if (b->kind != BLK_WAIT)
+            continue;
+        int rc = answers_get(&r->answers, storeconf_partition(r->conf, b->fp.b), b->ref, &ref, err);
+        if (rc < 0)
+            return rc;
+        b->kind = ref_is_block(ref) ? BLK_RESOLVED : BLK_NEW;
+        b->ref = ref_is_block(ref) ? ref : REF_NONE;
+    }
+    return 0;
+}

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stage 1b, slot owner: keeps arriving requests in q partition files; once every participant's END is there, sorts one
+ * partition after another by (key, sender, position), streams its keys past the index, and answers in order of position.
+ *
+ * Of a key that the index does not know, the request of the smallest (sender, position) is answered "new": its sender is
+ * the designated writer. All others are dup-with-new and stand in dupnew-SSSS until stage 3b knows the reference.
+ *
+ * Whatever fails here costs space only: the slot is given up for this round, and what it does not answer is new.
+ */
+#include "dedup/dedup_internal.h"
+
+#include "base/extsort.h"
+#include "base/file.h"
+#include "base/verr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { ANSWER_BYTES = 16 + FPKEY_BYTES };
+
+static void req_name(char out[32], const struct round *r, uint32_t slot, uint32_t part)
+{
+    snprintf(out, 32, "req-%08x", slot * r->q + part);
+}
+
+/* ---- receiving ---- */
+
+/* The file is open only while a buffer goes out: thousands of partitions need no descriptor each. */
+static int flush_requests(struct round *r, uint32_t slot, uint32_t part, struct verr *err)
+{
+    struct owner_slot *os = &r->slots[slot];
+    char name[32];
+    req_name(name, r, slot, part);
+    int fd = openat(r->dirfd, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return verr_set(err, errno, "cannot write %s in the round's directory: %s", name, strerror(errno));
+    uint64_t off = (os->got[part] - os->fill[part]) * REQ_BYTES;
+    int rc = pwrite_full(fd, os->buf + (size_t)part * os->width * REQ_BYTES, (size_t)os->fill[part] * REQ_BYTES, (off_t)off);
+    close(fd);
+    if (rc < 0)
+        return verr_set(err, -rc, "cannot write %s in the round's directory: %s", name, strerror(-rc));
+    os->fill[part] = 0;
+    return 0;
+}
+
+int owner_request(struct round *r, uint32_t slot, uint32_t part, uint32_t sender, const uint8_t key[FPKEY_BYTES], struct verr *err)
+{
+    struct owner_slot *os = &r->slots[slot];
+    if (os->fill[part] == os->width) {
+        int rc = flush_requests(r, slot, part, err);
+        if (rc < 0)
+            return rc;
+    }
+    uint8_t *rec = os->buf + ((size_t)part * os->width + os->fill[part]) * REQ_BYTES;
+    memcpy(rec, key, FPKEY_BYTES);
+    put_be64(rec + FPKEY_BYTES, (uint64_t)sender << POS_BITS | os->got[part]);
+    os->fill[part]++;
+    os->got[part]++;
+    return 0;
+}
+
+/* ---- comparing one partition ---- */
+
+struct compare {
+    struct round *r;
+    struct owner_slot *os;
+    struct seqin keys, groups;      /* two readers of `sorted`: the keys go in, their requests get the answers */
+    uint8_t last[FPKEY_BYTES];      /* key given to the index last */
+    bool begun;
+    uint8_t head[REQ_BYTES];        /* next request without an answer */
+    bool have;
+    struct extsort *out;            /* sender and position be64, answer be64, key */
+    struct verr *err;
+};
+
+/* Requests of a partition, sorted, into `sorted`; *keys: how many different ones. */
+static int sort_requests(struct round *r, uint32_t slot, uint32_t part, uint64_t *keys, struct verr *err)
+{
+    char name[32];
+    uint8_t rec[REQ_BYTES], last[FPKEY_BYTES];
+    struct seqin in;
+    struct seqout out;
+    req_name(name, r, slot, part);
+    int rc = seqin_open(&in, r->dirfd, name, r->mem.file, err);
+    if (rc < 0)
+        return rc;
+    unlinkat(r->dirfd, "sorted", 0);
+    rc = seqout_open(&out, r->dirfd, "sorted", r->mem.file, err);
+    struct extsort *xs = rc < 0 ? NULL : extsort_new(r->dirfd, REQ_BYTES, REQ_BYTES, r->mem.sort, err);
+    if (xs == NULL && rc == 0)
+        rc = -ENOMEM;
+    while (rc == 0 && (rc = seqin_get(&in, rec, sizeof rec, err)) > 0)
+        rc = extsort_add(xs, rec, err);
+    if (rc == 0)
+        rc = extsort_sorted(xs, err);
+    *keys = 0;
+    while (rc == 0 && (rc = extsort_next(xs, rec, err)) > 0) {
+        if (*keys == 0 || memcmp(rec, last, FPKEY_BYTES) != 0)
+            ++*keys;
+        memcpy(last, rec, FPKEY_BYTES);
+        rc = seqout_put(&out, rec, sizeof rec, err);
+    }
+    extsort_free(xs);
+    seqin_close(&in);
+    int closed = seqout_close(&out, rc == 0 ? err : NULL);
+    unlinkat(r->dirfd, name, 0);
+    return rc < 0 ? rc : closed;
+}
+
+static int next_key(void *ctx, uint8_t key[FPKEY_BYTES])
+{
+    struct compare *c = ctx;
+    uint8_t rec[REQ_BYTES];
+    int rc;
+    while ((rc = seqin_get(&c->keys, rec, sizeof rec, c->err)) > 0) {
+        if (c->begun && memcmp(rec, c->last, FPKEY_BYTES) == 0)
+            continue;
+        c->begun = true;
+        memcpy(c->last, rec, FPKEY_BYTES);
+        memcpy(key, rec, FPKEY_BYTES);
+        return 1;
+    }
+    return rc;
+}
+
+static int next_head(struct compare *c)
+{
+    int rc = seqin_get(&c->groups, c->head, REQ_BYTES, c->err);
+    c->have = rc > 0;
+    return rc < 0 ? rc : 0;
+}
+
+/* The answer to all requests of one key. */
+static int answer_key(void *ctx, const uint8_t key[FPKEY_BYTES], uint64_t ref)
+{
+    struct compare *c = ctx;
+    bool first = true;
+    int rc = 0;
+    while (rc == 0 && c->have && memcmp(c->head, key, FPKEY_BYTES) == 0) {
+        uint8_t rec[ANSWER_BYTES];
+        uint64_t answer = ref_is_block(ref) ? ref : first ? ANSWER_NEW : ANSWER_WAIT;
+        memcpy(rec, c->head + FPKEY_BYTES, 8);
+        put_be64(rec + 8, answer);
+        memcpy(rec + 16, key, FPKEY_BYTES);
+        if (answer == ANSWER_WAIT) {
+            rc = seqout_put(&c->os->dupnew, c->head, REQ_BYTES, c->err);
+            c->os->ndupnew++;
+        }
+        if (rc == 0)
+            rc = extsort_add(c->out, rec, c->err);
+        if (rc == 0)
+            rc = next_head(c);
+        first = false;
+    }
+    return rc == 0 && first ? verr_set(c->err, EPROTO, "the index answers a key that was not asked") : rc;
+}
+
+static int compare_keys(struct compare *c, uint32_t part, uint64_t keys, struct verr *err)
+{
+    const struct dedup_env *env = c->r->env;
+    enum fpindex_way way = env->force_merge ? FPINDEX_MERGE : env->force_probe ? FPINDEX_PROBE : FPINDEX_AUTO;
+    struct verr why = {0};
+    int rc = next_head(c);
+    if (rc < 0)
+        return rc;
+    rc = fpindex_compare(c->os->ix, part, keys, way, c->r->mem.index, next_key, answer_key, c, &why);
+    if (rc < 0)
+        round_note(c->r, "stage_1b", &why);
+    /* What the index did not get to is unknown to it; dup-with-new among these is still found. */
+    for (rc = 0; rc == 0 && c->have;) {
+        uint8_t key[FPKEY_BYTES];
+        memcpy(key, c->head, FPKEY_BYTES);
+        rc = answer_key(c, key, REF_NONE);
+    }
+    return rc < 0 ? rc : extsort_sorted(c->out, err);
+}
+
+static int send_answers(struct round *r, uint32_t slot, uint32_t part, struct extsort *out, struct verr *err)
+{
+    uint8_t rec[ANSWER_BYTES];
+    int rc;
+    while ((rc = extsort_next(out, rec, err)) > 0) {
+        uint64_t pos = get_be64(rec) & ((UINT64_C(1) << POS_BITS) - 1);
+        rc = send_summary(r, slot, part, pos, rec + 16, get_be64(rec + 8), err);
+        if (rc < 0)
+            return rc;
+    }
+    return rc;
+}
+
+static int compare_partition(struct round *r, uint32_t slot, uint32_t part, struct verr *err)
+{
+    struct compare c = {.r = r, .os = &r->slots[slot], .err = err};
+    uint64_t keys;
+    int rc = r->slots[slot].fill[part] > 0 ? flush_requests(r, slot, part, err) : 0;
+    if (rc == 0)
+        rc = sort_requests(r, slot, part, &keys, err);
+    if (rc < 0)
+        return rc;
+    rc = seqin_open(&c.keys, r->dirfd, "sorted", r->mem.file, err);
+    if (rc == 0)
+        rc = seqin_open(&c.groups, r->dirfd, "sorted", r->mem.file, err);
+    if (rc == 0) {
+        c.out = extsort_new(r->dirfd, ANSWER_BYTES, 8, r->mem.sort_half, err);
+        rc = c.out == NULL ? -ENOMEM : compare_keys(&c, part, keys, err);
+    }
+    seqin_close(&c.keys);
+    seqin_close(&c.groups);
+    if (rc == 0)
+        rc = send_answers(r, slot, part, c.out, err);
+    extsort_free(c.out);
+    return rc;
+}
+
+static int compare_slot(struct round *r, uint32_t slot, struct verr *err)
+{
+    struct owner_slot *os = &r->slots[slot];
+    char name[32];
+    round_file(name, "dupnew", slot);
+    int rc = seqout_open(&os->dupnew, r->dirfd, name, r->mem.file, err);
+    for (uint32_t p = 0; p < r->q && rc == 0; p++)
+        if (os->got[p] > 0)
+            rc = compare_partition(r, slot, p, err);
+    int closed = seqout_close(&os->dupnew, rc == 0 ? err : NULL);
+    if (rc == 0)
+        rc = closed;
+    return rc < 0 ? rc : send_summaries_end(r, slot, err);
+}
+
+int stage_1b(struct round *r, struct verr *err)
+{
+    int rc = requests_complete(r, err);
+    for (uint32_t s = 0; s < r->nslots && rc == 0; s++) {
+        struct verr why = {0};
+        if (!r->slots[s].dead && compare_slot(r, s, &why) < 0)
+            slot_give_up(r, s, "stage_1b", &why);
+    }
+    return rc;
+}

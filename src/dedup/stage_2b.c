@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stage 2b, VM holder: reads dirty segments a second time and appends their new blocks, in disk order, to the VM's own
+ * containers; then seals. Leaves result-J: the plan with what the answers said. A block whose answer is missing is new.
+ *
+ * Disks of one VM that follow each other share a writer, so that one container is never open twice. A writer that fails
+ * fails every disk that wrote through it: none of their references is sealed.
+ */
+#include "dedup/dedup_internal.h"
+
+#include "base/fault.h"
+#include "base/verr.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* What the answer to each request says. */
+static int apply_answers(struct round *r, struct plan_seg *s, struct verr *err)
+{
+    for (uint32_t i = 0; s->kind == PLAN_BLOCKS && i < s->nblocks; i++) {
+        struct plan_block *b = &s->b[i];
+        uint64_t ref;
+        if (b->kind != BLK_ASKED)
+            continue;
+        int rc = answers_get(&r->answers, storeconf_partition(r->conf, b->fp.b), b->ref, &ref, err);
+        if (rc < 0)
+            return rc;
+        if (ref == ANSWER_WAIT) {
+            b->kind = BLK_WAIT;
+        } else {
+            b->kind = ref_is_block(ref) ? BLK_GLOBAL : BLK_NEW;
+            b->ref = ref;
+        }
+    }
+    return 0;
+}
+
+static bool same_writer(const struct jobstate *a, const struct jobstate *b)
+{
+    return vid_eq(&a->job->vm, &b->job->vm) && a->job->selective == b->job->selective;
+}
+
+/* Seals what the disks first..end wrote through w; bytes that only now reach the file count for the last of them. Frees w. */
+static void seal_group(struct round *r, struct cwriter *w, unsigned first, unsigned end)
+{
+    struct verr why = {0};
+    uint64_t before = cwriter_stored(w);
+    struct jobstate *last = NULL;
+    int rc = cwriter_seal(w, &why);
+    if (rc < 0)
+        rc = verr_prefix(&why, -rc, "sealing new blocks in the store");
+    for (unsigned j = first; j < end; j++) {
+        struct jobstate *js = &r->js[j];
+        if (js->failed || !js->wrote)
+            continue;
+        last = js;
+        if (rc < 0)
+            job_fail_why(js, rc, &why);
+    }
+    if (rc == 0 && last != NULL) {
+        last->stored += cwriter_stored(w) - before;
+        job_last_blocks(r, last, cwriter_container(w));
+    }
+    cwriter_free(w);
+    fault_point("dedup.2b.after_seal");
+}
+
+static int back_up_job(struct round *r, struct jobstate *js, struct cwriter *w, struct seqin *plan, struct seqout *result, struct verr *err)
+{
+    uint64_t before = cwriter_stored(w);
+    int rc;
+    while ((rc = plan_get(plan, &r->cur, js->seed, r->rec, err)) > 0) {
+        rc = apply_answers(r, &r->cur, err);
+        if (rc < 0)
+            return rc;
+        if (seg_has(&r->cur, BLK_NEW)) {
+            js->wrote = true;
+            rc = seg_write_new(r, js, &r->cur, w, NULL, js->job->err);
+            if (rc < 0) {
+                job_fail(js, rc);
+                return 0;
+            }
+        }
+        rc = plan_put(result, &r->cur, js->seed, r->rec, err);
+        if (rc == 0)
+            rc = round_progress(r, "stage_2b", r->cur.bytes, err);
+        if (rc < 0)
+            return rc;
+    }
+    js->stored += cwriter_stored(w) - before;
+    return rc;
+}
+
+static int back_up_files(struct round *r, struct jobstate *js, struct cwriter *w, struct verr *err)
+{
+    char name[32];
+    struct seqin plan;
+    struct seqout result;
+    round_file(name, "plan", js->index);
+    int rc = seqin_open(&plan, r->dirfd, name, r->mem.file, err);
+    if (rc < 0)
+        return rc == -ENOENT ? verr_set(err, ENOENT, "%s is gone from the round's directory", name) : rc;
+    round_file(name, "result", js->index);
+    rc = seqout_open(&result, r->dirfd, name, r->mem.file, err);
+    if (rc == 0) {
+        rc = back_up_job(r, js, w, &plan, &result, err);
+        int rc2 = seqout_close(&result, rc == 0 ? err : NULL);
+        if (rc == 0)
+            rc = rc2;
+    }
+    seqin_close(&plan);
+    return rc;
+}
+
+static struct cwriter *open_group(struct round *r, struct jobstate *js)
+{
+    struct cwriter *w;
+    int rc = cwriter_open(r->env->store, CONTAINER_BLOCKS, job_flags(js), js->job->last_blocks, &w, js->job->err);
+    if (rc == 0)
+        return w;
+    job_fail(js, verr_prefix(js->job->err, -rc, "opening a container in the store"));
+    return NULL;
+}
+
+int stage_2b(struct round *r, struct verr *err)
+{
+    struct cwriter *w = NULL;
+    unsigned first = 0;
+    int rc = answers_rewind(&r->answers, err);
+    for (unsigned j = 0; j < r->njobs && rc == 0; j++) {
+        struct jobstate *js = &r->js[j];
+        if (js->failed)
+            continue;
+        if (w != NULL && !same_writer(&r->js[first], js)) {
+            seal_group(r, w, first, j);
+            w = NULL;
+        }
+        if (w == NULL) {
+            first = j;
+            w = open_group(r, js);
+            if (w == NULL)
+                continue;
+        }
+        rc = back_up_files(r, js, w, err);
+        if (rc == 0 && js->failed) {    /* perhaps the writer itself: it is not used any further */
+            seal_group(r, w, first, j);
+            w = NULL;
+        }
+    }
+    if (w != NULL && rc == 0)
+        seal_group(r, w, first, r->njobs);
+    else
+        cwriter_free(w);
+    return rc;
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stage 4b, VM holder: takes the resolutions, then completes and publishes one disk after another.
+ *
+ * Order per disk: lease and deletion log (commit_begin) -> publish check of every reference (publish_check.c) -> what
+ * fails is read a third time and written as new blocks -> segment recipes -> block container sealed -> recipe container
+ * sealed -> commit_publish. A revoked lease begins this again, a bounded number of times. At the end what was written
+ * here enters the index (late.c).
+ */
+#include "dedup/dedup_internal.h"
+
+#include "base/extsort.h"
+#include "base/fault.h"
+#include "base/verr.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PUBLISH_ATTEMPTS = 3 };
+
+struct completion {
+    struct round *r;
+    struct jobstate *js;
+    struct commit *commit;
+    struct cwriter *blocks;         /* opened with the first block that must be written here */
+    struct cwriter *recipes;
+    struct bad_list *bad;
+    struct extsort *late;           /* what was written to `blocks` */
+    struct snap_levels lv;
+    struct segrcp *rcp;             /* scratch */
+    bool revoked;
+};
+
+/* ---- one segment recipe ---- */
+
+static void add_run(struct segrcp *rcp, uint64_t ref, uint32_t count)
+{
+    struct segrcp_run *last = rcp->nruns > 0 ? &rcp->runs[rcp->nruns - 1] : NULL;
+    if (last != NULL && ref == REF_ZERO && last->ref == REF_ZERO) {
+        last->count += count;
+    } else if (last != NULL && ref != REF_ZERO && last->ref != REF_ZERO && last->ref + last->count == ref &&
+               ref_container(ref) == ref_container(last->ref)) {
+        last->count++;
+    } else {
+        rcp->runs[rcp->nruns++] = (struct segrcp_run){ref, count};
+    }
+}
+
+static int build_recipe(struct completion *c, const struct plan_seg *s, struct verr *err)
+{
+    struct segrcp *rcp = c->rcp;
+    rcp->bytes = s->bytes;
+    rcp->nruns = rcp->nblocks = 0;
+    rcp->data_pages = s->data_pages;
+    memcpy(rcp->digest, s->digest, DIGEST_BYTES);
+    for (uint32_t i = 0; i < s->nblocks; i++) {
+        const struct plan_block *b = &s->b[i];
+        if (b->kind == BLK_ZERO) {
+            add_run(rcp, REF_ZERO, b->len);
+            continue;
+        }
+        if (!ref_is_block(b->ref) || rcp->nblocks == SEGRCP_BLOCKS_MAX)
+            return verr_set(err, EBADMSG, "segment %llu: block %u has no reference", (unsigned long long)s->segment, i);
+        add_run(rcp, b->ref, 1);
+        rcp->len1[rcp->nblocks] = (uint16_t)(b->len - 1);
+        rcp->prefix[rcp->nblocks++] = get_le32(b->fp.b);
+    }
+    return 0;
+}
+
+static int store_recipe(struct completion *c, const struct plan_seg *s, uint64_t *place, struct verr *err)
+{
+    struct round *r = c->r;
+    int rc = build_recipe(c, s, err);
+    if (rc < 0)
+        return rc;
+    int len = segrcp_encode(c->rcp, r->blob, SEGRCP_BYTES_MAX);
+    if (len < 0)
+        return verr_set(err, -len, "segment %llu: its recipe cannot be encoded (%u blocks)", (unsigned long long)s->segment,
+                        c->rcp->nblocks);
+    struct fp fp;
+    struct fp_job job = {r->blob, (size_t)len, &fp};
+    rc = fper_batch(r->fper, &job, 1, err);
+    if (rc < 0)
+        return rc;
+    rc = cwriter_append(c->recipes, &fp, r->blob, (size_t)len, place, err);
+    return rc < 0 ? verr_prefix(err, -rc, "writing segment recipes to the store") : 0;
+}
+
+/* ---- one dirty segment ---- */
+
+static void count_segment(struct snap_levels *lv, const struct plan_seg *s)
+{
+    if (s->kind == PLAN_ZERO)
+        lv->zero += s->bytes;
+    if (s->kind == PLAN_SAME)
+        lv->parent_segment += s->bytes;
+    for (uint32_t i = 0; s->kind == PLAN_BLOCKS && i < s->nblocks; i++) {
+        uint32_t len = s->b[i].len;
+        switch ((enum blk_kind)s->b[i].kind) {
+        case BLK_ZERO: lv->zero += len; break;
+        case BLK_PARENT: lv->parent_block += len; break;
+        case BLK_COMMON: lv->common += len; break;
+        case BLK_GLOBAL: lv->global += len; break;
+        case BLK_RESOLVED: lv->dup_new += len; break;
+        default: lv->fresh += len; break;
+        }
+    }
+}
+
+/* What the publish check refused is new again. A whole segment: it is cut again by seg_write_new. */
+static int apply_bad(struct completion *c, struct plan_seg *s, uint64_t index, bool *whole, struct verr *err)
+{
+    uint32_t i;
+    int rc;
+    *whole = false;
+    while ((rc = bad_next(c->bad, index, &i, err)) > 0) {
+        if (i == BAD_WHOLE || s->kind != PLAN_BLOCKS || i >= s->nblocks)
+            *whole = true;
+        else
+            s->b[i].kind = BLK_NEW;
+    }
+    return rc;
+}
+
+static int write_missing(struct completion *c, struct plan_seg *s, bool whole, struct verr *err)
+{
+    if (!whole && !seg_has(s, BLK_NEW))
+        return 0;
+    struct jobstate *js = c->js;
+    if (c->blocks == NULL) {
+        int rc = cwriter_open(c->r->env->store, CONTAINER_BLOCKS, job_flags(js), js->job->last_blocks, &c->blocks, err);
+        if (rc < 0)
+            return verr_prefix(err, -rc, "opening a container in the store");
+    }
+    if (whole)
+        s->kind = PLAN_SAME;    /* not PLAN_BLOCKS: seg_write_new cuts it again */
+    return seg_write_new(c->r, js, s, c->blocks, &c->late, err);
+}
+
+static int complete_segment(struct completion *c, struct plan_seg *s, uint64_t index, struct verr *err)
+{
+    bool whole;
+    uint64_t place = s->place;
+    int rc = resolve_waiting(c->r, s, err);
+    if (rc == 0)
+        rc = apply_bad(c, s, index, &whole, err);
+    if (rc == 0)
+        rc = write_missing(c, s, whole, err);
+    if (rc == 0 && s->kind == PLAN_BLOCKS)
+        rc = store_recipe(c, s, &place, err);
+    if (rc < 0)
+        return rc;
+    count_segment(&c->lv, s);
+    return commit_segment(c->commit, s->segment, s->kind == PLAN_ZERO, s->kind == PLAN_ZERO ? REF_ZERO : place, err);
+}
+
+/* ---- all segments of the disk ---- */
+
+static int clean_segment(struct completion *c, const struct seg_entry *e, uint64_t segment, struct verr *err)
+{
+    uint64_t left = c->js->job->pend.size - (segment << SEG_SHIFT);
+    uint64_t bytes = left < SEG_BYTES ? left : SEG_BYTES;
+    if (e->kind == SEGK_FROZEN)
+        return verr_set(err, EINVAL, "segment %llu still waits for an older snapshot of this disk", (unsigned long long)segment);
+    if (e->kind == SEGK_ZERO)
+        c->lv.zero += bytes;
+    else
+        c->lv.clean += bytes;
+    return commit_segment(c->commit, segment, e->kind == SEGK_ZERO, e->kind == SEGK_ZERO ? REF_ZERO : e->place, err);
+}
+
+static int complete_segments(struct completion *c, struct seqin *result, struct verr *err)
+{
+    struct round *r = c->r;
+    const struct dedup_job *job = c->js->job;
+    uint64_t index = 0;
+    for (uint64_t i = 0; i < c->js->nsegs; i++) {
+        struct seg_entry e;
+        int rc = live_pending_entry(job->live, job->pend.seq, i, &e, err);
+        if (rc < 0)
+            return rc;
+        if (!e.dirty) {
+            rc = clean_segment(c, &e, i, err);
+        } else {
+            rc = plan_get(result, &r->cur, c->js->seed, r->rec, err);
+            if (rc >= 0 && (rc == 0 || r->cur.segment != i))
+                rc = verr_set(err, EBADMSG, "the round's log of this disk does not have segment %llu", (unsigned long long)i);
+            if (rc > 0)
+                rc = complete_segment(c, &r->cur, index++, err);
+            if (rc == 0 && round_progress(r, "stage_4b", r->cur.bytes, err) < 0) {
+                r->stopped = true;
+                rc = -EINTR;
+            }
+        }
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Blocks before the recipes that name them; both before the snapshot recipe that names those. */
+static int seal_both(struct completion *c, struct verr *err)
+{
+    struct dedup_job *job = c->js->job;
+    if (c->blocks != NULL) {
+        int rc = cwriter_seal(c->blocks, err);
+        if (rc < 0)
+            return verr_prefix(err, -rc, "sealing new blocks in the store");
+        c->js->stored += cwriter_stored(c->blocks);
+        late_keep(c->r, &c->late);
+        job_last_blocks(c->r, c->js, cwriter_container(c->blocks));
+    }
+    int rc = cwriter_seal(c->recipes, err);
+    if (rc < 0)
+        return verr_prefix(err, -rc, "sealing segment recipes in the store");
+    c->js->stored += cwriter_stored(c->recipes);
+    if (cwriter_container(c->recipes) != REF_NONE) {
+        job->last_recipes = cwriter_container(c->recipes);
+        job_last_recipes(c->r, c->js, job->last_recipes);
+    }
+    return 0;
+}
+
+static void fill_header(const struct round *r, const struct jobstate *js, struct snaprcp *h)
+{
+    const struct dedup_job *job = js->job;
+    const struct pending *p = &job->pend;
+    memset(h, 0, sizeof *h);
+    h->store = r->conf->id;
+    h->disk = *live_id(job->live);
+    h->vm = job->vm;
+    h->snap = p->snap;
+    h->parent = job->parent_snap;
+    h->host = r->env->host;
+    h->group = p->group;
+    h->seq = p->seq;
+    h->epoch = job->epoch;
+    h->flags = ((p->flags & PEND_PROVISIONAL) != 0 ? SNAP_PROVISIONAL : 0) | ((p->flags & PEND_PARTIAL) != 0 ? SNAP_PARTIAL : 0);
+    h->group_members = p->group_members;
+    h->size = p->size;
+    h->alloc_bytes = p->alloc_bytes;
+    h->freeze_ns = p->freeze_ns;
+    h->name_s = p->name_s;
+    /* Some may lie behind the end. */
+    h->dirty_segments = p->dirty_segments < seg_count(p->size) ? p->dirty_segments : seg_count(p->size);
+    h->mode = job->mode;
+    h->uid = job->uid;
+    h->gid = job->gid;
+    memcpy(h->label, p->label, sizeof p->label);
+    memcpy(h->note, p->note, sizeof p->note);
+    h->label[sizeof h->label - 1] = h->note[sizeof h->note - 1] = '\0';
+}
+
+static int complete_files(struct completion *c, struct verr *err)
+{
+    struct round *r = c->r;
+    struct seqin result;
+    char name[32];
+    int rc = cwriter_open(r->env->store, CONTAINER_RECIPES, job_flags(c->js), c->js->job->last_recipes, &c->recipes, err);
+    if (rc < 0)
+        return verr_prefix(err, -rc, "opening a recipe container in the store");
+    round_file(name, "result", c->js->index);
+    rc = seqin_open(&result, r->dirfd, name, r->mem.file, err);
+    if (rc < 0)
+        return rc == -ENOENT ? verr_set(err, ENOENT, "%s is gone from the round's directory", name) : rc;
+    rc = answers_rewind(&r->answers, err);
+    if (rc == 0)
+        rc = complete_segments(c, &result, err);
+    seqin_close(&result);
+    return rc < 0 ? rc : seal_both(c, err);
+}
+
+/* One lease; c->revoked: it was taken away before the link, begin again. */
+static int publish_once(struct completion *c, bool check_own, struct snaprcp *hdr, struct verr *err)
+{
+    int rc = commit_begin(c->r->env->store, hdr, &c->commit, err);
+    if (rc < 0)
+        return rc;
+    check_own = check_own || generations_changed(c->r);
+    rc = publish_check(c->r, c->js, c->commit, check_own, &c->bad, err);
+    if (rc == 0)
+        rc = complete_files(c, err);
+    if (rc == 0) {
+        hdr->levels = c->lv;
+        hdr->levels.stored = c->js->stored;
+        fault_point("dedup.4b.before_publish");
+        rc = commit_publish(c->commit, hdr, err);
+        c->revoked = rc == -ESTALE;
+        if (rc == 0)
+            fault_point("dedup.4b.after_publish");
+    }
+    return rc;
+}
+
+static void completion_end(struct completion *c)
+{
+    bad_free(c->bad);
+    extsort_free(c->late);
+    cwriter_free(c->blocks);
+    cwriter_free(c->recipes);
+    if (c->commit != NULL)
+        commit_abort(c->commit);
+    c->bad = NULL;
+    c->late = NULL;
+    c->blocks = c->recipes = NULL;
+    c->commit = NULL;
+}
+
+static int publish_job(struct round *r, struct jobstate *js, struct segrcp *rcp, struct verr *err)
+{
+    struct snaprcp *hdr = &js->job->recipe;
+    bool again = true;
+    int rc = -ESTALE;
+    fill_header(r, js, hdr);
+    for (unsigned attempt = 0; attempt < PUBLISH_ATTEMPTS && again; attempt++) {
+        struct completion c = {.r = r, .js = js, .rcp = rcp};
+        rc = publish_once(&c, attempt > 0, hdr, err);
+        again = c.revoked;
+        completion_end(&c);
+    }
+    return rc;
+}
+
+static struct segrcp *scratch_recipe(struct segrcp *rcp)
+{
+    memset(rcp, 0, sizeof *rcp);
+    rcp->runs = malloc(SEGRCP_RUNS_MAX * sizeof *rcp->runs);
+    rcp->len1 = malloc(SEGRCP_BLOCKS_MAX * sizeof *rcp->len1);
+    rcp->prefix = malloc(SEGRCP_BLOCKS_MAX * sizeof *rcp->prefix);
+    return rcp->runs != NULL && rcp->len1 != NULL && rcp->prefix != NULL ? rcp : NULL;
+}
+
+int stage_4b(struct round *r, struct verr *err)
+{
+    struct segrcp rcp;
+    int rc = resolutions_complete(r, err);
+    if (scratch_recipe(&rcp) == NULL && rc == 0)
+        rc = verr_set(err, ENOMEM, "no memory for a segment recipe");
+    for (unsigned j = 0; j < r->njobs && rc == 0; j++) {
+        struct jobstate *js = &r->js[j];
+        if (js->failed)
+            continue;
+        struct verr why = {0};      /* of its own: a first attempt that failed leaves no trace when the second succeeds */
+        int one = publish_job(r, js, &rcp, &why);
+        if (one == 0)
+            js->job->result = 0;
+        else
+            job_fail_why(js, one, &why);
+        js->published = one == 0;
+        if (r->stopped)
+            rc = verr_set(err, EINTR, "the round was stopped");
+    }
+    late_commit(r);
+    free(rcp.runs);
+    free(rcp.len1);
+    free(rcp.prefix);
+    return rc;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wire: the stages' side of the bus: bundles items into frames of `proto`, sends them, and hands what arrives to the
+ * stage it is for. A sender that is told "again" takes in first what waits for this host. Trouble on the way makes
+ * requests unanswered, which means "new"; only a round that is stopped, and STATE, are errors of the round.
+ */
+#ifndef VARVE_DEDUP_WIRE_H
+#define VARVE_DEDUP_WIRE_H
+
+#include "fpindex/fpindex.h"
+#include "proto/proto.h"
+
+struct round;
+struct wire;
+struct verr;
+
+/* Discards what an older round left on the bus. Memory: two frames, and the round's share for bundles. */
+int wire_open(struct round *r, struct wire **out, struct verr *err);
+void wire_close(struct wire *w);
+
+/* ---- holder -> slot owner ---- */
+/* *pos: position of the request in the stream of its partition. */
+int send_request(struct round *r, const struct fp *fp, uint64_t *pos, struct verr *err);
+/* The last bundles and END to every slot; then the answers' file is there (r->answers). */
+int send_requests_end(struct round *r, struct verr *err);
+int send_reference(struct round *r, const struct fp *fp, uint64_t ref, struct verr *err);
+int send_references_end(struct round *r, struct verr *err);
+
+/* ---- slot owner -> holder; part is the number in the slot ---- */
+int send_summary(struct round *r, uint32_t slot, uint32_t part, uint64_t pos, const uint8_t key[FPKEY_BYTES], uint64_t answer,
+                 struct verr *err);
+int send_summaries_end(struct round *r, uint32_t slot, struct verr *err);
+/* In order of position, for each dup-with-new answer exactly once; REF_NONE: nobody wrote it. */
+int send_resolution(struct round *r, uint32_t slot, uint32_t part, uint64_t ref, struct verr *err);
+int send_resolutions_end(struct round *r, uint32_t slot, struct verr *err);
+
+/* ---- receiving: until END has come from or for every slot that is alive; a slot whose END does not come is given up. ---- */
+int requests_complete(struct round *r, struct verr *err);
+int summaries_complete(struct round *r, struct verr *err);
+int references_complete(struct round *r, struct verr *err);
+int resolutions_complete(struct round *r, struct verr *err);
+
+#endif

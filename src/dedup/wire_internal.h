@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wire_internal: shared by wire.c (sending) and wire_in.c (receiving). */
+#ifndef VARVE_DEDUP_WIRE_INTERNAL_H
+#define VARVE_DEDUP_WIRE_INTERNAL_H
+
+#include "dedup/dedup_internal.h"
+
+/* Item of a bundle: key, and in stage 3a a reference. */
+enum { ITEM_BYTES = FPKEY_BYTES + 8, WIRE_TOPICS = 4 };
+enum wire_topic { WT_REQUESTS, WT_SUMMARIES, WT_REFERENCES, WT_RESOLUTIONS };
+
+struct wire_slot {
+    uint64_t sequence[WIRE_TOPICS];     /* next one to send */
+    bool ended[WIRE_TOPICS];            /* END has been received */
+};
+
+struct wire {
+    struct proto_head head;
+    struct proto_in *order;
+    uint8_t *out, *in;                  /* one frame each way */
+    struct proto_build build;           /* summary or resolutions under way, in `out` */
+    bool building;
+    uint32_t build_slot, build_part;
+
+    uint32_t parts, width;              /* all partitions owned here; items in a bundle */
+    uint8_t *items;
+    uint32_t *fill;
+    uint64_t *sent;                     /* requests sent (and in the bundle), per partition */
+    uint64_t *count, *digest;           /* of the stream that goes out now, per partition */
+    uint64_t *in_count, *in_digest;     /* of the stream that comes in now */
+    struct wire_slot *slot;
+};
+
+/* Takes in all that waits for this host. Number of frames, or -errno of the round. */
+int wire_drain(struct round *r, struct verr *err);
+void sent_name(char out[32], uint32_t part);
+/* Between two streams. */
+static inline void wire_reset(uint64_t *count, uint64_t *digest, uint32_t parts)
+{
+    memset(count, 0, parts * sizeof *count);
+    memset(digest, 0, parts * sizeof *digest);
+}
+
+#endif
