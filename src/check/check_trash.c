@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * verify, pass 5: trash/. No snapshot lies here any more, so nothing in it is damage; but a collection reads these recipes
+ * last, and frees nothing while there is one that it cannot read.
+ */
+#include "base/endian.h"
+#include "base/file.h"
+#include "base/verr.h"
+#include "check/check_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SALT_DIGITS = 16, PREFIX = 32 + 3 + SALT_DIGITS + 1 };   /* "DISK-s-RANDOM-" */
+
+/* DISK-KIND-RANDOM-SEQ-SNAPID.SUFFIX, as the store's trash names it. */
+struct trash_name { struct vid disk, snap; uint64_t seq; bool anchor, side_file; };
+
+struct trash_walk { struct checker *k; struct verr *err; };
+
+static bool parse_name(const char *name, struct trash_name *t)
+{
+    char hex[VID_HEX];
+    snprintf(hex, sizeof hex, "%.32s", name);
+    if (strlen(name) < PREFIX || vid_parse(hex, &t->disk) < 0 || name[32] != '-' || name[34] != '-' || name[PREFIX - 1] != '-')
+        return false;
+    if (strspn(name + 35, "0123456789abcdef") != SALT_DIGITS || (name[33] != 's' && name[33] != 'a'))
+        return false;
+    t->anchor = name[33] == 'a';
+    t->side_file = !t->anchor && store_snap_file_parse(name + PREFIX, ".attr", &t->seq, &t->snap) == 0;
+    return t->side_file || store_snap_file_parse(name + PREFIX, ".rcp", &t->seq, &t->snap) == 0;
+}
+
+/* ---- recipes ---- */
+
+static int check_header(struct checker *k, const struct trash_name *t, const struct snaprcp *h, const char **why)
+{
+    *why = "it is of another store, disk or snapshot";
+    return vid_eq(&h->store, &store_conf(k->st)->id) && vid_eq(&h->snap, &t->snap) && h->seq == t->seq &&
+           (t->anchor || vid_eq(&h->disk, &t->disk)) ? 0 : -EBADMSG;
+}
+
+/* Pages 1, 2, ...: each by itself, then that they follow each other to the end of the disk. */
+static int check_pages(int fd, const struct snaprcp *h, const char **why)
+{
+    uint8_t page[SNAPRCP_PAGE];
+    struct snaprun runs[SNAPRCP_PAGE_RUNS];
+    uint64_t left = h->nruns, segment = 0;
+    for (uint64_t number = 1; left > 0; number++) {
+        uint32_t n;
+        ssize_t got = pread_full(fd, page, sizeof page, (off_t)(number * SNAPRCP_PAGE));
+        if (got < 0)
+            return (int)got;
+        *why = "it is shorter than its header says";
+        if (got < (ssize_t)sizeof page)
+            return -EBADMSG;
+        int r = snaprcp_page_decode(&h->snap, number, page, runs, &n, why);
+        if (r < 0)
+            return r;
+        *why = "its runs do not follow each other";
+        if (n != (left < SNAPRCP_PAGE_RUNS ? left : SNAPRCP_PAGE_RUNS) || runs[0].first != segment)
+            return -EBADMSG;
+        segment = (uint64_t)runs[n - 1].first + runs[n - 1].count;
+        left -= n;
+    }
+    *why = "its runs do not end with the disk";
+    return segment == seg_count(h->size) ? 0 : -EBADMSG;
+}
+
+static int check_recipe(struct checker *k, int fd, const struct trash_name *t, const char **why)
+{
+    uint8_t page[SNAPRCP_PAGE];
+    struct snaprcp h;
+    ssize_t got = pread_full(fd, page, sizeof page, 0);
+    if (got < 0)
+        return (int)got;
+    *why = "shorter than its header";
+    int r = got < (ssize_t)sizeof page ? -EBADMSG : snaprcp_decode(page, &h, why);
+    if (r == 0)
+        r = check_header(k, t, &h, why);
+    return r == 0 ? check_pages(fd, &h, why) : r;
+}
+
+static int check_side(int fd, const struct trash_name *t, const char **why)
+{
+    uint8_t data[SNAPATTR_BYTES + 1];
+    struct snapattr a;
+    ssize_t got = pread_full(fd, data, sizeof data, 0);
+    if (got < 0)
+        return (int)got;
+    int r = snapattr_decode(data, (size_t)got, &a, why);
+    if (r == 0 && !vid_eq(&a.snap, &t->snap)) {
+        *why = "it is of another snapshot";
+        r = -EBADMSG;
+    }
+    return r;
+}
+
+/* ---- trash/ ---- */
+
+static int check_entry(struct checker *k, const char *name, const struct trash_name *t, const char **why)
+{
+    struct stat st;
+    int fd = openat(store_dirfd(k->st, DIR_TRASH), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    *why = "not a regular file";
+    int r = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EBADMSG;
+    if (r == 0)
+        r = t->side_file ? check_side(fd, t, why) : check_recipe(k, fd, t, why);
+    close(fd);
+    return r;
+}
+
+static int see_entry(void *ctx, const char *name)
+{
+    struct trash_walk *w = ctx;
+    struct trash_name t;
+    char file[300];
+    const char *why = "";
+    int r, p = 0;
+    snprintf(file, sizeof file, "trash/%s", name);
+    name = file + strlen("trash/");
+    if (strncmp(name, ".tmp-", 5) == 0)
+        return 0;
+    if (!parse_name(name, &t))
+        p = check_add(w->k, CHECK_NOTICE, file, "not a file of ours: move it away");
+    else if ((r = check_entry(w->k, name, &t, &why)) == 0)
+        w->k->rep->trash++;
+    else if (r == -EBADMSG || r == -ENOTSUP)
+        p = check_add(w->k, CHECK_NOTICE, file, "%s; %s", why, t.side_file ? "the snapshot is gone: the file may be removed" :
+                      "no collection frees anything while it is here: if the snapshot was meant to go, remove the file");
+    else if (r != -ENOENT)
+        return verr_set(w->err, -r, "%s: %s", file, strerror(-r));
+    return p < 0 ? verr_set(w->err, ENOMEM, "verify: out of memory") : 0;
+}
+
+int check_trash(struct checker *k, struct verr *err)
+{
+    struct verr why = {0};
+    struct trash_walk w = { .k = k, .err = &why };
+    int r = dir_each(store_dirfd(k->st, DIR_TRASH), see_entry, &w);
+    return r < 0 ? verr_set(err, -r, "%s", why.code != 0 ? verr_str(&why) : strerror(-r)) : 0;
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dump: containers: header, then section by section frames, footer entries and trailer, forwards from the header.
+ *
+ * What follows the last trailer and is none is a torn tail, unless a trailer of this file stands further behind: then a
+ * section between is damaged.
+ */
+#include "check/dump_internal.h"
+
+#include "base/endian.h"
+#include "format/container.h"
+#include "format/recipe.h"
+#include "store/container.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct walk {
+    struct dump *d;
+    struct cheader hdr;
+    uint8_t *payload;           /* FRAME_RAW_MAX */
+    struct store *st;           /* the container's own, to decode recipes; or NULL */
+    struct creader *reader;
+    int r;                      /* first damage */
+    struct verr *err;
+};
+
+static bool same_id(const struct walk *k, const struct container_id *id)
+{
+    return id->container == k->hdr.id.container && vid_eq(&id->store, &k->hdr.id.store) && vid_eq(&id->version, &k->hdr.id.version);
+}
+
+static uint64_t footer_bytes(uint32_t entries)
+{
+    return (uint64_t)(entries / FOOTER_PAGE_ENTRIES + (entries % FOOTER_PAGE_ENTRIES != 0)) * FOOTER_PAGE_BYTES;
+}
+
+/* ---- frames ---- */
+
+/* The frame at off: 1 with *f, 0 none, -errno. */
+static int frame_at(struct walk *k, uint64_t off, uint8_t head[CFRAME_BYTES], struct cframe *f)
+{
+    const char *why = "";
+    if (k->d->size - off < CFRAME_BYTES)
+        return 0;
+    int r = dump_read(k->d, off, head, CFRAME_BYTES, NULL);
+    if (r < 0)
+        return r;
+    return cframe_decode(head, f, &why) == 0 && same_id(k, &f->id) && f->stored_len <= k->d->size - off - CFRAME_BYTES;
+}
+
+static void print_frame(struct walk *k, uint64_t off, const uint8_t head[CFRAME_BYTES], const struct cframe *f)
+{
+    const char *why = "damaged";
+    struct verr short_file = {0};
+    int r = dump_read(k->d, off + CFRAME_BYTES, k->payload, f->stored_len, &short_file);
+    if (r == 0)
+        r = cframe_check(head, k->payload, &why);
+    else
+        why = verr_str(&short_file);
+    jsonw_line(&k->d->w, NULL);
+    jsonw_u64(&k->d->w, "offset", off);
+    jsonw_u64(&k->d->w, "first_ordinal", f->first_ordinal);
+    jsonw_u64(&k->d->w, "blocks", f->blocks);
+    jsonw_text(&k->d->w, "codec", f->codec == FRAME_ZSTD ? "zstd" : "stored");
+    jsonw_u64(&k->d->w, "raw_len", f->raw_len);
+    jsonw_u64(&k->d->w, "stored_len", f->stored_len);
+    if (r < 0)
+        jsonw_text(&k->d->w, "error", why);
+    jsonw_end(&k->d->w);
+    if (r < 0)
+        dump_note(&k->r, -r, k->err, "frame at %" PRIu64 ": %s", off, why);
+}
+
+/* All frames from *off on; *blocks: how many blocks they hold. */
+static int print_frames(struct walk *k, uint64_t *off, uint32_t *blocks)
+{
+    uint8_t head[CFRAME_BYTES];
+    struct cframe f;
+    int r;
+    *blocks = 0;
+    jsonw_array(&k->d->w, "frames");
+    while ((r = frame_at(k, *off, head, &f)) > 0) {
+        print_frame(k, *off, head, &f);
+        *off += CFRAME_BYTES + (uint64_t)f.stored_len;
+        *blocks += f.blocks;
+    }
+    jsonw_end(&k->d->w);
+    return r;
+}
+
+/* ---- footers ---- */
+
+/* Decodes a segment recipe through the store that the file lies in. */
+static void print_recipe(struct walk *k, uint64_t place, uint32_t len)
+{
+    struct verr why = {0};
+    struct segrcp rcp;
+    const char *text = "damaged";
+    uint8_t *blob = malloc(len);
+    int r = blob == NULL ? verr_set(&why, ENOMEM, "out of memory") : creader_read(k->reader, place, 1, 0, blob, len, &why);
+    if (r == 0 && (r = segrcp_decode(blob, len, &rcp, &text)) < 0)
+        verr_set(&why, -r, "%s", text);
+    free(blob);
+    jsonw_object(&k->d->w, "recipe");
+    if (r == 0) {
+        dump_segment_recipe(&k->d->w, &rcp);
+        segrcp_release(&rcp);
+    } else {
+        jsonw_text(&k->d->w, "error", verr_str(&why));
+        dump_note(&k->r, -r, k->err, "segment recipe %" PRIu32 ": %s", ref_ordinal(place), verr_str(&why));
+    }
+    jsonw_end(&k->d->w);
+}
+
+static void print_entry(struct walk *k, uint32_t ordinal, const struct footer_entry *e)
+{
+    bool recipe = k->reader != NULL && e->len != 0;
+    if (recipe)
+        jsonw_object(&k->d->w, NULL);
+    else
+        jsonw_line(&k->d->w, NULL);
+    jsonw_u64(&k->d->w, "ordinal", ordinal);
+    if (e->len == 0) {
+        jsonw_bool(&k->d->w, "tombstone", true);
+    } else {
+        jsonw_hex(&k->d->w, "fp", e->fp.b, FP_BYTES);
+        jsonw_u64(&k->d->w, "frame_off", e->frame_off);
+        jsonw_u64(&k->d->w, "in_frame", e->in_frame);
+        jsonw_u64(&k->d->w, "len", e->len);
+    }
+    if (recipe)
+        print_recipe(k, ref_make(k->hdr.id.container, ordinal), e->len);
+    jsonw_end(&k->d->w);
+}
+
+static void print_footer(struct walk *k, const struct ctrailer *t)
+{
+    uint8_t page[FOOTER_PAGE_BYTES];
+    struct footer_entry e[FOOTER_PAGE_ENTRIES];
+    jsonw_array(&k->d->w, "entries");
+    for (uint32_t done = 0; done < t->entries; done += FOOTER_PAGE_ENTRIES) {
+        uint64_t off = t->footer_off + (uint64_t)(done / FOOTER_PAGE_ENTRIES) * FOOTER_PAGE_BYTES;
+        uint32_t n = 0, want = t->entries - done < FOOTER_PAGE_ENTRIES ? t->entries - done : FOOTER_PAGE_ENTRIES;
+        const char *why = "damaged";
+        struct verr short_file = {0};
+        int r = dump_read(k->d, off, page, sizeof page, &short_file);
+        if (r < 0)
+            why = verr_str(&short_file);
+        else if ((r = footer_page_decode(&t->id, t->first_ordinal + done, page, e, &n, &why)) == 0 && n != want)
+            r = -EBADMSG;
+        if (r < 0)
+            dump_note(&k->r, -r, k->err, "footer page at %" PRIu64 ": %s", off, why);
+        for (uint32_t i = 0; r == 0 && i < n; i++)
+            print_entry(k, t->first_ordinal + done + i, &e[i]);
+    }
+    jsonw_end(&k->d->w);
+}
+
+/* ---- sections ---- */
+
+/* A trailer of this file that says itself that it stands at off. */
+static bool trailer_at(struct walk *k, uint64_t off, struct ctrailer *t)
+{
+    uint8_t raw[CTRAILER_BYTES];
+    const char *why = "";
+    if (k->d->size < CTRAILER_BYTES || off > k->d->size - CTRAILER_BYTES || dump_read(k->d, off, raw, sizeof raw, NULL) < 0)
+        return false;
+    return ctrailer_decode(raw, t, &why) == 0 && same_id(k, &t->id) && t->footer_off + footer_bytes(t->entries) == off;
+}
+
+/* One section from *off on: 1 sealed, 0 not, -errno. */
+static int print_section(struct walk *k, uint64_t *off)
+{
+    uint64_t at = *off;
+    uint32_t blocks;
+    struct ctrailer t;
+    jsonw_object(&k->d->w, NULL);
+    jsonw_u64(&k->d->w, "section_off", at);
+    int r = print_frames(k, &at, &blocks);
+    bool sealed = r == 0 && blocks > 0 && trailer_at(k, at + footer_bytes(blocks), &t) && t.section_off == *off;
+    jsonw_bool(&k->d->w, "sealed", sealed);
+    if (sealed) {
+        jsonw_u64(&k->d->w, "section", t.section);
+        jsonw_u64(&k->d->w, "first_ordinal", t.first_ordinal);
+        jsonw_u64(&k->d->w, "footer_off", t.footer_off);
+        jsonw_u64(&k->d->w, "prev_trailer", t.prev_trailer);
+        print_footer(k, &t);
+        *off = at + footer_bytes(blocks) + CTRAILER_BYTES;
+    }
+    jsonw_end(&k->d->w);
+    return r < 0 ? r : sealed;
+}
+
+/* Place of the first trailer of this file at or after from; 0: none. */
+static uint64_t later_trailer(struct walk *k, uint64_t from)
+{
+    enum { STEP = FRAME_RAW_MAX - CTRAILER_BYTES };
+    for (uint64_t off = from; off < k->d->size; off += STEP) {
+        size_t n = k->d->size - off < FRAME_RAW_MAX ? (size_t)(k->d->size - off) : FRAME_RAW_MAX;
+        if (dump_read(k->d, off, k->payload, n, NULL) < 0)
+            return 0;
+        const uint8_t *p = k->payload, *end = k->payload + n;
+        struct ctrailer t;
+        while ((p = memmem(p, (size_t)(end - p), "varveTRL", 8)) != NULL) {
+            if (trailer_at(k, off + (uint64_t)(p - k->payload), &t))
+                return off + (uint64_t)(p - k->payload);
+            p++;
+        }
+    }
+    return 0;
+}
+
+static int print_sections(struct walk *k)
+{
+    uint64_t off = CHEADER_BYTES;
+    int r = 1;
+    jsonw_array(&k->d->w, "sections");
+    while (off < k->d->size && (r = print_section(k, &off)) > 0)
+        ;
+    jsonw_end(&k->d->w);
+    jsonw_u64(&k->d->w, "torn_bytes", k->d->size - off);
+    if (r < 0)
+        return verr_set(k->err, -r, "cannot be read: %s", strerror(-r));
+    uint64_t later = off < k->d->size ? later_trailer(k, off) : 0;
+    if (later != 0)
+        dump_note(&k->r, EBADMSG, k->err, "section at %" PRIu64 " is damaged: a trailer stands at %" PRIu64, off, later);
+    return k->r;
+}
+
+/* ---- the store around it ---- */
+
+/* STORE of STORE/containers/CCCCCC/NNNN.vc, if the file lies there under its own number. */
+static void open_store(struct walk *k)
+{
+    char name[32], want[64];
+    struct store *st = NULL;
+    char *path = realpath(k->d->path, NULL);
+    container_path(k->hdr.id.container, name);
+    snprintf(want, sizeof want, "/containers/%s", name);
+    size_t n = path == NULL ? 0 : strlen(path), tail = strlen(want);
+    if (n > tail && strcmp(path + n - tail, want) == 0) {
+        path[n - tail] = '\0';
+        if (store_open(path, &st, NULL) == 0 && vid_eq(&store_conf(st)->id, &k->hdr.id.store) &&
+            creader_new(st, 1024 * 1024, &k->reader, NULL) == 0)
+            k->st = st;
+        else
+            store_close(st);
+    }
+    free(path);
+}
+
+int dump_container(struct dump *d, struct verr *err)
+{
+    static const char *const flag_names[] = { "shared", "private", "cds" };
+    struct walk k = { .d = d, .err = err };
+    const char *why = "damaged";
+    if (d->size < CHEADER_BYTES)
+        return verr_set(err, EBADMSG, "shorter than a header");
+    int r = cheader_decode(d->head, &k.hdr, &why);
+    if (r < 0)
+        return verr_set(err, -r, "header: %s", why);
+    k.payload = malloc(FRAME_RAW_MAX);
+    if (k.payload == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    jsonw_id(&d->w, "store", &k.hdr.id.store);
+    jsonw_u64(&d->w, "container", k.hdr.id.container);
+    jsonw_id(&d->w, "version", &k.hdr.id.version);
+    jsonw_text(&d->w, "type", k.hdr.type == CONTAINER_RECIPES ? "recipes" : "blocks");
+    jsonw_flags(&d->w, "flags", k.hdr.flags, flag_names, 3);
+    if (k.hdr.type == CONTAINER_RECIPES) {
+        open_store(&k);
+        jsonw_bool(&d->w, "recipes_decoded", k.reader != NULL);
+    }
+    r = print_sections(&k);
+    creader_free(k.reader);
+    store_close(k.st);
+    free(k.payload);
+    return r;
+}
