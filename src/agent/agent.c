@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and closing of STATE and STORE: the lock, the identity files, who the daemon is. */
+#include "agent/agent_internal.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOCK_WAIT_MS = 30000, LOCK_STEP_MS = 50, SMALL_FILE = 4096, STATX_MNT_ID_UNIQUE_BIT = 0x4000 };
+
+void agent_conf_default(struct agent_conf *conf)
+{
+    memset(conf, 0, sizeof *conf);
+    conf->memory = DEDUP_MEMORY_DEFAULT;
+    conf->frame_cache = (size_t)16 << 20;
+    conf->cache_limit = (uint64_t)8 << 30;
+    conf->clock = &vclock_system;
+}
+
+/* mkdir -p: STATE's default lies below a directory that nothing else makes. */
+static int make_path(const char *path, struct verr *err)
+{
+    char part[PATH_MAX];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof part)
+        return verr_set(err, ENAMETOOLONG, "state directory %s: the path is empty or too long", path);
+    memcpy(part, path, n + 1);
+    for (char *p = part + 1; ; p++) {
+        if (*p != '/' && *p != '\0')
+            continue;
+        char keep = *p;
+        *p = '\0';
+        if (mkdir(part, strcmp(part, path) == 0 ? 0700 : 0755) < 0 && errno != EEXIST)
+            return verr_set(err, errno, "state directory %s: cannot make %s: %s", path, part, strerror(errno));
+        *p = keep;
+        if (keep == '\0')
+            return 0;
+    }
+}
+
+static int lock_holder(int fd)
+{
+    char text[32];
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    return (int)strtol(text, NULL, 10);
+}
+
+/* umount may return while the daemon still holds STATE: one that is shutting down is waited for. */
+static int take_lock(struct agent *a, struct verr *err)
+{
+    a->lock_fd = openat(a->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (a->lock_fd < 0)
+        return verr_set(err, errno, "%s/lock: %s", a->state_path, strerror(errno));
+    const struct timespec step = {0, LOCK_STEP_MS * 1000000L};
+    bool closing = true;
+    for (int waited = 0; flock(a->lock_fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_STEP_MS) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return verr_set(err, errno, "%s/lock: %s", a->state_path, strerror(errno));
+        char text[32] = "";
+        if (pread(a->lock_fd, text, sizeof text - 1, 0) > 0)
+            closing = strstr(text, "closing") != NULL;
+        if (waited >= LOCK_WAIT_MS || (!closing && waited >= 2000))
+            return verr_set(err, EBUSY, "state directory %s is in use by another varve (pid %d): unmount that one first, or give "
+                            "-o state=DIR", a->state_path, lock_holder(a->lock_fd));
+        nanosleep(&step, NULL);
+    }
+    char text[32];
+    int n = snprintf(text, sizeof text, "%-15d\n", (int)getpid());
+    if (ftruncate(a->lock_fd, 0) < 0 || pwrite(a->lock_fd, text, (size_t)n, 0) != n)
+        return verr_set(err, errno, "%s/lock: cannot write: %s", a->state_path, strerror(errno));
+    return 0;
+}
+
+/* One line of text in a file of STATE. */
+static int read_line(int dirfd, const char *name, char *out, size_t cap)
+{
+    uint8_t *data;
+    size_t len;
+    int r = file_load(dirfd, name, SMALL_FILE, &data, &len);
+    if (r < 0)
+        return r;
+    len = strcspn((char *)data, "\n");
+    if (len >= cap)
+        r = -EBADMSG;
+    else
+        memcpy(out, data, len), out[len] = '\0';
+    free(data);
+    return r;
+}
+
+/* STATE belongs to one store: a foreign one would mix two histories. */
+static int check_store(struct agent *a, struct verr *err)
+{
+    char hex[VID_HEX], have[64];
+    vid_hex(&store_conf(a->store)->id, hex);
+    int r = read_line(a->state_fd, "store", have, sizeof have);
+    if (r == -ENOENT) {
+        r = file_replace(a->state_fd, "store", hex, strlen(hex));
+        return r == 0 ? 0 : verr_set(err, -r, "%s/store: cannot write: %s", a->state_path, strerror(-r));
+    }
+    if (r < 0)
+        return verr_set(err, EBADMSG, "%s/store: unreadable or damaged; it should hold the id of the store, %s", a->state_path, hex);
+    if (strcmp(have, hex) != 0)
+        return verr_set(err, EBADMSG, "state directory %s belongs to store %s, not to %s (%s): give another -o state=DIR", a->state_path,
+                        have, hex, store_path(a->store));
+    return 0;
+}
+
+static int load_host(struct agent *a, struct verr *err)
+{
+    if (a->conf.host != NULL)
+        snprintf(a->host_name, sizeof a->host_name, "%s", a->conf.host);
+    else if (gethostname(a->host_name, sizeof a->host_name - 1) < 0)
+        snprintf(a->host_name, sizeof a->host_name, "localhost");
+    char hex[64];
+    int r = read_line(a->state_fd, "host", hex, sizeof hex);
+    if (r == 0)
+        return vid_parse(hex, &a->host) == 0 ? 0 : verr_set(err, EBADMSG, "%s/host: not a host id (32 hex digits): restore the file; a new "
+                                                              "id would fence this host from its own disks", a->state_path);
+    if (r != -ENOENT)
+        return verr_set(err, -r, "%s/host: %s", a->state_path, strerror(-r));
+    a->host = vid_random();
+    vid_hex(&a->host, hex);
+    r = file_replace(a->state_fd, "host", hex, strlen(hex));
+    return r == 0 ? 0 : verr_set(err, -r, "%s/host: cannot write: %s", a->state_path, strerror(-r));
+}
+
+/*
+ * What must be the same for the page cache of the last run to be still there: the boot, and the mount of STATE's
+ * filesystem (a forced shutdown and remount loses unsynced pages within one boot). Without the kernel's unique mount id
+ * (before 6.8) the plain id and device number stand in.
+ */
+static void instance_text(const struct agent *a, char *out, size_t cap)
+{
+    char boot[64] = "unknown";
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t n = read(fd, boot, sizeof boot - 1);
+        boot[n > 0 ? n : 0] = '\0';
+        boot[strcspn(boot, "\n")] = '\0';
+        close(fd);
+    }
+    struct statx stx;
+    unsigned long long mount = 0, dev = 0;
+    unsigned unique = 0;
+    if (statx(a->state_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID_UNIQUE_BIT, &stx) == 0) {
+        mount = stx.stx_mnt_id;
+        unique = (stx.stx_mask & STATX_MNT_ID_UNIQUE_BIT) != 0;
+        dev = (unsigned long long)stx.stx_dev_major << 32 | stx.stx_dev_minor;
+    }
+    snprintf(out, cap, "boot %s mount %llu%s dev %llx", boot, mount, unique ? " unique" : "", dev);
+}
+
+/*
+ * `clean` in the file: everything was synced at the last stop, nothing volatile is needed. The name of this run is written
+ * before anything changes, but only once every disk that may not be believed has been recovered as such: a crash during
+ * recovery must find the old name again.
+ */
+static void check_instance(struct agent *a)
+{
+    char now[256], have[256];
+    instance_text(a, now, sizeof now);
+    int r = read_line(a->state_fd, "instance", have, sizeof have);
+    a->trusted = r == 0 && (strcmp(have, now) == 0 || strcmp(have, "clean") == 0);
+}
+
+int agent_instance_write(struct agent *a, struct verr *err)
+{
+    char now[256];
+    instance_text(a, now, sizeof now);
+    int r = file_replace(a->state_fd, "instance", now, strlen(now));
+    return r == 0 ? 0 : verr_set(err, -r, "%s/instance: cannot write: %s", a->state_path, strerror(-r));
+}
+
+static uid_t give_uid;
+static gid_t give_gid;
+
+static int give_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)type;
+    (void)ftw;
+    if (st->st_uid == give_uid && st->st_gid == give_gid)
+        return 0;
+    return lchown(path, give_uid, give_gid);
+}
+
+/* The daemon runs as the owner of STORE; what root made in STATE before must be his. */
+static int give_state(struct agent *a, struct verr *err)
+{
+    struct stat st;
+    if (fstat(store_rootfd(a->store), &st) < 0)
+        return verr_set(err, errno, "%s: %s", store_path(a->store), strerror(errno));
+    a->uid = st.st_uid;
+    a->gid = st.st_gid;
+    if (geteuid() != 0)
+        return 0;
+    give_uid = st.st_uid;
+    give_gid = st.st_gid;
+    if (nftw(a->state_path, give_entry, 16, FTW_PHYS | FTW_MOUNT) != 0)
+        return verr_set(err, errno, "state directory %s: cannot give it to uid %u, the owner of %s: %s", a->state_path, (unsigned)a->uid,
+                        store_path(a->store), strerror(errno));
+    return 0;
+}
+
+static int open_state(struct agent *a, struct verr *err)
+{
+    char path[PATH_MAX], hex[VID_HEX];
+    if (a->conf.state == NULL) {
+        vid_hex(&store_conf(a->store)->id, hex);
+        snprintf(path, sizeof path, "/var/lib/varve/%s", hex);
+    } else {
+        snprintf(path, sizeof path, "%s", a->conf.state);
+    }
+    int r = make_path(path, err);
+    if (r < 0)
+        return r;
+    a->state_path = realpath(path, NULL);
+    if (a->state_path == NULL)
+        return verr_set(err, errno, "state directory %s: %s", path, strerror(errno));
+    a->state_fd = open(a->state_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (a->state_fd < 0)
+        return verr_set(err, errno, "state directory %s: %s", a->state_path, strerror(errno));
+    return 0;
+}
+
+static struct agent *agent_new(const struct agent_conf *conf)
+{
+    struct agent *a = calloc(1, sizeof *a);
+    if (a == NULL)
+        return NULL;
+    a->conf = *conf;
+    a->state_fd = a->lock_fd = a->rounds_fd = -1;
+    if (a->conf.clock == NULL)
+        a->conf.clock = &vclock_system;
+    pthread_mutex_init(&a->op_lock, NULL);
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&a->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    a->start_ns = vclock_mono_ns(a->conf.clock);
+    return a;
+}
+
+static void agent_destroy(struct agent *a)
+{
+    for (uint32_t i = 0; a->slots != NULL && i < a->nslots; i++)
+        if (a->slots[i] != NULL)
+            fpindex_close(a->slots[i]);
+    free(a->slots);
+    bus_close(a->bus);
+    segread_free(a->segread);
+    creader_free(a->reader);
+    store_close(a->store);
+    if (a->rounds_fd >= 0)
+        close(a->rounds_fd);
+    if (a->lock_fd >= 0)
+        close(a->lock_fd); /* releases the lock: last */
+    if (a->state_fd >= 0)
+        close(a->state_fd);
+    free(a->state_path);
+    free(a->queue);
+    pthread_cond_destroy(&a->wake);
+    pthread_mutex_destroy(&a->lock);
+    pthread_mutex_destroy(&a->op_lock);
+    free(a);
+}
+
+int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *err)
+{
+    struct agent *a = agent_new(conf);
+    if (a == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    int r = store_open(conf->store, &a->store, err);
+    if (r == 0)
+        r = open_state(a, err);
+    if (r == 0)
+        r = take_lock(a, err);
+    if (r == 0)
+        r = check_store(a, err);
+    if (r == 0)
+        r = load_host(a, err);
+    if (r == 0) {
+        check_instance(a);
+        int fd = dir_make(a->state_fd, "disks");
+        a->rounds_fd = dir_make(a->state_fd, "rounds");
+        if (fd < 0 || a->rounds_fd < 0)
+            r = verr_set(err, fd < 0 ? -fd : -a->rounds_fd, "%s: cannot make disks/ and rounds/", a->state_path);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (r == 0)
+        r = give_state(a, err);
+    if (r < 0) {
+        agent_destroy(a);
+        return r;
+    }
+    *out = a;
+    return 0;
+}
+
+void agent_owner(const struct agent *a, uid_t *uid, gid_t *gid)
+{
+    *uid = a->uid;
+    *gid = a->gid;
+}
+
+static void stop_thread(struct agent *a)
+{
+    pthread_mutex_lock(&a->lock);
+    bool started = a->started;
+    a->stopping = true;
+    pthread_cond_broadcast(&a->wake);
+    pthread_mutex_unlock(&a->lock);
+    if (a->lock_fd >= 0 && pwrite(a->lock_fd, "closing\n", 8, 16) < 0)
+        vlog(VLOG_WARN, "agent", "%s/lock: cannot note that we are closing", a->state_path);
+    if (started)
+        pthread_join(a->thread, NULL);
+    agent_waits_end(a);
+}
+
+int agent_close(struct agent *a, struct verr *err)
+{
+    if (a == NULL)
+        return 0;
+    stop_thread(a);
+    int r = 0;
+    bool opened = a->live != NULL;
+    if (opened)
+        r = live_set_close(a->live, err);
+    names_close(a->names);
+    if (a->catalog != NULL) {
+        int rc = catalog_close(a->catalog, r == 0 ? err : NULL);
+        if (r == 0)
+            r = rc;
+    }
+    if (r == 0 && opened && a->recovered)
+        r = file_replace(a->state_fd, "instance", "clean", 5);
+    agent_destroy(a);
+    return r;
+}
+
+int agent_run(struct agent *a, struct verr *err)
+{
+    int r = pthread_create(&a->thread, NULL, agent_thread, a);
+    if (r != 0)
+        return verr_set(err, r, "cannot start the agent's thread: %s", strerror(r));
+    a->started = true;
+    return 0;
+}
+
+struct names *agent_names(struct agent *a) { return a->names; }
+struct live_set *agent_live(struct agent *a) { return a->live; }
+struct store *agent_store(struct agent *a) { return a->store; }
+struct segread *agent_segread(struct agent *a) { return a->segread; }
+struct catalog *agent_catalog(struct agent *a) { return a->catalog; }
+const char *agent_host(const struct agent *a) { return a->host_name; }
+const struct vid *agent_host_id(const struct agent *a) { return &a->host; }
+const char *agent_state_path(const struct agent *a) { return a->state_path; }
+int agent_statvfs_fd(const struct agent *a) { return store_rootfd(a->store); }
+int agent_state_fd(const struct agent *a) { return a->state_fd; }

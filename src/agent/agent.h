@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent: the host daemon below the filesystem: opens STATE and STORE, recovers, runs rounds on a thread of its own, and
+ * carries out what users ask for (snapshot, revert, wait, rm, rename). `fs` and `cli` call it; it never calls them.
+ *
+ * STATE/: lock (flock, pid inside), host (host id and name), instance (boot id, mount instance), store (id it belongs to),
+ * catalog.sqlite, disks/, rounds/.
+ */
+#ifndef VARVE_AGENT_AGENT_H
+#define VARVE_AGENT_AGENT_H
+
+#include "base/clock.h"
+#include "catalog/catalog.h"
+#include "live/live.h"
+#include "names/names.h"
+#include "snapshot/snapshot.h"
+
+#include <sys/types.h>
+
+struct agent;
+
+struct agent_conf {
+    const char *store, *state;          /* paths; state NULL: /var/lib/varve/STOREID */
+    const char *host;                   /* NULL: hostname */
+    size_t memory;                      /* M of the stages, bytes */
+    size_t frame_cache;                 /* decoded frames, bytes */
+    uint64_t layer_limit, cache_limit;  /* bytes; 0 = no bound / no cache */
+    bool sync_close;
+    const struct vclock *clock;
+};
+void agent_conf_default(struct agent_conf *conf);
+
+/* Start in three steps, because the mount and the drop of privileges come between (DESIGN section 12, "Start").
+ * 1. as root: takes STATE's lock (waits up to 30 s for a daemon that is shutting down), opens STORE, gives STATE to the
+ *    owner of STORE. -EBUSY: another mount holds it (err names pid). 2. after the drop: catalog, reconcile, recover live
+ *    images and pending snapshots. 3. the agent thread. */
+int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *err);
+int agent_recover(struct agent *a, struct verr *err);
+int agent_run(struct agent *a, struct verr *err);
+/* Who the daemon is to be: the owner of STORE. */
+void agent_owner(const struct agent *a, uid_t *uid, gid_t *gid);
+/* Ends the round that runs at its next step (its snapshots stay pending), writes everything back, releases STATE. */
+int agent_close(struct agent *a, struct verr *err);
+
+struct names *agent_names(struct agent *a);
+struct live_set *agent_live(struct agent *a);
+struct store *agent_store(struct agent *a);
+struct segread *agent_segread(struct agent *a);
+struct catalog *agent_catalog(struct agent *a);
+const char *agent_host(const struct agent *a);
+const struct vid *agent_host_id(const struct agent *a);
+const char *agent_state_path(const struct agent *a);
+int agent_statvfs_fd(const struct agent *a);    /* STORE's root */
+int agent_state_fd(const struct agent *a);
+
+/* ---- what users ask for. None of these waits for a round. ---- */
+
+/* Freezes n disks (nodes) at one instant and enters the pending snapshots into the catalog. seqs may be NULL.
+ * label: taken (by any snapshot of that disk) -> -EEXIST before any change. */
+int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
+                 struct verr *err);
+/* Settles a provisional snapshot when its writer's handle is released: clears `provisional` (and LIVE_REWRITING on the disk),
+ * or marks it partial. Pending or stored. */
+int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);
+/* If a pending, provisional, not started snapshot `seq` exists, drops it: a later change through the same handle supersedes it.
+ * 0 also if not. */
+int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err);
+/* The live image of disk becomes snapshot s (of any disk): freezes changes first, anchors, swaps the table. The caller has
+ * made sure that nobody else has the disk open for writing. */
+int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err);
+/* copy_file_range of whole segments from a stored snapshot (src_snap) or a live disk (src_disk) to dst.
+ * Returns bytes pointed to (a multiple of a segment, or up to the end of the source), 0 if nothing could be: copy bytes. */
+int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *dst_node, uint64_t dst_off, const struct snaprow *src_snap,
+                          const struct node *src_disk, uint64_t src_off, uint64_t len, struct verr *err);
+/* rm of a snapshot in any state: pending ones are dropped (-EBUSY while a round works on it), stored ones go to trash/. */
+int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err);
+int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *label, struct verr *err);
+/* unlink of a disk whose name is gone already: its local data go once no pending snapshot needs them. Freezes nothing. */
+int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err);
+/* rename of disk source onto disk target: content moves, history stays (DESIGN section 12, mv). Freezes the result. */
+int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err);
+
+/* Wakes the round thread. */
+void agent_kick(struct agent *a);
+
+/* Waiting: done is called once, from the agent's thread or at once, with 0 when each snapshot in ids is stored, -EIO when
+ * one has failed an attempt, -ETIMEDOUT, -EINTR at shutdown. timeout_ms < 0: none. The caller's thread does not block. */
+struct agent_wait;
+int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t timeout_ms, void (*done)(void *ctx, int result), void *ctx,
+                     struct agent_wait **out, struct verr *err);
+/* What is pending or provisional now: below a node (NULL: everywhere). malloc'ed ids. */
+int agent_pending_ids(struct agent *a, const struct node *below, struct vid **ids, unsigned *n, struct verr *err);
+
+/* status.json and metrics (Prometheus text): malloc'ed text. events: bounded ring of lines. */
+int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *err);
+int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err);
+int agent_events(struct agent *a, char **text, size_t *len, struct verr *err);
+/* Unpublished snapshots of a history with sizes: for `varve log` (JSON, malloc'ed). */
+int agent_log_json(struct agent *a, const struct node *disk, char **text, size_t *len, struct verr *err);
+void agent_event(struct agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of the agent.
+ *
+ * Locks, outermost first: op_lock (freeze, settle, publication's end, removal: whatever moves a snapshot from one state
+ * to the next) -> names' and live's own locks -> lock (queue, waiters, progress, events; never held across I/O).
+ */
+#ifndef VARVE_AGENT_INTERNAL_H
+#define VARVE_AGENT_INTERNAL_H
+
+#include "agent/agent.h"
+
+#include "base/verr.h"
+#include "base/vlog.h"
+#include "bus/bus.h"
+#include "dedup/dedup.h"
+#include "fpindex/fpindex.h"
+#include "store/publish.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
+
+struct queued {                 /* a disk that has pending snapshots */
+    struct vid disk;
+    int64_t retry_ns;           /* monotonic; 0: at once */
+    int64_t backoff_ns;
+};
+
+struct agent_wait {
+    struct agent_wait *next;
+    struct vid *ids;
+    unsigned n;
+    int64_t deadline_ns;        /* monotonic; INT64_MAX: none */
+    void (*done)(void *ctx, int result);
+    void *ctx;
+};
+
+struct agent {
+    struct agent_conf conf;
+    char *state_path;
+    char host_name[256];
+    struct vid host;
+    int state_fd, lock_fd, rounds_fd;
+    bool trusted;               /* what the last run left volatile may be believed */
+    bool recovered;             /* recovery came to its end: a clean stop may say so */
+    uid_t uid;
+    gid_t gid;
+
+    struct store *store;
+    struct creader *reader;
+    struct segread *segread;
+    struct catalog *catalog;
+    struct names *names;
+    struct live_set *live;
+    struct bus *bus;
+    char fingerprint_path[64];  /* which code computes fingerprints, for status */
+    struct fpindex **slots;
+    uint32_t nslots;
+
+    pthread_mutex_t op_lock;
+
+    pthread_mutex_t lock;       /* guards all below */
+    pthread_cond_t wake;
+    bool started, stopping, kicked;
+    pthread_t thread;
+    struct queued *queue;
+    unsigned queued, queue_cap;
+    struct agent_wait *waits;
+    struct {
+        char stage[32];
+        uint64_t done, total;
+        uint64_t rounds, published, failed;
+        int64_t last_ns;        /* duration of the last round */
+        bool running;
+    } progress;
+    char events[EVENTS_MAX][EVENT_TEXT];
+    uint64_t event_count;
+    int64_t start_ns;
+};
+
+/* The name of this run, durable (agent.c). */
+int agent_instance_write(struct agent *a, struct verr *err);
+
+/* queue (agent_round.c) */
+int agent_queue_disk(struct agent *a, const struct vid *disk);
+void *agent_thread(void *agent);
+/* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
+int agent_finish_publication(struct agent *a, struct live *l, const struct pending *p, struct verr *err);
+/* Removes the local data of a disk whose node is gone (or NODE_GONE) once nothing is pending. op_lock is held. */
+int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
+
+/* rows (agent_ops.c) */
+int agent_pending_row(struct agent *a, const struct node *disk, const struct pending *p, struct snaprow *out, struct verr *err);
+int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
+                        struct verr *err);
+uint32_t agent_snap_flags(uint32_t pend_flags);
+
+/* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. op_lock is held. */
+int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct verr *err);
+
+/* waiting (agent_wait.c) */
+void agent_waits_check(struct agent *a);        /* after a change of state; no lock held */
+int64_t agent_waits_deadline(struct agent *a);  /* earliest; lock held */
+void agent_waits_end(struct agent *a);          /* at shutdown: -EINTR to all */
+
+#endif

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What users ask for: freeze, settle, supersede, remove, relabel. None of it waits for a round. Pointers: agent_point.c. */
+#include "agent/agent_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { GROUP_MAX = 256 };
+
+uint32_t agent_snap_flags(uint32_t pend_flags)
+{
+    return ((pend_flags & PEND_PROVISIONAL) ? (uint32_t)SNAP_PROVISIONAL : 0) | ((pend_flags & PEND_PARTIAL) ? (uint32_t)SNAP_PARTIAL : 0);
+}
+
+int agent_pending_row(struct agent *a, const struct node *disk, const struct pending *p, struct snaprow *out, struct verr *err)
+{
+    struct snaprow parent;
+    (void)err;
+    memset(out, 0, sizeof *out);
+    out->id = p->snap;
+    out->disk = disk->id;
+    out->host = a->host;
+    out->group = p->group;
+    out->seq = p->seq;
+    out->state = (p->flags & PEND_FAILED) ? SNAPST_FAILED : SNAPST_PENDING;
+    out->flags = agent_snap_flags(p->flags);
+    out->mode = disk->mode & 0777u & ~0222u;
+    out->uid = disk->uid;
+    out->gid = disk->gid;
+    out->size = p->size;
+    out->alloc_bytes = p->alloc_bytes;
+    out->dirty_segments = p->dirty_segments;
+    out->freeze_ns = p->freeze_ns;
+    out->name_s = p->name_s;
+    memcpy(out->label, p->label, sizeof out->label);
+    memcpy(out->note, p->note, sizeof out->note);
+    if (catalog_snap_latest(a->catalog, &disk->id, &parent, NULL) == 0)
+        out->parent = parent.id;
+    return 0;
+}
+
+static int check_label(struct agent *a, const struct node *disk, const char *label, struct verr *err)
+{
+    struct snaprow taken;
+    if (label == NULL || label[0] == '\0')
+        return 0;
+    int r = catalog_snap_by_name(a->catalog, &disk->id, label, 0, &taken, err);
+    if (r == 0)
+        return verr_set(err, EEXIST, "%s: has a snapshot labelled %s already", disk->name, label);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* Journals first (they survive kill -9), catalog rows second: recovery makes rows from journals, never the reverse. */
+int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
+                        struct verr *err)
+{
+    if (n == 0 || n > GROUP_MAX)
+        return verr_set(err, E2BIG, "%u disks in one group: at most %d can be frozen at one instant", n, GROUP_MAX);
+    struct live *l[GROUP_MAX];
+    struct pending *pend = calloc(n, sizeof *pend);
+    unsigned got = 0;
+    int r = pend == NULL ? verr_set(err, ENOMEM, "out of memory") : 0;
+    for (unsigned i = 0; i < n && r == 0; i++)
+        r = check_label(a, &disks[i], req->label, err);
+    for (; got < n && r == 0; got++) {
+        r = live_get(a->live, &disks[got].id, &l[got], err);
+        if (r < 0)
+            break;
+    }
+    if (r == 0)
+        r = live_freeze(l, n, req, pend, err);
+    for (unsigned i = 0; i < n && r == 0; i++) {
+        struct snaprow row;
+        r = agent_pending_row(a, &disks[i], &pend[i], &row, err);
+        if (r == 0)
+            r = catalog_snap_put(a->catalog, &row, err);
+        if (r == 0)
+            r = agent_queue_disk(a, &disks[i].id);
+        if (r == 0 && out != NULL)
+            out[i] = row;
+        if (r == 0)
+            agent_event(a, "%s frozen: snapshot %llu, %llu dirty segments", disks[i].name, (unsigned long long)row.seq,
+                        (unsigned long long)row.dirty_segments);
+    }
+    while (got > 0)
+        live_put(l[--got]);
+    free(pend);
+    return r;
+}
+
+int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out, struct verr *err)
+{
+    pthread_mutex_lock(&a->op_lock);
+    int r = agent_freeze_locked(a, disks, n, req, out, err);
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
+}
+
+/* A stored snapshot's flags change in its side file: STORE first, then the catalog. */
+int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct verr *err)
+{
+    struct snapattr attr;
+    struct snaprcp hdr;
+    int r = snap_load(a->store, &row->disk, row->seq, &row->id, &hdr, &attr, err);
+    if (r < 0)
+        return r;
+    attr.clear_flags |= SNAP_PROVISIONAL;
+    if (!clean)
+        attr.set_flags |= SNAP_PARTIAL;
+    attr.version++;
+    r = snap_attr_save(a->store, &row->disk, row->seq, &attr, err);
+    if (r < 0)
+        return r;
+    row->flags = (row->flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
+    return catalog_snap_put(a->catalog, row, err);
+}
+
+static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, struct verr *err)
+{
+    struct pending p;
+    struct snaprow row;
+    const struct vid *disk = live_id(l);
+    int r = 0;
+    if (live_pending_by_seq(l, seq, &p, NULL) == 0) {
+        r = live_pending_update(l, seq, clean ? 0 : PEND_PARTIAL, PEND_PROVISIONAL, NULL, err);
+        if (r == 0)
+            r = catalog_snap_by_id(a->catalog, &p.snap, &row, err);
+        if (r == 0) {
+            row.flags = (row.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
+            r = catalog_snap_put(a->catalog, &row, err);
+        }
+    } else {
+        int n = catalog_snaps(a->catalog, disk, seq - 1, &row, 1, err);
+        if (n < 0)
+            r = n;
+        else if (n == 1 && row.seq == seq && row.state == SNAPST_STORED)
+            r = agent_settle_stored(a, &row, clean, err);
+    }
+    if (r == 0 && clean)
+        r = live_set_marks(l, 0, LIVE_REWRITING, err);
+    return r;
+}
+
+int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err)
+{
+    struct live *l;
+    int r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&a->op_lock);
+    r = settle_locked(a, l, seq, clean, err);
+    pthread_mutex_unlock(&a->op_lock);
+    live_put(l);
+    agent_kick(a); /* who waits for provisional snapshots may go on */
+    return r;
+}
+
+static int drop_pending(struct agent *a, struct live *l, const struct pending *p, struct verr *err)
+{
+    int r = live_pending_drop(l, p->seq, err);
+    if (r == 0)
+        r = catalog_snap_del(a->catalog, &p->snap, err);
+    return r;
+}
+
+int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err)
+{
+    struct live *l;
+    struct pending p;
+    int r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&a->op_lock);
+    r = live_pending_by_seq(l, seq, &p, NULL);
+    if (r == 0 && (p.flags & PEND_PROVISIONAL) && !(p.flags & (PEND_STARTED | PEND_EXPLICIT))) {
+        r = drop_pending(a, l, &p, err);
+        if (r == -EBUSY)
+            r = 0;
+    } else {
+        r = 0;
+    }
+    pthread_mutex_unlock(&a->op_lock);
+    live_put(l);
+    return r;
+}
+
+static int remove_pending(struct agent *a, const struct snaprow *s, bool *found, struct verr *err)
+{
+    struct live *l;
+    struct pending p;
+    *found = false;
+    int r = live_get(a->live, &s->disk, &l, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    if (live_pending_by_seq(l, s->seq, &p, NULL) == 0) {
+        *found = true;
+        r = drop_pending(a, l, &p, err);
+        if (r == -EBUSY)
+            verr_set(err, EBUSY, "snapshot %llu is just being stored: `varve wait`, then remove it", (unsigned long long)s->seq);
+    }
+    live_put(l);
+    return r;
+}
+
+/* A disk whose live image is gone too disappears with its last snapshot. */
+static int forget_node(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct node node;
+    uint64_t left;
+    int r = catalog_node_by_id(a->catalog, disk, &node, err);
+    if (r < 0 || !(node.flags & NODE_GONE))
+        return r == -ENOENT ? 0 : r;
+    r = catalog_snap_count(a->catalog, disk, &left, err);
+    if (r == 0 && left == 0)
+        r = names_remove(a->names, disk, err);
+    return r;
+}
+
+int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
+{
+    struct snaprow now;
+    bool pending;
+    pthread_mutex_lock(&a->op_lock);
+    int r = catalog_snap_by_id(a->catalog, &s->id, &now, err); /* it may have been stored since the caller looked */
+    if (r == 0 && now.protected_)
+        r = verr_set(err, EPERM, "the snapshot is protected: clear user.varve.protected first");
+    if (r == 0)
+        r = remove_pending(a, &now, &pending, err);
+    if (r == 0 && !pending)
+        r = names_snap_remove(a->names, &now, err);
+    if (r == 0)
+        r = forget_node(a, &now.disk, err);
+    pthread_mutex_unlock(&a->op_lock);
+    if (r == 0)
+        agent_event(a, "snapshot %llu removed", (unsigned long long)now.seq);
+    return r;
+}
+
+int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *label, struct verr *err)
+{
+    struct snaprow now;
+    struct node disk;
+    struct live *l;
+    pthread_mutex_lock(&a->op_lock);
+    int r = catalog_snap_by_id(a->catalog, &s->id, &now, err);
+    if (r == 0)
+        r = catalog_node_by_id(a->catalog, &now.disk, &disk, err);
+    if (r == 0)
+        r = check_label(a, &disk, label, err);
+    if (r == 0 && now.state == SNAPST_STORED) {
+        r = names_snap_relabel(a->names, &now.id, label, err);
+    } else if (r == 0) {
+        r = live_get(a->live, &now.disk, &l, err);
+        if (r == 0) {
+            r = live_pending_update(l, now.seq, 0, 0, label, err);
+            live_put(l);
+        }
+        if (r == 0) {
+            strncpy(now.label, label, sizeof now.label - 1);
+            r = catalog_snap_put(a->catalog, &now, err);
+        }
+    }
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
+}
+
+/* Name first (names_remove or NODE_GONE), then local data: a crash in between leaves data that recovery removes. */
+int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err)
+{
+    pthread_mutex_lock(&a->op_lock);
+    int r = agent_forget_if_gone(a, &disk->id, err);
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rollback and clone: pointers instead of copies. Order: anchor in STORE, fsynced -> table entries. Never the reverse:
+ * a collector may take what no root holds.
+ */
+#include "agent/agent_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static uint64_t next_seq(struct live *l)
+{
+    struct live_attr at;
+    return live_attr(l, &at, NULL) == 0 ? at.next_seq : UINT64_MAX;
+}
+
+int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err)
+{
+    struct live *l = NULL;
+    struct snap *snap = NULL;
+    struct live_attr at;
+    if (s->state != SNAPST_STORED)
+        return verr_set(err, EBUSY, "the snapshot is still pending: `varve wait` for it, then revert");
+    pthread_mutex_lock(&a->op_lock);
+    int r = live_get(a->live, &disk->id, &l, err);
+    if (r == 0)
+        r = live_attr(l, &at, err);
+    if (r == 0 && at.changed) { /* nothing is thrown away: what was not snapshotted is, first */
+        const struct freeze_req req = {.flags = (at.marks & LIVE_REWRITING) ? PEND_PARTIAL : 0};
+        r = agent_freeze_locked(a, disk, 1, &req, NULL, err);
+    }
+    if (r == 0)
+        r = store_anchor(a->store, &disk->id, &s->disk, s->seq, &s->id, err);
+    if (r == 0)
+        r = snap_open(a->store, a->segread, &s->disk, s->seq, &s->id, &snap, err);
+    if (r == 0) {
+        struct live_anchor anchor = {.disk = s->disk, .seq = s->seq, .snap = s->id, .stamp = next_seq(l)};
+        r = live_revert(l, snap_header(snap)->size, snap_header(snap)->alloc_bytes, snap_place, snap, &anchor, err);
+    }
+    if (r == 0)
+        agent_event(a, "%s reverted to snapshot %llu", disk->name, (unsigned long long)s->seq);
+    snap_close(snap);
+    if (l != NULL)
+        live_put(l);
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
+}
+
+/* A source of places, shifted: segment s of the destination is segment s - dst_first + src_first of the source. */
+struct shifted {
+    struct snap *snap;
+    struct live *live;
+    uint64_t dst_first, src_first;
+};
+
+static int shifted_place(void *ctx, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err)
+{
+    struct shifted *s = ctx;
+    uint64_t from = segment - s->dst_first + s->src_first;
+    if (s->snap != NULL)
+        return snap_place(s->snap, from, zero, place, pages, err);
+    struct seg_entry e;
+    int r = live_segment_pure(s->live, from, &e, err);
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return verr_set(err, EOPNOTSUPP, "segment %llu of the source has local data", (unsigned long long)from);
+    *zero = e.kind == SEGK_ZERO;
+    *place = e.place;
+    *pages = UINT32_MAX;
+    return 0;
+}
+
+/* Everything that the source's table relies on is anchored for the destination too. -ENOENT: cannot be pointed to. */
+static int anchor_source(struct agent *a, struct live *dst, struct live *src, const struct vid *dst_disk, struct live_anchor *last,
+                         struct verr *err)
+{
+    struct live_anchor an;
+    unsigned n = 0;
+    for (; live_anchor_at(src, n, &an, NULL) == 0; n++) {
+        if (n > 0)
+            return -ENOENT; /* several snapshots hold the source's data: rare (just reverted); bytes are copied */
+        int r = store_anchor(a->store, dst_disk, &an.disk, an.seq, &an.snap, err);
+        if (r < 0)
+            return r;
+        *last = an;
+    }
+    last->stamp = next_seq(dst);
+    return n == 0 ? -ENOENT : 0;
+}
+
+static bool all_pure(struct live *src, uint64_t first, uint64_t count)
+{
+    struct seg_entry e;
+    for (uint64_t i = 0; i < count; i++)
+        if (live_segment_pure(src, first + i, &e, NULL) != 1)
+            return false;
+    return true;
+}
+
+static int clone_segments(struct agent *a, struct live *dst, const struct node *dst_node, uint64_t dst_first, uint64_t count,
+                          uint64_t new_size, const struct snaprow *src_snap, struct live *src, uint64_t src_first, struct verr *err)
+{
+    struct shifted sh = {.live = src, .dst_first = dst_first, .src_first = src_first};
+    struct live_anchor anchor = {0};
+    int r;
+    if (src_snap != NULL) {
+        anchor = (struct live_anchor){.disk = src_snap->disk, .seq = src_snap->seq, .snap = src_snap->id, .stamp = next_seq(dst)};
+        r = store_anchor(a->store, &dst_node->id, &src_snap->disk, src_snap->seq, &src_snap->id, err);
+        if (r == 0)
+            r = snap_open(a->store, a->segread, &src_snap->disk, src_snap->seq, &src_snap->id, &sh.snap, err);
+    } else {
+        r = all_pure(src, src_first, count) ? anchor_source(a, dst, src, &dst_node->id, &anchor, err) : -EOPNOTSUPP;
+    }
+    if (r == 0)
+        r = live_point(dst, dst_first, count, new_size, shifted_place, &sh, &anchor, err);
+    snap_close(sh.snap);
+    return r;
+}
+
+int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *dst_node, uint64_t dst_off, const struct snaprow *src_snap,
+                          const struct node *src_disk, uint64_t src_off, uint64_t len, struct verr *err)
+{
+    struct live *src = NULL;
+    struct live_attr at = {0}, dst_at;
+    uint64_t src_size;
+    if (dst_off % SEG_BYTES != 0 || src_off % SEG_BYTES != 0 || (src_snap != NULL && src_snap->state != SNAPST_STORED))
+        return 0;
+    int r = live_attr(dst, &dst_at, err);
+    if (r < 0)
+        return r;
+    if (src_snap != NULL) {
+        src_size = src_snap->size;
+    } else {
+        r = live_get(a->live, &src_disk->id, &src, err);
+        if (r == 0)
+            r = live_attr(src, &at, err);
+        if (r < 0) {
+            if (src != NULL)
+                live_put(src);
+            return r;
+        }
+        src_size = at.size;
+    }
+    if (src_off >= src_size || (src == dst))
+        len = 0;
+    else if (len > src_size - src_off)
+        len = src_size - src_off;
+    /* The source's last, short segment can be pointed to only where it ends the destination too. */
+    bool tail = len % SEG_BYTES != 0 && src_off + len == src_size && dst_off + len >= dst_at.size;
+    if (!tail)
+        len -= len % SEG_BYTES;
+    int64_t done = 0;
+    if (len > 0) {
+        pthread_mutex_lock(&a->op_lock);
+        r = clone_segments(a, dst, dst_node, dst_off / SEG_BYTES, seg_count(len), dst_off + len, src_snap, src, src_off / SEG_BYTES, err);
+        pthread_mutex_unlock(&a->op_lock);
+        done = r == 0 ? (int64_t)len : r == -EOPNOTSUPP || r == -ENOENT ? 0 : r;
+    }
+    if (src != NULL)
+        live_put(src);
+    return done;
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Recovery at each start, clean or not. Truth comes from STORE (names, recipes) and from the journals in STATE/disks
+ * (pending snapshots, live images); the catalog is brought in line with both. Every step can be repeated: a crash during
+ * recovery leaves the same work for the next start.
+ *
+ *   1. catalog opened, nodes and stored snapshots reconciled with STORE
+ *   2. each journal: a pending snapshot whose recipe is already in STORE is finished (crash after the commit point);
+ *      the others get their row and are queued
+ *   3. rows of pending snapshots that no journal knows go; provisional ones become partial
+ *   4. a disk that changed and whose writer was never seen closing gets a snapshot, marked partial
+ */
+#include "agent/agent_internal.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void report_bad(void *ctx, bool damaged, const char *what)
+{
+    struct agent *a = ctx;
+    vlog(VLOG_WARN, "recover", "%s", what);
+    agent_event(a, "%s: %s", damaged ? "damaged" : "strange", what);
+}
+
+/* After the drop of privileges: SQLite opens by path, so a parent that the service user cannot pass breaks later, obscurely. */
+static int check_reach(struct agent *a, struct verr *err)
+{
+    const char *const paths[] = {store_path(a->store), a->state_path};
+    for (unsigned i = 0; i < 2; i++)
+        if (access(paths[i], R_OK | W_OK | X_OK) < 0)
+            return verr_set(err, errno, "%s: uid %u, which owns the store and runs the daemon, cannot use it: %s (look at the mode of its "
+                            "parent directories)", paths[i], (unsigned)geteuid(), strerror(errno));
+    return 0;
+}
+
+static int open_parts(struct agent *a, struct verr *err)
+{
+    const struct store_conf *sc = store_conf(a->store);
+    struct fper *fper = fper_new((enum fp_kind)sc->fingerprint, sc->digest_key, err);
+    if (fper == NULL)
+        return -EIO;
+    snprintf(a->fingerprint_path, sizeof a->fingerprint_path, "%s", fper_path(fper));
+    fper_free(fper);
+    int r = creader_new(a->store, a->conf.frame_cache, &a->reader, err);
+    if (r == 0)
+        r = segread_new(a->reader, 64, &a->segread, err);
+    if (r < 0)
+        return r;
+    a->bus = bus_local_new(a->conf.memory / 8, err);
+    if (a->bus == NULL)
+        return -ENOMEM;
+    a->nslots = sc->slots;
+    a->slots = calloc(a->nslots, sizeof *a->slots);
+    if (a->slots == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    unsigned bits = 0;
+    while (((uint64_t)1 << bits) < (uint64_t)sc->slots * sc->partitions)
+        bits++;
+    for (uint32_t i = 0; i < a->nslots && r == 0; i++)
+        r = fpindex_open(store_dirfd(a->store, DIR_INDEX), i, sc->partitions, bits, &a->slots[i], err);
+    return r;
+}
+
+static int open_live(struct agent *a, struct verr *err)
+{
+    struct live_env env = {
+        .state_dirfd = a->state_fd,
+        .source = segread_source(a->segread),
+        .clock = a->conf.clock,
+        .trusted = a->trusted,
+        .layer_limit = a->conf.layer_limit,
+        .cache_limit = a->conf.cache_limit,
+        .open_max = 256,
+    };
+    return live_set_open(&env, &a->live, err);
+}
+
+static bool recipe_exists(struct agent *a, const struct vid *disk, const struct pending *p)
+{
+    char name[SNAP_FILE_MAX];
+    struct stat st;
+    int dir = store_disk_dir(a->store, DIR_SNAPSHOTS, disk, false, NULL);
+    if (dir < 0)
+        return false;
+    store_snap_file(p->seq, &p->snap, ".rcp", name);
+    bool found = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    close(dir);
+    return found;
+}
+
+static int recover_pendings(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
+{
+    struct pending p;
+    for (unsigned i = 0; live_pending(l, i, &p, NULL) == 0;) {
+        int r;
+        if (i == 0 && recipe_exists(a, live_id(l), &p)) {
+            r = agent_finish_publication(a, l, &p, err);
+            if (r < 0)
+                return verr_prefix(err, -r, "finishing a published snapshot");
+            continue; /* it is no longer the first pending one */
+        }
+        struct snaprow row;
+        /* Its handle died with the daemon: whether its writer was done nobody can say any more. */
+        bool open = (p.flags & PEND_PROVISIONAL) != 0;
+        r = live_pending_update(l, p.seq, open ? PEND_PARTIAL : 0, PEND_STARTED | PEND_PROVISIONAL, NULL, err);
+        if (r == 0)
+            r = live_pending_by_seq(l, p.seq, &p, err);
+        if (r == 0)
+            r = agent_pending_row(a, disk, &p, &row, err);
+        if (r == 0)
+            r = catalog_snap_put(a->catalog, &row, err);
+        if (r == 0)
+            r = agent_queue_disk(a, live_id(l));
+        if (r < 0)
+            return r;
+        i++;
+    }
+    return 0;
+}
+
+static int recover_changed(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
+{
+    struct live_attr at;
+    int r = live_attr(l, &at, err);
+    if (r < 0 || !at.changed || disk->name[0] == '.' || (disk->flags & NODE_GONE))
+        return r;
+    r = live_has_data(l, err);
+    if (r <= 0)
+        return r;
+    const struct freeze_req req = {.flags = PEND_PARTIAL};
+    struct snaprow row;
+    r = agent_freeze_locked(a, disk, 1, &req, &row, err);
+    if (r == 0)
+        agent_event(a, "%s changed and was not seen closing: snapshot %llu is partial", disk->name, (unsigned long long)row.seq);
+    return r;
+}
+
+static int recover_disk(void *ctx, const struct vid *id)
+{
+    struct agent *a = ctx;
+    struct verr err = {0};
+    struct node disk;
+    struct live *l = NULL;
+    int r = catalog_node_by_id(a->catalog, id, &disk, &err);
+    if (r == -ENOENT || (r == 0 && (disk.flags & NODE_GONE))) {
+        bool known = r == 0;
+        r = live_get(a->live, id, &l, &err);
+        if (r == 0 && known)
+            r = recover_pendings(a, l, &disk, &err);
+        if (l != NULL)
+            live_put(l);
+        if (r == 0)
+            r = agent_forget_if_gone(a, id, &err);
+    } else if (r == 0) {
+        r = live_get(a->live, id, &l, &err);
+        if (r == 0)
+            r = recover_pendings(a, l, &disk, &err);
+        if (r == 0)
+            r = recover_changed(a, l, &disk, &err);
+        if (l != NULL)
+            live_put(l);
+    }
+    if (r < 0) { /* one damaged disk must not keep the others from being served */
+        char hex[VID_HEX];
+        vid_hex(id, hex);
+        vlog(VLOG_ERROR, "recover", "disk %s: %s", hex, verr_str(&err));
+        agent_event(a, "disk %s not recovered: %s", hex, verr_str(&err));
+    }
+    return 0;
+}
+
+struct row_list {
+    struct agent *a;
+    struct snaprow *rows;
+    unsigned n, cap;
+};
+
+static int list_row(struct row_list *list, const struct snaprow *s)
+{
+    if (list->n == list->cap) {
+        unsigned cap = list->cap == 0 ? QUEUE_STEP : list->cap * 2;
+        struct snaprow *rows = realloc(list->rows, cap * sizeof *rows);
+        if (rows == NULL)
+            return -ENOMEM;
+        list->rows = rows;
+        list->cap = cap;
+    }
+    list->rows[list->n++] = *s;
+    return 0;
+}
+
+/* Rows of pending snapshots that no journal knows, and stored ones whose handle died with the daemon. */
+static int collect_leftover(void *ctx, const struct snaprow *s)
+{
+    struct row_list *list = ctx;
+    struct pending p;
+    struct live *l;
+    if (s->state == SNAPST_STORED)
+        return (s->flags & SNAP_PROVISIONAL) && vid_eq(&s->host, &list->a->host) ? list_row(list, s) : 0;
+    int r = live_get(list->a->live, &s->disk, &l, NULL);
+    if (r == 0) {
+        r = live_pending_by_seq(l, s->seq, &p, NULL);
+        live_put(l);
+    }
+    return r == -ENOENT ? list_row(list, s) : 0;    /* known, or in doubt: kept */
+}
+
+static int mend_leftovers(struct agent *a, struct verr *err)
+{
+    struct row_list list = {.a = a};
+    int r = catalog_snap_each(a->catalog, collect_leftover, &list, err);
+    for (unsigned i = 0; r == 0 && i < list.n; i++) {
+        if (list.rows[i].state == SNAPST_STORED)
+            r = agent_settle_stored(a, &list.rows[i], false, err);
+        else
+            r = catalog_snap_del(a->catalog, &list.rows[i].id, err);
+    }
+    free(list.rows);
+    return r;
+}
+
+int agent_recover(struct agent *a, struct verr *err)
+{
+    int r = check_reach(a, err);
+    if (r == 0)
+        r = catalog_open(a->state_fd, a->state_path, &store_conf(a->store)->id, &a->catalog, err);
+    if (r == 0)
+        r = names_open(a->store, a->catalog, a->conf.clock, &a->names, err);
+    if (r == 0)
+        r = names_reconcile(a->names, report_bad, a, err);
+    if (r == 0)
+        r = open_parts(a, err);
+    if (r == 0)
+        r = open_live(a, err);
+    if (r == 0 && a->trusted)
+        r = agent_instance_write(a, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&a->op_lock);
+    r = live_set_each(a->live, recover_disk, a, err);
+    if (r == 0)
+        r = mend_leftovers(a, err);
+    pthread_mutex_unlock(&a->op_lock);
+    if (r == 0)
+        r = agent_instance_write(a, err);
+    a->recovered = r == 0;
+    return r;
+}

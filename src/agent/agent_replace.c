@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rename of a disk onto an existing disk: the target keeps id, name and history and takes the content (what rsync and
+ * editors do with their temporary names). Order: unsnapshotted changes of the target are frozen -> the source's anchors
+ * are linked for the target -> one head record gives the target the source's table and layers (live_take) -> names ->
+ * the source's local data go. A crash before the names leaves both disks; live unshares the layers when it opens them.
+ */
+#include "agent/agent_internal.h"
+
+#include <errno.h>
+
+static int take_anchors(struct agent *a, struct live *src, const struct vid *target, struct verr *err)
+{
+    struct live_anchor an;
+    for (unsigned i = 0; live_anchor_at(src, i, &an, NULL) == 0; i++) {
+        int r = store_anchor(a->store, target, &an.disk, an.seq, &an.snap, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int check_no_history(struct agent *a, const struct node *source, struct verr *err)
+{
+    uint64_t n;
+    int r = catalog_snap_count(a->catalog, &source->id, &n, err);
+    if (r == 0 && n > 0)
+        return verr_set(err, EEXIST, "%s has snapshots of its own: its history cannot be joined to another disk's", source->name);
+    return r;
+}
+
+static int replace_locked(struct agent *a, const struct node *source, const struct node *target, struct live *src, struct live *dst,
+                          struct verr *err)
+{
+    struct live_attr at;
+    const struct freeze_req before = {0}, after = {0};
+    int r = live_attr(dst, &at, err);
+    if (r == 0 && at.changed && target->name[0] != '.')
+        r = agent_freeze_locked(a, target, 1, &before, NULL, err);
+    if (r == 0)
+        r = take_anchors(a, src, &target->id, err);
+    if (r == 0)
+        r = live_take(dst, src, err);
+    if (r == 0)
+        r = names_replace(a->names, &source->id, &target->id, err);
+    if (r == 0)
+        r = live_has_data(dst, err);
+    if (r == 1 && target->name[0] != '.')
+        r = agent_freeze_locked(a, target, 1, &after, NULL, err);
+    return r < 0 ? r : 0;
+}
+
+int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err)
+{
+    struct live *src = NULL, *dst = NULL;
+    pthread_mutex_lock(&a->op_lock);
+    int r = check_no_history(a, source, err);
+    if (r == 0)
+        r = live_get(a->live, &source->id, &src, err);
+    if (r == 0)
+        r = live_get(a->live, &target->id, &dst, err);
+    if (r == 0)
+        r = replace_locked(a, source, target, src, dst, err);
+    if (src != NULL)
+        live_put(src);
+    if (dst != NULL)
+        live_put(dst);
+    if (r == 0)
+        r = agent_forget_if_gone(a, &source->id, err);
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
+}

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent's thread: takes the oldest pending snapshot of each queued disk, seals it, runs one round over the batch, and
+ * finishes what was published.
+ *
+ * Order of durability per snapshot: layer, map, table, journal (live_pending_seal) -> round: containers, index, recipe
+ * link, directory fsync (dedup_round) -> anchor -> pointers in the tables, head record (live_pending_published) ->
+ * catalog row. A crash between any two is finished by agent_recover.
+ */
+#include "agent/agent_internal.h"
+
+#include "base/fault.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BATCH_MAX = 64, DROPS_MAX = 64 };
+#define BACKOFF_FIRST_NS (INT64_C(5) * 1000000000)
+#define BACKOFF_MAX_NS (INT64_C(600) * 1000000000)
+
+/* ---- the queue of disks ---- */
+
+int agent_queue_disk(struct agent *a, const struct vid *disk)
+{
+    int r = 0;
+    pthread_mutex_lock(&a->lock);
+    bool found = false;
+    for (unsigned i = 0; i < a->queued && !found; i++)
+        found = vid_eq(&a->queue[i].disk, disk);
+    if (!found && a->queued == a->queue_cap) {
+        struct queued *q = realloc(a->queue, (a->queue_cap + QUEUE_STEP) * sizeof *q);
+        if (q == NULL) {
+            r = -ENOMEM;
+        } else {
+            a->queue = q;
+            a->queue_cap += QUEUE_STEP;
+        }
+    }
+    if (!found && r == 0)
+        a->queue[a->queued++] = (struct queued){.disk = *disk};
+    a->kicked = true;
+    pthread_cond_broadcast(&a->wake);
+    pthread_mutex_unlock(&a->lock);
+    return r;
+}
+
+void agent_kick(struct agent *a)
+{
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->queued; i++)
+        a->queue[i].retry_ns = 0;
+    a->kicked = true;
+    pthread_cond_broadcast(&a->wake);
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* Up to BATCH_MAX disks whose time has come; they stay queued until unqueue_disk. lock held. */
+static unsigned due_disks(struct agent *a, int64_t now, struct vid out[BATCH_MAX], int64_t *next_ns)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < a->queued; i++) {
+        if (a->queue[i].retry_ns <= now && n < BATCH_MAX)
+            out[n++] = a->queue[i].disk;
+        else if (a->queue[i].retry_ns > now && a->queue[i].retry_ns < *next_ns)
+            *next_ns = a->queue[i].retry_ns;
+    }
+    return n;
+}
+
+static void unqueue_disk(struct agent *a, const struct vid *disk)
+{
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->queued; i++) {
+        if (vid_eq(&a->queue[i].disk, disk)) {
+            a->queue[i] = a->queue[--a->queued];
+            break;
+        }
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
+static void postpone_disk(struct agent *a, const struct vid *disk)
+{
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->queued; i++) {
+        struct queued *q = &a->queue[i];
+        if (!vid_eq(&q->disk, disk))
+            continue;
+        q->backoff_ns = q->backoff_ns == 0 ? BACKOFF_FIRST_NS : q->backoff_ns * 2;
+        if (q->backoff_ns > BACKOFF_MAX_NS)
+            q->backoff_ns = BACKOFF_MAX_NS;
+        q->retry_ns = vclock_mono_ns(a->conf.clock) + q->backoff_ns;
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* ---- one job ---- */
+
+static void vm_key(const struct vid *vm, const char *what, char out[64])
+{
+    char hex[VID_HEX];
+    vid_hex(vm, hex);
+    snprintf(out, 64, "vm.%s.%s", hex, what);
+}
+
+static uint64_t vm_container(struct agent *a, const struct vid *vm, const char *what)
+{
+    char key[64], value[32];
+    vm_key(vm, what, key);
+    if (catalog_get(a->catalog, key, value, sizeof value, NULL) < 0)
+        return REF_NONE;
+    return strtoull(value, NULL, 10);
+}
+
+static void save_vm_container(struct agent *a, const struct vid *vm, const char *what, uint64_t number)
+{
+    char key[64], value[32];
+    if (number == REF_NONE)
+        return;
+    vm_key(vm, what, key);
+    snprintf(value, sizeof value, "%llu", (unsigned long long)number);
+    if (catalog_set(a->catalog, key, value, NULL) < 0)
+        vlog(VLOG_WARN, "agent", "the catalog forgot where VM %s goes on; its next backup begins a new container", key);
+}
+
+/* Fills a job for the oldest pending snapshot of a disk. 0; -ENOENT: nothing pending any more. */
+static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job *job, struct verr *err)
+{
+    struct node node, vm;
+    struct snaprow parent;
+    memset(job, 0, sizeof *job);
+    job->err = err;
+    int r = live_get(a->live, disk, &job->live, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&a->op_lock);
+    r = live_pending(job->live, 0, &job->pend, err);
+    if (r == 0)
+        r = live_pending_update(job->live, job->pend.seq, PEND_STARTED, 0, NULL, err);
+    pthread_mutex_unlock(&a->op_lock);
+    if (r == 0)
+        r = live_pending_seal(job->live, job->pend.seq, err);
+    if (r == 0)
+        r = live_pending_by_seq(job->live, job->pend.seq, &job->pend, err);
+    if (r == 0)
+        r = catalog_node_by_id(a->catalog, disk, &node, err);
+    if (r == 0)
+        r = catalog_node_by_id(a->catalog, &node.parent, &vm, err);
+    if (r == 0) {
+        job->vm = vm.id;
+        job->mode = node.mode & 0555;
+        job->uid = node.uid;
+        job->gid = node.gid;
+        job->selective = (vm.flags & NODE_SELECTIVE) != 0;
+        r = owner_claim(a->store, &vm.id, &a->host, &job->epoch, err);
+    }
+    if (r == 0 && catalog_snap_latest(a->catalog, disk, &parent, NULL) == 0) {
+        job->parent_snap = parent.id;
+        job->parent_seq = parent.seq;
+    }
+    if (r < 0) {
+        live_put(job->live);
+        job->live = NULL;
+        return r;
+    }
+    job->last_blocks = vm_container(a, &job->vm, "blocks");
+    job->last_recipes = vm_container(a, &job->vm, "recipes");
+    return 0;
+}
+
+/* ---- after the commit point ---- */
+
+/* What was settled while the round ran, or is known only now, goes into the side file. */
+static int carry_flags(struct agent *a, const struct vid *disk, const struct pending *p, struct snaprcp *hdr, struct verr *err)
+{
+    uint32_t now = agent_snap_flags(p->flags);
+    if (now == hdr->flags && strcmp(p->label, hdr->label) == 0)
+        return 0;
+    struct snapattr attr;
+    struct snaprcp ignore;
+    int r = snap_load(a->store, disk, p->seq, &p->snap, &ignore, &attr, err);
+    if (r < 0)
+        return r;
+    attr.set_flags |= now & ~hdr->flags;
+    attr.clear_flags |= hdr->flags & ~now;
+    memcpy(attr.label, p->label, sizeof attr.label);
+    attr.version++;
+    hdr->flags = now;
+    return snap_attr_save(a->store, disk, p->seq, &attr, err);
+}
+
+static int stored_row(struct agent *a, const struct vid *disk, const struct pending *p, const struct snaprcp *hdr, struct verr *err)
+{
+    struct snaprow row;
+    int r = catalog_snap_by_id(a->catalog, &p->snap, &row, err);
+    if (r == -ENOENT) {
+        struct node node;
+        r = catalog_node_by_id(a->catalog, disk, &node, err);
+        if (r == 0)
+            r = agent_pending_row(a, &node, p, &row, err);
+    }
+    if (r < 0)
+        return r;
+    row.state = SNAPST_STORED;
+    row.flags = hdr->flags;
+    row.parent = hdr->parent;
+    row.alloc_bytes = hdr->alloc_bytes;
+    row.levels = hdr->levels;
+    row.mode = hdr->mode;
+    row.uid = hdr->uid;
+    row.gid = hdr->gid;
+    memcpy(row.label, p->label, sizeof row.label);
+    return catalog_snap_put(a->catalog, &row, err);
+}
+
+int agent_finish_publication(struct agent *a, struct live *l, const struct pending *pending, struct verr *err)
+{
+    struct vid disk = *live_id(l);
+    struct pending p;
+    struct snap *snap = NULL;
+    int r = live_pending_by_seq(l, pending->seq, &p, err);
+    if (r == 0)
+        r = store_anchor(a->store, &disk, &disk, p.seq, &p.snap, err);
+    if (r == 0)
+        r = snap_open(a->store, a->segread, &disk, p.seq, &p.snap, &snap, err);
+    if (r < 0)
+        return r;
+    struct snaprcp hdr = *snap_header(snap);
+    struct live_anchor mine = {.disk = disk, .seq = p.seq, .snap = p.snap, .stamp = p.seq + 1};
+    struct live_anchor drop[DROPS_MAX];
+    unsigned dropped = 0;
+    r = carry_flags(a, &disk, &p, &hdr, err);
+    fault_point("agent.finish.before_pointers");
+    if (r == 0)
+        r = live_pending_published(l, p.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
+    fault_point("agent.finish.after_pointers");
+    snap_close(snap);
+    for (unsigned i = 0; i < dropped && r == 0; i++) {
+        r = store_unanchor(a->store, &disk, drop[i].seq, &drop[i].snap, err);
+        if (r == 0)
+            r = live_anchor_gone(l, &drop[i], err);
+    }
+    return r < 0 ? r : stored_row(a, &disk, &p, &hdr, err);
+}
+
+static int unanchor_all(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct live *l;
+    struct live_anchor anchor;
+    int r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; r == 0 && live_anchor_at(l, i, &anchor, NULL) == 0; i++)
+        r = store_unanchor(a->store, disk, anchor.seq, &anchor.snap, err);
+    live_put(l);
+    return r;
+}
+
+int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct node node;
+    int r = catalog_node_by_id(a->catalog, disk, &node, NULL);
+    if (r == 0 && !(node.flags & NODE_GONE))
+        return 0;
+    struct live *l;
+    struct pending p;
+    r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    bool waiting = live_pending(l, 0, &p, NULL) == 0;
+    live_put(l);
+    if (waiting)
+        return 0;
+    /* Local data first: an anchor may go only when no table needs it. After a crash in between, anchors without a
+     * local disk are all that is left; they cost space and are listed by `varve status`. */
+    r = unanchor_all(a, disk, err);
+    if (r == 0)
+        r = live_remove(a->live, disk, err);
+    return r == -ENOENT || r == -EBUSY ? 0 : r;
+}
+
+/* ---- the round ---- */
+
+static int show_progress(void *ctx, const char *stage, uint64_t done, uint64_t total)
+{
+    struct agent *a = ctx;
+    pthread_mutex_lock(&a->lock);
+    snprintf(a->progress.stage, sizeof a->progress.stage, "%s", stage);
+    a->progress.done = done;
+    a->progress.total = total;
+    bool stop = a->stopping, due = agent_waits_deadline(a) <= vclock_mono_ns(a->conf.clock);
+    pthread_mutex_unlock(&a->lock);
+    if (due) /* a round may take long: nobody waits beyond his deadline for it */
+        agent_waits_check(a);
+    return stop;
+}
+
+static void job_failed(struct agent *a, const struct vid *disk, struct live *l, const struct pending *p, int result, const struct verr *err)
+{
+    if (result == -EINTR)
+        return; /* we are stopping: it stays pending and completes at the next mount */
+    char hex[VID_HEX];
+    vid_hex(disk, hex);
+    vlog(VLOG_ERROR, "agent", "disk %s, snapshot %llu: %s", hex, (unsigned long long)p->seq, verr_str(err));
+    agent_event(a, "snapshot %llu of disk %s failed: %s", (unsigned long long)p->seq, hex, verr_str(err));
+    struct snaprow row;
+    if (l != NULL)
+        live_pending_update(l, p->seq, PEND_FAILED, PEND_STARTED, NULL, NULL);
+    if (catalog_snap_by_id(a->catalog, &p->snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
+        row.state = SNAPST_FAILED;
+        catalog_snap_put(a->catalog, &row, NULL);
+    }
+    pthread_mutex_lock(&a->lock);
+    a->progress.failed++;
+    pthread_mutex_unlock(&a->lock);
+    postpone_disk(a, disk);
+}
+
+static void job_done(struct agent *a, struct dedup_job *job)
+{
+    struct vid disk = *live_id(job->live);
+    struct pending next;
+    pthread_mutex_lock(&a->op_lock);
+    int r = job->result;
+    if (r == 0) {
+        save_vm_container(a, &job->vm, "blocks", job->last_blocks);
+        save_vm_container(a, &job->vm, "recipes", job->last_recipes);
+        r = agent_finish_publication(a, job->live, &job->pend, job->err);
+    }
+    if (r == 0) {
+        pthread_mutex_lock(&a->lock);
+        a->progress.published++;
+        pthread_mutex_unlock(&a->lock);
+        char hex[VID_HEX];
+        vid_hex(&disk, hex);
+        agent_event(a, "snapshot %llu of disk %s stored, %llu bytes added", (unsigned long long)job->pend.seq, hex,
+                    (unsigned long long)job->recipe.levels.stored);
+        if (live_pending(job->live, 0, &next, NULL) != 0)
+            unqueue_disk(a, &disk);
+    } else {
+        job_failed(a, &disk, job->live, &job->pend, r, job->err);
+    }
+    live_put(job->live);
+    if (r == 0)
+        agent_forget_if_gone(a, &disk, NULL);
+    pthread_mutex_unlock(&a->op_lock);
+}
+
+static int by_vm(const void *a, const void *b)
+{
+    const struct dedup_job *x = a, *y = b;
+    return memcmp(x->vm.b, y->vm.b, VID_BYTES);
+}
+
+/* Trouble that costs space only: an index page that cannot be read, an answer that did not come. */
+static void note_trouble(void *ctx, const char *stage, const struct verr *err)
+{
+    (void)ctx;
+    vlog(VLOG_WARN, stage, "%s", verr_str(err));
+}
+
+static void run_round(struct agent *a, const struct vid *disks, unsigned n)
+{
+    static const struct verr no_error;
+    struct dedup_job *jobs = calloc(n, sizeof *jobs);
+    struct verr *errs = calloc(n + 1, sizeof *errs);
+    unsigned njobs = 0;
+    for (unsigned i = 0; jobs != NULL && errs != NULL && i < n; i++) {
+        errs[njobs] = no_error;
+        int r = prepare_job(a, &disks[i], &jobs[njobs], &errs[njobs]);
+        if (r == 0)
+            njobs++;
+        else if (r == -ENOENT)
+            unqueue_disk(a, &disks[i]); /* dropped meanwhile */
+        else
+            job_failed(a, &disks[i], NULL, &jobs[njobs].pend, r, &errs[njobs]);
+    }
+    if (njobs > 0) {
+        struct dedup_env env = {
+            .store = a->store, .reader = a->reader, .segread = a->segread, .slots = a->slots, .nslots = a->nslots, .bus = a->bus,
+            .clock = a->conf.clock, .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory,
+            .progress = show_progress, .note = note_trouble, .progress_ctx = a,
+        };
+        qsort(jobs, njobs, sizeof *jobs, by_vm); /* disks of one VM share its containers, one after another */
+        int r = dedup_round(&env, jobs, njobs, &errs[n]);
+        if (r < 0 && r != -EINTR)
+            vlog(VLOG_ERROR, "agent", "the round could not run to its end: %s", verr_str(&errs[n]));
+        for (unsigned i = 0; i < njobs; i++)
+            job_done(a, &jobs[i]);
+    }
+    free(jobs);
+    free(errs);
+}
+
+static void one_pass(struct agent *a, const struct vid *disks, unsigned n)
+{
+    int64_t begin = vclock_mono_ns(a->conf.clock);
+    pthread_mutex_lock(&a->lock);
+    a->progress.running = true;
+    a->progress.rounds++;
+    pthread_mutex_unlock(&a->lock);
+    run_round(a, disks, n);
+    pthread_mutex_lock(&a->lock);
+    a->progress.running = false;
+    a->progress.last_ns = vclock_mono_ns(a->conf.clock) - begin;
+    a->progress.stage[0] = '\0';
+    pthread_mutex_unlock(&a->lock);
+    struct verr err = {0};
+    if (live_set_evict(a->live, &err) < 0)
+        vlog(VLOG_WARN, "agent", "evicting cached segments: %s", verr_str(&err));
+}
+
+void *agent_thread(void *arg)
+{
+    struct agent *a = arg;
+    struct vid disks[BATCH_MAX];
+    for (;;) {
+        pthread_mutex_lock(&a->lock);
+        int64_t now = vclock_mono_ns(a->conf.clock);
+        int64_t next = agent_waits_deadline(a);
+        unsigned n = a->stopping ? 0 : due_disks(a, now, disks, &next);
+        if (n == 0 && !a->stopping && !a->kicked && next > now) {
+            if (next == INT64_MAX) {
+                pthread_cond_wait(&a->wake, &a->lock);
+            } else {
+                struct timespec ts = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
+                pthread_cond_timedwait(&a->wake, &a->lock, &ts);
+            }
+        }
+        a->kicked = false;
+        bool stop = a->stopping;
+        pthread_mutex_unlock(&a->lock);
+        if (stop)
+            return NULL;
+        if (n > 0)
+            one_pass(a, disks, n);
+        agent_waits_check(a);
+    }
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the daemon says of itself: status (JSON), metrics (Prometheus text), events, the history of a disk (JSON). */
+#include "agent/agent_internal.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+void agent_event(struct agent *a, const char *fmt, ...)
+{
+    char text[EVENT_TEXT], stamp[32];
+    struct tm tm;
+    time_t now = (time_t)(vclock_real_ns(a->conf.clock) / 1000000000);
+    gmtime_r(&now, &tm);
+    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ ", &tm);
+    size_t n = strlen(stamp);
+    memcpy(text, stamp, n);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text + n, sizeof text - n - 1, fmt, ap);
+    va_end(ap);
+    for (char *p = text; *p != '\0'; p++)
+        if (*p == '\n')
+            *p = ' ';
+    pthread_mutex_lock(&a->lock);
+    memcpy(a->events[a->event_count++ % EVENTS_MAX], text, sizeof text);
+    pthread_mutex_unlock(&a->lock);
+    vlog(VLOG_DEBUG, "event", "%s", text + n);
+}
+
+int agent_events(struct agent *a, char **text, size_t *len, struct verr *err)
+{
+    char *out = malloc((size_t)EVENTS_MAX * EVENT_TEXT + 1);
+    if (out == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    size_t n = 0;
+    pthread_mutex_lock(&a->lock);
+    uint64_t first = a->event_count > EVENTS_MAX ? a->event_count - EVENTS_MAX : 0;
+    for (uint64_t i = first; i < a->event_count; i++) {
+        const char *line = a->events[i % EVENTS_MAX];
+        size_t l = strlen(line);
+        memcpy(out + n, line, l);
+        n += l;
+        out[n++] = '\n';
+    }
+    pthread_mutex_unlock(&a->lock);
+    *text = out;
+    *len = n;
+    return 0;
+}
+
+struct process_memory {
+    uint64_t rss, rss_anon, rss_peak;
+};
+
+static void read_memory(struct process_memory *m)
+{
+    memset(m, 0, sizeof *m);
+    FILE *f = fopen("/proc/self/status", "re");
+    char line[128];
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        char *colon = strchr(line, ':');
+        uint64_t bytes = colon == NULL ? 0 : strtoull(colon + 1, NULL, 10) * 1024;
+        if (strncmp(line, "VmRSS:", 6) == 0)
+            m->rss = bytes;
+        else if (strncmp(line, "RssAnon:", 8) == 0)
+            m->rss_anon = bytes;
+        else if (strncmp(line, "VmHWM:", 6) == 0)
+            m->rss_peak = bytes;
+    }
+    if (f != NULL)
+        fclose(f);
+}
+
+static json_t *u64(uint64_t v)
+{
+    return json_integer((json_int_t)v);
+}
+
+static void rfc3339(int64_t ns, char out[32])
+{
+    struct tm tm;
+    time_t t = (time_t)(ns / 1000000000);
+    gmtime_r(&t, &tm);
+    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+static json_t *levels_json(const struct snap_levels *l)
+{
+    return json_pack("{so so so so so so so so so}", "zero", u64(l->zero), "clean", u64(l->clean), "parent_segment", u64(l->parent_segment),
+                     "parent_block", u64(l->parent_block), "common", u64(l->common), "global", u64(l->global), "dup_with_new",
+                     u64(l->dup_new), "new", u64(l->fresh), "stored", u64(l->stored));
+}
+
+static json_t *flags_json(uint32_t flags)
+{
+    json_t *list = json_array();
+    if (flags & SNAP_PROVISIONAL)
+        json_array_append_new(list, json_string("provisional"));
+    if (flags & SNAP_PARTIAL)
+        json_array_append_new(list, json_string("partial"));
+    return list;
+}
+
+static const char *state_text(uint32_t state)
+{
+    return state == SNAPST_STORED ? "stored" : state == SNAPST_FAILED ? "failed" : "pending";
+}
+
+static int dump_text(json_t *doc, char **text, size_t *len, struct verr *err)
+{
+    char *out = doc == NULL ? NULL : json_dumps(doc, JSON_INDENT(2));
+    json_decref(doc);
+    if (out == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    size_t n = strlen(out);
+    char *grown = realloc(out, n + 2);
+    if (grown == NULL) {
+        free(out);
+        return verr_set(err, ENOMEM, "out of memory");
+    }
+    grown[n] = '\n';
+    grown[n + 1] = '\0';
+    *text = grown;
+    *len = n + 1;
+    return 0;
+}
+
+struct waiting_json {
+    struct agent *a;
+    json_t *list;
+};
+
+static int add_waiting(void *ctx, const struct snaprow *s)
+{
+    struct waiting_json *w = ctx;
+    if (s->state == SNAPST_STORED)
+        return 0;
+    char id[VID_HEX], disk[VID_HEX];
+    vid_hex(&s->id, id);
+    vid_hex(&s->disk, disk);
+    json_array_append_new(w->list, json_pack("{ss ss so ss so so}", "id", id, "disk", disk, "sequence", u64(s->seq),
+                                             "state", state_text(s->state), "flags", flags_json(s->flags),
+                                             "dirty_segments", u64(s->dirty_segments)));
+    return 0;
+}
+
+static json_t *index_json(struct agent *a)
+{
+    struct fpindex_stats sum = {0};
+    for (uint32_t i = 0; i < a->nslots; i++) {
+        struct fpindex_stats s;
+        fpindex_stats(a->slots[i], &s);
+        sum.entries += s.entries;
+        sum.bytes += s.bytes;
+        sum.deltas += s.deltas;
+        sum.damaged_files += s.damaged_files;
+        sum.bytes_read += s.bytes_read;
+        sum.bytes_written += s.bytes_written;
+    }
+    return json_pack("{so so so so so so}", "entries", u64(sum.entries), "bytes", u64(sum.bytes), "deltas", u64(sum.deltas),
+                     "damaged_files", u64(sum.damaged_files), "bytes_read", u64(sum.bytes_read),
+                     "bytes_written", u64(sum.bytes_written));
+}
+
+static json_t *round_json(struct agent *a)
+{
+    pthread_mutex_lock(&a->lock);
+    json_t *round = json_pack("{sb ss so so so so so sf so}", "running", a->progress.running, "stage", a->progress.stage, "done",
+                              u64(a->progress.done), "total", u64(a->progress.total), "rounds", u64(a->progress.rounds), "published",
+                              u64(a->progress.published), "failed", u64(a->progress.failed), "last_seconds",
+                              (double)a->progress.last_ns / 1e9, "queued_disks", u64(a->queued));
+    pthread_mutex_unlock(&a->lock);
+    return round;
+}
+
+int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *err)
+{
+    struct catalog_totals t;
+    struct live_space space;
+    struct process_memory mem;
+    int r = catalog_totals(a->catalog, &t, err);
+    if (r < 0)
+        return r;
+    live_set_space(a->live, &space);
+    read_memory(&mem);
+    struct waiting_json w = {.a = a, .list = json_array()};
+    catalog_snap_each(a->catalog, add_waiting, &w, NULL);
+    const struct store_conf *sc = store_conf(a->store);
+    char id[VID_HEX];
+    vid_hex(&sc->id, id);
+    uint64_t unique = t.levels.fresh;
+    json_t *doc = json_pack(
+        "{s{ss ss ss ss so sb} s{ss ss so so} s{so so so so so so so so} so s{so so so} so so s{so so so} so}",
+        "store", "path", store_path(a->store), "id", id, "fingerprint", sc->fingerprint == FP_SHA1 ? "sha1" : "sha256",
+        "fingerprint_path", a->fingerprint_path, "block_bytes",
+        u64(sc->block_bytes), "content_defined", sc->cdc,
+        "host", "name", a->host_name, "state", a->state_path, "pid", u64((uint64_t)getpid()), "uptime_seconds",
+        u64((uint64_t)((vclock_mono_ns(a->conf.clock) - a->start_ns) / 1000000000)),
+        "totals", "disks", u64(t.disks), "snapshots", u64(t.snapshots), "pending", u64(t.pending), "failed", u64(t.failed), "logical_bytes",
+        u64(t.logical_bytes), "allocated_bytes", u64(t.alloc_bytes), "unique_bytes", u64(unique), "stored_bytes", u64(t.levels.stored),
+        "levels", levels_json(&t.levels),
+        "local", "layers_bytes", u64(space.layers_bytes), "cache_bytes", u64(space.cache_bytes), "layer_limit", u64(space.layer_limit),
+        "index", index_json(a), "round", round_json(a),
+        "memory", "rss", u64(mem.rss), "rss_anon", u64(mem.rss_anon), "rss_peak", u64(mem.rss_peak),
+        "waiting", w.list);
+    return dump_text(doc, text, len, err);
+}
+
+int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err)
+{
+    struct catalog_totals t;
+    struct live_space space;
+    struct process_memory mem;
+    int r = catalog_totals(a->catalog, &t, err);
+    if (r < 0)
+        return r;
+    live_set_space(a->live, &space);
+    read_memory(&mem);
+    pthread_mutex_lock(&a->lock);
+    uint64_t rounds = a->progress.rounds, published = a->progress.published, failed = a->progress.failed;
+    pthread_mutex_unlock(&a->lock);
+    const struct { const char *name, *type, *help; uint64_t value; } rows[] = {
+        {"varve_disks", "gauge", "disks with a live image", t.disks},
+        {"varve_snapshots", "gauge", "stored snapshots", t.snapshots},
+        {"varve_pending_snapshots", "gauge", "snapshots frozen and not yet stored", t.pending},
+        {"varve_failed_snapshots", "gauge", "snapshots whose last attempt failed", t.failed},
+        {"varve_logical_bytes", "gauge", "sum of the sizes of all stored snapshots", t.logical_bytes},
+        {"varve_allocated_bytes", "gauge", "sum of their allocated bytes", t.alloc_bytes},
+        {"varve_unique_bytes", "gauge", "bytes of blocks that were new", t.levels.fresh},
+        {"varve_stored_bytes", "gauge", "bytes added to containers", t.levels.stored},
+        {"varve_layer_bytes", "gauge", "local space of layers", space.layers_bytes},
+        {"varve_rounds_total", "counter", "rounds since start", rounds},
+        {"varve_published_total", "counter", "snapshots published since start", published},
+        {"varve_failures_total", "counter", "failed attempts since start", failed},
+        {"varve_resident_bytes", "gauge", "resident memory of the daemon", mem.rss},
+        {"varve_resident_anon_bytes", "gauge", "of it anonymous", mem.rss_anon},
+    };
+    size_t cap = 8192, n = 0;
+    char *out = malloc(cap);
+    if (out == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        n += (size_t)snprintf(out + n, cap - n, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name,
+                              rows[i].type, rows[i].name, (unsigned long long)rows[i].value);
+    *text = out;
+    *len = n;
+    return 0;
+}
+
+static json_t *snapshot_json(struct agent *a, const struct node *disk, const struct snaprow *s)
+{
+    char id[VID_HEX], host[VID_HEX], when[32], name[NODE_NAME_MAX + 1];
+    vid_hex(&s->id, id);
+    vid_hex(&s->host, host);
+    rfc3339(s->freeze_ns, when);
+    if (snapname_make(disk->name, s->label, s->name_s, name) < 0)
+        name[0] = '\0';
+    return json_pack("{ss ss so ss so ss ss ss so so so so ss sb so}", "name", name, "id", id, "sequence", u64(s->seq), "time", when,
+                     "flags", flags_json(s->flags), "state", state_text(s->state),
+                     "host", vid_eq(&s->host, &a->host) ? a->host_name : host, "label", s->label, "size", u64(s->size),
+                     "allocated", u64(s->alloc_bytes), "dirty_segments", u64(s->dirty_segments), "added", u64(s->levels.stored),
+                     "note", s->note, "protected", s->protected_, "levels", levels_json(&s->levels));
+}
+
+int agent_log_json(struct agent *a, const struct node *disk, char **text, size_t *len, struct verr *err)
+{
+    enum { STEP = 32 };
+    struct snaprow *rows = calloc(STEP, sizeof *rows);
+    json_t *list = json_array();
+    if (rows == NULL || list == NULL) {
+        free(rows);
+        json_decref(list);
+        return verr_set(err, ENOMEM, "out of memory");
+    }
+    uint64_t after = 0;
+    int n;
+    while ((n = catalog_snaps(a->catalog, &disk->id, after, rows, STEP, err)) > 0) {
+        for (int i = 0; i < n; i++)
+            json_array_append_new(list, snapshot_json(a, disk, &rows[i]));
+        after = rows[n - 1].seq;
+    }
+    free(rows);
+    if (n < 0) {
+        json_decref(list);
+        return n;
+    }
+    char id[VID_HEX];
+    vid_hex(&disk->id, id);
+    return dump_text(json_pack("{ss ss sb so}", "disk", disk->name, "id", id, "live", (disk->flags & NODE_GONE) == 0, "snapshots", list),
+                     text, len, err);
+}
