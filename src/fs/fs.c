@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs: the session: mount, INIT, read-ahead, serving, signals, end.
+ *
+ * fs_mount runs as root in the only thread, before privileges go: it mounts and answers INIT, because the kernel takes its
+ * own read-ahead limit back to 128 KiB while it handles INIT; only after that can read_ahead_kb be raised. All other requests
+ * wait in the kernel until fs_serve starts the threads (after the drop: capabilities belong to threads).
+ */
+#include "fs/fs_internal.h"
+
+#include "base/vlog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void fs_init(void *userdata, struct fuse_conn_info *conn)
+{
+    (void)userdata;
+    conn->max_write = FS_IO_MAX;
+    conn->max_readahead = FS_IO_MAX;
+    conn->time_gran = 1;
+    conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS
+                                   | FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
+    /* The mount is the only writer and tells the kernel what it changes by itself: a changed mtime must not drop caches.
+     * Splice does not pay; the kernel applies the umask; writes reach the live image at once. */
+    conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE
+                              | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_EXPORT_SUPPORT);
+}
+
+static const struct fuse_lowlevel_ops fs_ops = {
+    .init = fs_init,
+    .lookup = fs_op_lookup,
+    .getattr = fs_op_getattr,
+    .setattr = fs_op_setattr,
+    .mknod = fs_op_mknod,
+    .mkdir = fs_op_mkdir,
+    .unlink = fs_op_unlink,
+    .rmdir = fs_op_rmdir,
+    .symlink = fs_op_symlink,
+    .link = fs_op_link,
+    .rename = fs_op_rename,
+    .opendir = fs_op_opendir,
+    .readdir = fs_op_readdir,
+    .readdirplus = fs_op_readdirplus,
+    .releasedir = fs_op_releasedir,
+    .fsyncdir = fs_op_fsyncdir,
+    .statfs = fs_op_statfs,
+    .create = fs_op_create,
+    .open = fs_op_open,
+    .read = fs_op_read,
+    .write = fs_op_write,
+    .flush = fs_op_flush,
+    .release = fs_op_release,
+    .fsync = fs_op_fsync,
+    .fallocate = fs_op_fallocate,
+    .lseek = fs_op_lseek,
+    .copy_file_range = fs_op_copy_file_range,
+    .setxattr = fs_op_setxattr,
+    .getxattr = fs_op_getxattr,
+    .listxattr = fs_op_listxattr,
+    .removexattr = fs_op_removexattr,
+    .ioctl = fs_op_ioctl,
+};
+
+__attribute__((format(printf, 2, 0)))
+static void fuse_log_line(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    char text[512];
+    vsnprintf(text, sizeof text, fmt, ap);
+    size_t n = strlen(text);
+    while (n > 0 && text[n - 1] == '\n')
+        text[--n] = '\0';
+    vlog(level <= FUSE_LOG_ERR ? VLOG_WARN : level <= FUSE_LOG_INFO ? VLOG_INFO : VLOG_DEBUG, "fuse", "%s", text);
+}
+
+/* ---- what is mounted ---- */
+
+/* Undoes \040 and the like of mountinfo, in place. */
+static void mountinfo_unescape(char *s)
+{
+    char *out = s;
+    while (*s != '\0') {
+        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
+            *out++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
+            s += 4;
+        } else {
+            *out++ = *s++;
+        }
+    }
+    *out = '\0';
+}
+
+/* The topmost mount at that path: 1 and its device and type; 0 there is none; -errno. Never touches the mount itself. */
+static int mount_find(const char *path, unsigned *maj, unsigned *min, char *type, size_t type_cap)
+{
+    FILE *fp = fopen("/proc/self/mountinfo", "re");
+    if (fp == NULL)
+        return -errno;
+    char *line = NULL;
+    size_t cap = 0;
+    int found = 0;
+    while (getline(&line, &cap, fp) > 0) {
+        unsigned a, b;
+        int at = 0, end = 0;
+        /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote them from 32-bit numbers */
+        if (sscanf(line, "%*u %*u %u:%u %*s %n%*s%n", &a, &b, &at, &end) < 2 || end == 0)
+            continue;
+        char *tail = strstr(line + end, " - ");
+        line[end] = '\0';
+        mountinfo_unescape(line + at);
+        if (tail == NULL || strcmp(line + at, path) != 0)
+            continue;
+        found = 1;      /* the last line of a path is the mount on top */
+        *maj = a;
+        *min = b;
+        size_t n = strcspn(tail + 3, " \n");
+        snprintf(type, type_cap, "%.*s", (int)n, tail + 3);
+    }
+    free(line);
+    fclose(fp);
+    return found;
+}
+
+static void raise_read_ahead(const char *mountpoint)
+{
+    unsigned maj = 0, min = 0;
+    char type[64], path[96];
+    int rc = mount_find(mountpoint, &maj, &min, type, sizeof type);
+    if (rc != 1) {
+        vlog(VLOG_WARN, "fs", "%s is not in /proc/self/mountinfo: read-ahead stays at the kernel's default", mountpoint);
+        return;
+    }
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", maj, min);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "1024\n", 5) != 5)
+        vlog(VLOG_WARN, "fs", "%s: %s: read-ahead stays at the kernel's default", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+static int check_mountpoint(const char *path, struct verr *err)
+{
+    unsigned maj, min;
+    char type[64];
+    /* First, because the checks after it would hang on a mount whose daemon does not answer. */
+    if (mount_find(path, &maj, &min, type, sizeof type) == 1 && strncmp(type, "fuse", 4) == 0)
+        return verr_set(err, EBUSY, "%s: a %s filesystem is mounted there already (umount it first)", path, type);
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return verr_set(err, errno, "mount point %s: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return verr_set(err, ENOTDIR, "mount point %s is not a directory", path);
+    return 0;
+}
+
+/* ---- making and mounting ---- */
+
+static int session_new(struct fs *f, struct verr *err)
+{
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    char *opts = NULL, *fsname = NULL;
+    int rc = -ENOMEM;
+    if (asprintf(&fsname, "fsname=%s", f->conf.store_path) < 0) {
+        fsname = NULL;
+        goto out;
+    }
+    if (fuse_opt_add_opt(&opts, f->conf.read_only ? "ro" : "rw") != 0 || fuse_opt_add_opt_escaped(&opts, fsname) != 0
+        || fuse_opt_add_opt(&opts, "subtype=varve,default_permissions,allow_other,nosuid,nodev") != 0)
+        goto out;
+    if (fuse_opt_add_arg(&args, "varve") != 0 || fuse_opt_add_arg(&args, "-o") != 0 || fuse_opt_add_arg(&args, opts) != 0)
+        goto out;
+    f->se = fuse_session_new(&args, &fs_ops, sizeof fs_ops, f);
+    rc = f->se != NULL ? 0 : -EIO;
+out:
+    fuse_opt_free_args(&args);
+    free(opts);
+    free(fsname);
+    return rc < 0 ? verr_set(err, -rc, "cannot make the FUSE session: %s", strerror(-rc)) : 0;
+}
+
+/* INIT is the first request of every session. */
+static int answer_init(struct fs *f, struct verr *err)
+{
+    struct fuse_buf buf = {0};
+    int rc;
+    do
+        rc = fuse_session_receive_buf(f->se, &buf);
+    while (rc == -EINTR);
+    if (rc > 0)
+        fuse_session_process_buf(f->se, &buf);
+    free(buf.mem);
+    if (rc <= 0)
+        return verr_set(err, rc < 0 ? -rc : ENODEV, "%s: the kernel closed the FUSE session at once", f->conf.mountpoint);
+    return 0;
+}
+
+static void fs_release(struct fs *f)
+{
+    if (f->stop_fd >= 0)
+        close(f->stop_fd);
+    pthread_mutex_destroy(&f->lock);
+    pthread_mutex_destroy(&f->tree);
+    free((char *)f->conf.store_path);
+    free((char *)f->conf.mountpoint);
+    free(f);
+}
+
+int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struct verr *err)
+{
+    struct fs *f = calloc(1, sizeof *f);
+    if (f == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    f->conf = *conf;
+    f->conf.store_path = strdup(conf->store_path);
+    f->conf.mountpoint = strdup(conf->mountpoint);
+    f->agent = a;
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_mutex_init(&f->tree, NULL);
+    f->stop_fd = eventfd(0, EFD_CLOEXEC);
+    int rc = -ENOMEM;
+    if (f->conf.store_path == NULL || f->conf.mountpoint == NULL || f->stop_fd < 0) {
+        verr_set(err, ENOMEM, "out of memory");
+        goto out;
+    }
+    rc = check_mountpoint(f->conf.mountpoint, err);
+    if (rc < 0)
+        goto out;
+    fuse_set_log_func(fuse_log_line);
+    rc = session_new(f, err);
+    if (rc < 0)
+        goto out;
+    errno = 0;
+    if (fuse_session_mount(f->se, f->conf.mountpoint) != 0) {
+        int e = errno != 0 ? errno : EPERM;
+        rc = verr_set(err, e, "cannot mount on %s: %s (is /dev/fuse there, and are you root?)", f->conf.mountpoint, strerror(e));
+        fuse_session_destroy(f->se);
+        goto out;
+    }
+    rc = answer_init(f, err);
+    if (rc < 0) {
+        fuse_session_unmount(f->se);
+        fuse_session_destroy(f->se);
+        goto out;
+    }
+    raise_read_ahead(f->conf.mountpoint);
+    *out = f;
+    return 0;
+out:
+    fs_release(f);
+    return rc;
+}
+
+/* ---- signals ---- */
+
+static int signal_fd = -1;
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    int keep = errno;
+    uint64_t one = 1;
+    if (signal_fd >= 0 && write(signal_fd, &one, sizeof one) < 0) {
+        /* The counter is full: a stop is pending already. */
+    }
+    errno = keep;
+}
+
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+static void signals_set(struct sigaction old[3])
+{
+    /* No SA_RESTART: the main thread's wait inside libfuse's loop must end. */
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigemptyset(&sa.sa_mask);
+    for (size_t i = 0; i < 3; i++)
+        sigaction(stop_signals[i], &sa, &old[i]);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void signals_restore(const struct sigaction old[3])
+{
+    for (size_t i = 0; i < 3; i++)
+        sigaction(stop_signals[i], &old[i], NULL);
+}
+
+/* Whichever thread a signal hits, this one ends the loop. The main thread sleeps in libfuse's loop and looks at the exit
+ * flag only when something interrupts that: poked until it has. */
+static void *stop_thread(void *arg)
+{
+    struct fs *f = arg;
+    uint64_t n;
+    while (read(f->stop_fd, &n, sizeof n) < 0 && errno == EINTR)
+        ;
+    atomic_store(&f->stopping, true);
+    fuse_session_exit(f->se);
+    while (atomic_load(&f->serving)) {
+        /* NOLINTNEXTLINE(bugprone-bad-signal-to-kill-thread): handled, so it ends no thread; it interrupts libfuse's sleep. */
+        pthread_kill(f->main_thread, SIGTERM);
+        usleep(50000);
+    }
+    return NULL;
+}
+
+void fs_stop(struct fs *f)
+{
+    uint64_t one = 1;
+    if (write(f->stop_fd, &one, sizeof one) < 0)
+        vlog(VLOG_WARN, "fs", "cannot ask the filesystem to stop: %s", strerror(errno));
+}
+
+/* ---- serving ---- */
+
+/* Handles that no release came for (killed by SIGTERM with files open): their disks are found changed at the next mount. */
+static void drop_handles(struct fs *f)
+{
+    while (f->handles != NULL) {
+        struct handle *h = f->handles;
+        struct fs_disk *d = h->disk;
+        unsigned writers, handles;
+        bool orphan;
+        if (d != NULL)
+            fs_disk_detach(d, h, &writers, &handles, &orphan);
+        handle_free(f, h);
+        fs_disk_put(d);
+    }
+}
+
+static int pools_new(struct fs *f, unsigned cores, struct verr *err)
+{
+    unsigned readers = cores + 2 < 4 ? 4 : cores + 2 > 16 ? 16 : cores + 2;
+    int rc = pool_new(readers, &f->io);
+    if (rc == 0)
+        rc = pool_new(8, &f->ctl);
+    if (rc < 0)
+        return verr_set(err, -rc, "cannot start worker threads: %s", strerror(-rc));
+    return 0;
+}
+
+static int run_loop(struct fs *f, struct verr *err)
+{
+    struct fuse_loop_config *cfg = fuse_loop_cfg_create();
+    if (cfg == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    /* After the drop of privileges /dev/fuse may be out of reach: then all threads read from one descriptor. */
+    int dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    fuse_loop_cfg_set_clone_fd(cfg, dev >= 0);
+    if (dev >= 0)
+        close(dev);
+    fuse_loop_cfg_set_max_threads(cfg, f->threads);
+    fuse_loop_cfg_set_idle_threads(cfg, f->threads);
+    int rc = fuse_session_loop_mt(f->se, cfg);
+    fuse_loop_cfg_destroy(cfg);
+    if (rc < 0 && !atomic_load(&f->stopping))
+        return verr_set(err, -rc, "the FUSE session on %s broke: %s", f->conf.mountpoint, strerror(-rc));
+    return 0;
+}
+
+int fs_serve(struct fs *f, struct verr *err)
+{
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned cores = online > 0 ? (unsigned)online : 1;
+    f->threads = f->conf.threads != 0 ? f->conf.threads : cores + 2;
+    f->inline_max = f->threads > 2 ? f->threads - 2 : 1;
+    f->names = agent_names(f->agent);
+    f->catalog = agent_catalog(f->agent);
+    f->live = agent_live(f->agent);
+    f->main_thread = pthread_self();
+    int rc = pools_new(f, cores, err);
+    if (rc < 0)
+        goto out;
+    struct sigaction old[3];
+    signal_fd = f->stop_fd;
+    atomic_store(&f->serving, true);
+    pthread_t stopper;
+    int failed = pthread_create(&stopper, NULL, stop_thread, f);
+    if (failed != 0) {
+        rc = verr_set(err, failed, "cannot start a thread: %s", strerror(failed));
+        goto out;
+    }
+    signals_set(old);
+    rc = run_loop(f, err);
+    atomic_store(&f->stopping, true);
+    atomic_store(&f->serving, false);
+    fs_stop(f);
+    pthread_join(stopper, NULL);
+    signals_restore(old);
+    signal_fd = -1;
+    fs_wait_end(f);
+out:
+    /* What was accepted is finished: flushes freeze, names become durable. */
+    pool_free(f->io);
+    pool_free(f->ctl);
+    f->io = f->ctl = NULL;
+    drop_handles(f);    /* now: the agent closes before fs_free */
+    return rc;
+}
+
+/* ---- end ---- */
+
+/* A session that stays mounted cannot be destroyed cleanly: it ends with the process. */
+static struct fuse_session *volatile left_mounted;     /* volatile: the store must stay, it is what keeps the session reachable */
+
+static bool session_ended(struct fs *f)
+{
+    struct pollfd pfd = {.fd = fuse_session_fd(f->se)};
+    return poll(&pfd, 1, 0) == 1 && (pfd.revents & POLLERR) != 0;
+}
+
+void fs_free(struct fs *f)
+{
+    if (f == NULL)
+        return;
+    int failed = 0;
+    if (!session_ended(f) && umount2(f->conf.mountpoint, MNT_DETACH) != 0)
+        failed = errno;
+    if (session_ended(f)) {
+        fuse_session_unmount(f->se);
+        fuse_session_destroy(f->se);
+    } else {
+        /* Still mounted, or detached with files open: whoever uses it gets ENOTCONN from now on. */
+        if (failed != 0)
+            vlog(VLOG_WARN, "fs", "%s stays mounted without a daemon (%s): umount it", f->conf.mountpoint, strerror(failed));
+        close(fuse_session_fd(f->se));
+        left_mounted = f->se;
+    }
+    fs_release(f);
+}

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fs_attr: what an inode number is, struct stat of it, and setattr. */
+#include "fs/fs_internal.h"
+
+#include "base/vlog.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static struct timespec ts_of(int64_t ns)
+{
+    struct timespec ts = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    if (ts.tv_nsec < 0) {
+        ts.tv_sec--;
+        ts.tv_nsec += 1000000000;
+    }
+    return ts;
+}
+
+static int64_t ns_of(struct timespec ts)
+{
+    int64_t ns;
+    if (__builtin_mul_overflow((int64_t)ts.tv_sec, INT64_C(1000000000), &ns) || __builtin_add_overflow(ns, (int64_t)ts.tv_nsec, &ns))
+        return ts.tv_sec < 0 ? INT64_MIN : INT64_MAX;
+    return ns;
+}
+
+/* ---- what it is ---- */
+
+static int what_unnamed(struct fs *f, uint64_t ino, struct what *out)
+{
+    struct fs_disk *d = fs_disk_find_ino(f, ino);
+    if (d != NULL) {
+        pthread_mutex_lock(&f->lock);
+        bool orphan = d->orphan;
+        if (orphan)
+            out->node = d->node;
+        pthread_mutex_unlock(&f->lock);
+        fs_disk_put(d);
+        if (orphan) {
+            out->kind = WHAT_ORPHAN;
+            return 0;
+        }
+    }
+    if (handle_label_by_ino(f, ino, &out->node, &out->size) == 0) {
+        out->kind = WHAT_LABEL;
+        return 0;
+    }
+    return -ESTALE;
+}
+
+int fs_what(struct fs *f, uint64_t ino, struct what *out, struct verr *err)
+{
+    if (ino_is_control(ino)) {
+        out->kind = WHAT_CONTROL;
+        return 0;
+    }
+    int rc = names_by_ino(f->names, ino, &out->node, err);
+    if (rc == 0 && (out->node.flags & NODE_GONE) == 0) {
+        out->kind = WHAT_NODE;
+        return 0;
+    }
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    rc = names_snap_by_ino(f->names, ino, &out->snap, err);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    if (err != NULL)        /* what was not found on the way is no error */
+        *err = (struct verr){0};
+    if (rc < 0)
+        return what_unnamed(f, ino, out);
+    out->kind = WHAT_SNAP;
+    return 0;
+}
+
+int fs_dir_node(struct fs *f, uint64_t ino, struct node *out, struct verr *err)
+{
+    if (ino_is_control(ino))
+        return -EPERM;
+    int rc = names_by_ino(f->names, ino, out, err);
+    if (rc < 0)
+        return rc == -ENOENT ? -ESTALE : rc;
+    return out->kind == NODE_DIR ? 0 : -ENOTDIR;
+}
+
+/* ---- stat ---- */
+
+static blkcnt_t blocks_of(const struct fs *f, uint64_t size, uint64_t alloc)
+{
+    uint64_t bytes = f->conf.blocks_dense ? size : alloc;
+    return (blkcnt_t)(bytes / 512 + (bytes % 512 != 0));
+}
+
+static void stat_times(struct stat *st, int64_t atime, int64_t mtime, int64_t ctime_ns)
+{
+    st->st_atim = ts_of(atime);
+    st->st_mtim = ts_of(mtime);
+    st->st_ctim = ts_of(ctime_ns);
+}
+
+static int stat_disk(struct fs *f, const struct node *n, struct stat *st, struct verr *err)
+{
+    st->st_mode = S_IFREG | (n->mode & 0777);
+    st->st_nlink = 1;
+    st->st_blksize = FS_BLKSIZE;
+    stat_times(st, n->atime_ns, n->mtime_ns, n->ctime_ns);
+    struct live *l = NULL;
+    struct live_attr a;
+    int rc = live_get(f->live, &n->id, &l, err);
+    if (rc == -ENOENT)      /* the live image is another host's, or is being made just now */
+        return 0;
+    if (rc < 0)
+        return rc;
+    rc = live_attr(l, &a, err);
+    live_put(l);
+    if (rc < 0)
+        return rc;
+    st->st_size = (off_t)a.size;
+    st->st_blocks = blocks_of(f, a.size, a.alloc_bytes);
+    stat_times(st, n->atime_ns, a.mtime_ns, a.mtime_ns > n->ctime_ns ? a.mtime_ns : n->ctime_ns);
+    return 0;
+}
+
+static int stat_dir(struct fs *f, const struct node *n, struct stat *st, struct verr *err)
+{
+    uint64_t dirs = 0, all = 0;
+    int rc = catalog_child_count(f->catalog, &n->id, &dirs, &all, err);
+    if (rc < 0)
+        return rc;
+    st->st_mode = S_IFDIR | (n->mode & 07777);
+    st->st_nlink = (nlink_t)(2 + dirs);
+    st->st_size = 4096;
+    st->st_blksize = 4096;
+    stat_times(st, n->atime_ns, n->mtime_ns, n->ctime_ns);
+    return 0;
+}
+
+int fs_stat_node(struct fs *f, const struct node *n, struct stat *st, struct verr *err)
+{
+    memset(st, 0, sizeof *st);
+    st->st_ino = vid_is_zero(&n->parent) ? NAMES_ROOT_INO : vid_ino(&n->id);
+    st->st_uid = n->uid;
+    st->st_gid = n->gid;
+    return n->kind == NODE_DIR ? stat_dir(f, n, st, err) : stat_disk(f, n, st, err);
+}
+
+void fs_stat_listed(struct fs *f, const struct listed *item, struct stat *st)
+{
+    memset(st, 0, sizeof *st);
+    st->st_ino = item->ino;
+    st->st_mode = S_IFREG | (item->mode & 0777 & ~0222u);
+    st->st_nlink = 1;
+    st->st_uid = item->uid;
+    st->st_gid = item->gid;
+    st->st_size = (off_t)item->size;
+    st->st_blocks = blocks_of(f, item->size, item->alloc_bytes);
+    st->st_blksize = FS_BLKSIZE;
+    stat_times(st, item->mtime_ns, item->mtime_ns, item->mtime_ns);
+}
+
+void fs_stat_snap(struct fs *f, const struct snaprow *s, struct stat *st)
+{
+    struct listed item = {.ino = vid_ino(&s->id), .size = s->size, .alloc_bytes = s->alloc_bytes, .mtime_ns = s->freeze_ns,
+                          .mode = s->mode, .uid = s->uid, .gid = s->gid};
+    fs_stat_listed(f, &item, st);
+}
+
+void fs_stat_label(struct fs *f, uint64_t ino, const struct node *disk, uint64_t size, struct stat *st)
+{
+    struct listed item = {.ino = ino, .size = size, .alloc_bytes = size, .mtime_ns = fs_now_ns(), .mode = 0440,
+                          .uid = disk->uid, .gid = disk->gid};
+    fs_stat_listed(f, &item, st);
+}
+
+static double snap_timeout(const struct snaprow *s)
+{
+    return s->state == SNAPST_STORED && (s->flags & SNAP_PROVISIONAL) == 0 ? FS_TIMEOUT_STORED : FS_TIMEOUT_LIVE;
+}
+
+int fs_stat(struct fs *f, uint64_t ino, const struct what *w, struct stat *st, double *timeout, struct verr *err)
+{
+    *timeout = FS_TIMEOUT_LIVE;
+    switch (w->kind) {
+    case WHAT_CONTROL:
+        control_stat(ino, st);
+        return 0;
+    case WHAT_SNAP:
+        fs_stat_snap(f, &w->snap, st);
+        *timeout = snap_timeout(&w->snap);
+        return 0;
+    case WHAT_LABEL:
+        fs_stat_label(f, ino, &w->node, w->size, st);
+        *timeout = 0;
+        return 0;
+    case WHAT_ORPHAN: {
+        int rc = fs_stat_node(f, &w->node, st, err);
+        st->st_nlink = 0;
+        return rc;
+    }
+    case WHAT_NODE:
+        break;
+    }
+    return fs_stat_node(f, &w->node, st, err);
+}
+
+static void entry_init(struct fuse_entry_param *e, double timeout)
+{
+    memset(e, 0, sizeof *e);
+    e->attr_timeout = timeout;
+    e->entry_timeout = timeout;
+}
+
+int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param *out, struct verr *err)
+{
+    entry_init(out, FS_TIMEOUT_LIVE);
+    int rc = fs_stat_node(f, n, &out->attr, err);
+    out->ino = out->attr.st_ino;
+    return rc;
+}
+
+int fs_entry_of(struct fs *f, const struct entry *e, struct fuse_entry_param *out, struct verr *err)
+{
+    if (e->kind != ENTRY_SNAP)
+        return fs_entry_of_node(f, &e->node, out, err);
+    entry_init(out, snap_timeout(&e->snap));
+    fs_stat_snap(f, &e->snap, &out->attr);
+    out->ino = out->attr.st_ino;
+    return 0;
+}
+
+void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)fi;
+    struct fs *f = fs_of(req);
+    struct verr err = {0};
+    struct what w;
+    struct stat st;
+    double timeout = 0;
+    int rc = fs_what(f, ino, &w, &err);
+    if (rc == 0)
+        rc = fs_stat(f, ino, &w, &st, &timeout, &err);
+    if (rc < 0)
+        fs_reply_fail(req, "getattr", ino, rc, &err);
+    else
+        fuse_reply_attr(req, &st, timeout);
+}
+
+/* ---- setattr ---- */
+
+enum { SET_TIMES = FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME };
+
+static int setattr_snap(struct op *op, const struct snaprow *s, struct verr *err)
+{
+    uint32_t mode = op->attr.st_mode & 0777 & ~0222u, uid = op->attr.st_uid, gid = op->attr.st_gid;
+    const uint32_t *pm = op->flags & FUSE_SET_ATTR_MODE ? &mode : NULL, *pu = op->flags & FUSE_SET_ATTR_UID ? &uid : NULL;
+    const uint32_t *pg = op->flags & FUSE_SET_ATTR_GID ? &gid : NULL;
+    if (op->flags & FUSE_SET_ATTR_SIZE)
+        return -EROFS;
+    if (pm == NULL && pu == NULL && pg == NULL)
+        return 0;       /* times alone: nothing is done, and `touch` and `cp -p` are content */
+    return names_snap_set(op->f->names, &s->id, NULL, NULL, pm, pu, pg, err);
+}
+
+/* Which attributes of the node record change; values are filled in. */
+static unsigned setattr_values(const struct op *op, bool disk, struct node *v)
+{
+    unsigned what = 0;
+    if (op->flags & FUSE_SET_ATTR_MODE) {
+        v->mode = op->attr.st_mode & (disk ? 0777u : 07777u);
+        what |= SET_MODE;
+    }
+    if (op->flags & FUSE_SET_ATTR_UID) {
+        v->uid = op->attr.st_uid;
+        what |= SET_UID;
+    }
+    if (op->flags & FUSE_SET_ATTR_GID) {
+        v->gid = op->attr.st_gid;
+        what |= SET_GID;
+    }
+    if (op->flags & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW)) {
+        v->atime_ns = op->flags & FUSE_SET_ATTR_ATIME_NOW ? fs_now_ns() : ns_of(op->attr.st_atim);
+        what |= SET_ATIME;
+    }
+    if (op->flags & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) {
+        v->mtime_ns = op->flags & FUSE_SET_ATTR_MTIME_NOW ? fs_now_ns() : ns_of(op->attr.st_mtim);
+        what |= SET_MTIME;
+    }
+    return what;
+}
+
+static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, struct verr *err)
+{
+    int rc = fs_disk_open_live(d, err);
+    if (rc < 0)
+        return rc == -ENOENT ? -EREMOTE : rc;
+    struct handle *h = op->h != NULL && op->h->kind == HANDLE_DISK ? op->h : NULL;
+    uint64_t size = (uint64_t)op->attr.st_size;
+    if (size == 0) {
+        int busy = fs_disk_others(d, h, true);
+        if (busy == 2 || (busy == 1 && !op_retry(op)))
+            return verr_set(err, EBUSY, "another program has the disk open for writing");
+        if (busy == 1)
+            return 0;
+    }
+    if (h != NULL) {
+        rc = fs_will_change(op->f, h, err);
+        if (rc < 0)
+            return rc;
+    }
+    atomic_store(&d->touched, true);
+    if (size != 0)
+        rc = live_truncate(d->live, size, err);
+    else if (d->orphan)
+        rc = live_truncate(d->live, 0, err);
+    else
+        rc = fs_rewrite(op->f, n, d->live, err);
+    /* truncate(2) by path: nobody's close will freeze it, unless there is a writer. */
+    if (rc == 0 && h == NULL && !d->orphan && d->writers == 0)
+        rc = fs_freeze_loose(op->f, n, d->live, err);
+    return rc;
+}
+
+static int setattr_node(struct op *op, const struct what *w, struct verr *err)
+{
+    struct node v = w->node;
+    bool disk = w->node.kind == NODE_DISK;
+    int rc = 0;
+    if (op->flags & FUSE_SET_ATTR_SIZE)
+        rc = disk ? setattr_size(op, op->disk, &w->node, err) : -EISDIR;
+    if (rc < 0 || op->again)
+        return rc;
+    unsigned what = setattr_values(op, disk, &v);
+    if (disk && (what & SET_MTIME)) {
+        struct live *l = NULL;
+        rc = live_get(op->f->live, &w->node.id, &l, err);
+        if (rc == 0) {
+            rc = live_set_mtime(l, v.mtime_ns, err);
+            live_put(l);
+            what &= ~(unsigned)SET_MTIME;
+        }
+        if (rc == -ENOENT)
+            rc = 0;
+    }
+    if (rc == 0 && what != 0 && w->kind == WHAT_NODE)
+        rc = names_setattr(op->f->names, &w->node.id, what, &v, NULL, err);
+    return rc;
+}
+
+static void setattr_run(struct op *op)
+{
+    struct verr err = {0};
+    struct what w;
+    struct stat st;
+    double timeout = 0;
+    int rc = fs_what(op->f, op->ino, &w, &err);
+    if (rc == 0) {
+        switch (w.kind) {
+        case WHAT_CONTROL:
+            rc = op->flags & ~(unsigned)FUSE_SET_ATTR_SIZE ? -EPERM : 0;
+            break;
+        case WHAT_SNAP:
+            rc = setattr_snap(op, &w.snap, &err);
+            break;
+        case WHAT_LABEL:        /* the second half of `touch`, or the open(O_TRUNC) of `>` */
+            rc = op->flags & FUSE_SET_ATTR_SIZE && op->attr.st_size != 0 ? -EROFS : 0;
+            break;
+        case WHAT_NODE:
+        case WHAT_ORPHAN:
+            rc = setattr_node(op, &w, &err);
+            break;
+        }
+    }
+    if (op->again)
+        return;
+    if (rc == 0)
+        rc = fs_what(op->f, op->ino, &w, &err);
+    if (rc == 0)
+        rc = fs_stat(op->f, op->ino, &w, &st, &timeout, &err);
+    if (rc < 0)
+        fs_reply_fail(op->req, "setattr", op->ino, rc, &err);
+    else
+        fuse_reply_attr(op->req, &st, timeout);
+}
+
+void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+    struct fs *f = fs_of(req);
+    struct op *op = op_new(req, setattr_run, NULL, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->attr = *attr;
+    op->flags = (unsigned)to_set;
+    op->h = handle_of(fi);
+    if ((to_set & FUSE_SET_ATTR_SIZE) == 0) {
+        op_submit(op, f->ctl);
+        return;
+    }
+    struct verr err = {0};
+    struct what w;
+    int rc = fs_what(f, ino, &w, &err);
+    if (rc < 0 || (w.kind != WHAT_NODE && w.kind != WHAT_ORPHAN) || w.node.kind != NODE_DISK) {
+        op_submit(op, f->ctl);      /* finds the same, and answers */
+        return;
+    }
+    struct fs_disk *d = fs_disk_get(f, &w.node.id);
+    if (d == NULL)
+        op_submit(op, f->ctl);
+    else
+        op_submit_disk(op, d);
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs_change: which changes of data become which snapshots (DESIGN section 1, "Which close freezes"; section 4, "Table").
+ *
+ *   write .. flush        freeze: provisional
+ *   write .. flush write  the provisional one is superseded: dropped, or `partial` if a round has taken it already
+ *   last writer released  each provisional one is settled: clean, or partial if that flush came from a killed process
+ *   no flush seen         the release freezes what is left and settles it as partial
+ *
+ * All run on the disk's queue (fs_handle.h), so that a release that is still at work cannot clear the mark that the next
+ * truncating open sets.
+ */
+#include "fs/fs_internal.h"
+
+#include "base/vlog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool name_is_hidden(const struct node *n)
+{
+    return n->name[0] == '.';
+}
+
+int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char *label, const char *note, struct snaprow *out,
+              struct verr *err)
+{
+    struct freeze_req fr = {.flags = flags, .label = label, .note = note};
+    return agent_freeze(f->agent, node, 1, &fr, out, err);
+}
+
+/* A snapshot that later changes made obsolete before its writer closed. A round may have begun with it: then it stays, as
+ * what it is: a state in the middle of the writing. */
+static int supersede(struct fs *f, struct fs_disk *d, uint64_t seq, struct verr *err)
+{
+    int rc = agent_supersede(f->agent, &d->id, seq, err);
+    if (rc < 0)
+        return rc;
+    fs_disk_made_del(d, seq);
+    struct verr settle = {0};
+    rc = agent_settle(f->agent, &d->id, seq, false, &settle);
+    if (rc < 0 && rc != -ENOENT)
+        vlog(VLOG_WARN, "fs", "snapshot %llu of a disk stays provisional: %s", (unsigned long long)seq, verr_str(&settle));
+    return 0;
+}
+
+int fs_will_change(struct fs *f, struct handle *h, struct verr *err)
+{
+    uint64_t seq = atomic_exchange(&h->made_seq, 0);
+    atomic_store(&h->changed, true);
+    atomic_store(&h->idle, false);
+    atomic_store(&h->disk->touched, true);
+    if (seq == 0)
+        return 0;
+    int rc = supersede(f, h->disk, seq, err);
+    if (rc < 0)
+        atomic_store(&h->made_seq, seq);
+    return rc;
+}
+
+int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct verr *err)
+{
+    struct live_attr a;
+    int rc = live_attr(live, &a, err);
+    if (rc < 0)
+        return rc;
+    if (a.changed && a.size > 0 && !name_is_hidden(node)) {
+        rc = live_has_data(live, err);
+        if (rc < 0)
+            return rc;
+        struct snaprow row;
+        if (rc > 0)
+            rc = fs_freeze(f, node, a.marks & LIVE_REWRITING ? PEND_PARTIAL : 0, NULL, NULL, &row, err);
+        if (rc < 0)
+            return rc;
+    }
+    /* A brand-new disk gets the mark too: a first copy that is killed is partial as well. */
+    return a.size > 0 ? live_rewrite(live, err) : live_set_marks(live, LIVE_REWRITING, 0, err);
+}
+
+int fs_freeze_loose(struct fs *f, const struct node *node, struct live *live, struct verr *err)
+{
+    struct live_attr a;
+    int rc = live_attr(live, &a, err);
+    if (rc < 0 || !a.changed || name_is_hidden(node))
+        return rc;
+    rc = live_has_data(live, err);
+    if (rc <= 0)
+        return rc;
+    struct snaprow row;
+    return fs_freeze(f, node, a.marks & LIVE_REWRITING ? PEND_PARTIAL : 0, NULL, NULL, &row, err);
+}
+
+/* ---- was the writer killed? ---- */
+
+enum { PF_SIGNALED = 0x400 };
+
+/* Field 9 of /proc/PID/stat. -errno if it cannot be read: hidepid, another pid namespace, gone. */
+static int task_flags(long pid, unsigned long *flags)
+{
+    char path[48], text[1024];
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return -EIO;
+    text[n] = '\0';
+    const char *p = strrchr(text, ')');     /* the name in parentheses may hold anything */
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it from an unsigned int */
+    if (p == NULL || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %lu", flags) != 1)
+        return -EIO;
+    return 0;
+}
+
+static long task_leader(long pid)
+{
+    char path[48], line[256];
+    long tgid = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    FILE *fp = fopen(path, "re");
+    if (fp == NULL)
+        return 0;
+    while (tgid == 0 && fgets(line, sizeof line, fp) != NULL)
+        if (strncmp(line, "Tgid:", 5) == 0)
+            tgid = strtol(line + 5, NULL, 10);
+    fclose(fp);
+    return tgid;
+}
+
+/* exit_group() ends sibling threads by a signal as well, and any of them may close the files: killed is a process whose
+ * leader was signalled too. What cannot be read counts as clean. */
+static bool writer_killed(long pid)
+{
+    unsigned long flags = 0;
+    if (pid <= 0 || task_flags(pid, &flags) < 0 || (flags & PF_SIGNALED) == 0)
+        return false;
+    long leader = task_leader(pid);
+    if (leader > 0 && leader != pid && task_flags(leader, &flags) == 0)
+        return (flags & PF_SIGNALED) != 0;
+    return true;
+}
+
+/* ---- flush ---- */
+
+static void flush_stored(fuse_req_t req, int result, void *arg)
+{
+    (void)arg;
+    if (result < 0 && result != -EINTR)
+        vlog(VLOG_WARN, "fs", "a close waited for its snapshot to be stored: %s", strerror(-result));
+    fuse_reply_err(req, result < 0 ? -result : 0);
+}
+
+/* What this flush has to freeze: 1 and attributes, 0 nothing. */
+static int flush_wants(struct handle *h, const struct node *node, bool killed, struct live_attr *a, struct verr *err)
+{
+    struct fs_disk *d = h->disk;
+    int rc = live_attr(d->live, a, err);
+    if (rc < 0)
+        return rc;
+    d->clean = !killed;
+    d->ever_clean = d->ever_clean || !killed;
+    if (name_is_hidden(node))
+        return 0;
+    /* While the mark stands, a snapshot taken in between was partial: the finished image needs one of its own. */
+    if (!a->changed && (a->marks & LIVE_REWRITING) == 0) {
+        atomic_store(&h->changed, false);
+        return 0;
+    }
+    return live_has_data(d->live, err);
+}
+
+static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snaprow *row, struct verr *err)
+{
+    struct node node;
+    struct live_attr a;
+    int rc = names_by_ino(f->names, h->disk->ino, &node, err);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    rc = flush_wants(h, &node, killed, &a, err);
+    if (rc <= 0)
+        return rc;
+    /* Cleared first: what is written from here on may miss the freeze and belongs to the next one. */
+    atomic_store(&h->changed, false);
+    unsigned flags = PEND_PROVISIONAL | (killed && (a.marks & LIVE_REWRITING) ? PEND_PARTIAL : 0);
+    rc = fs_freeze(f, &node, flags, NULL, NULL, row, err);
+    if (rc == 0 && f->conf.sync_close)      /* only what is settled gets stored for good: it cannot wait for the release */
+        rc = agent_settle(f->agent, &h->disk->id, row->seq, !killed, err);
+    else if (rc == 0)
+        rc = fs_disk_made_add(h->disk, row->seq, !killed);
+    if (rc < 0) {
+        atomic_store(&h->changed, true);
+        return rc;
+    }
+    atomic_store(&h->made_seq, f->conf.sync_close ? 0 : row->seq);
+    return 1;
+}
+
+static void flush_run(struct op *op)
+{
+    struct handle *h = op->h;
+    struct verr err = {0};
+    struct snaprow row;
+    int rc = 0;
+    if (h->kind == HANDLE_LABEL) {
+        fs_label_flush(op);
+        return;
+    }
+    if (atomic_load(&h->changed) && !h->disk->orphan)
+        rc = flush_freeze(op->f, h, writer_killed(fuse_req_ctx(op->req)->pid), &row, &err);
+    atomic_store(&h->idle, true);
+    if (rc < 0)
+        fuse_reply_err(op->req, fs_io_errno("close", op->ino, rc, &err));
+    else if (rc > 0 && op->f->conf.sync_close)
+        fs_wait(op->f, op->req, &row.id, 1, -1, flush_stored, NULL);
+    else
+        fuse_reply_err(op->req, 0);
+}
+
+void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct handle *h = handle_of(fi);
+    if (h->kind == HANDLE_DISK && !atomic_load(&h->changed))
+        atomic_store(&h->idle, true);
+    if ((h->kind != HANDLE_DISK || !atomic_load(&h->changed)) && h->kind != HANDLE_LABEL) {
+        fuse_reply_err(req, 0);
+        return;
+    }
+    struct op *op = op_new_always(req, flush_run);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->h = h;
+    if (h->kind == HANDLE_LABEL) {
+        op_submit(op, op->f->ctl);
+        return;
+    }
+    op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));      /* exists, because the handle holds it: never NULL */
+}
+
+/* ---- release ---- */
+
+/* The last writer left changes that no flush froze: written through a mapping after the close, or its flush never came. */
+static int release_freeze(struct fs *f, struct fs_disk *d, const struct node *node, const struct live_attr *a, struct verr *err)
+{
+    if (!a->changed || name_is_hidden(node))
+        return 0;
+    int rc = live_has_data(d->live, err);
+    if (rc <= 0)
+        return rc;
+    struct snaprow row;
+    unsigned flags = PEND_PROVISIONAL | (!d->ever_clean ? PEND_PARTIAL : 0);
+    rc = fs_freeze(f, node, flags, NULL, NULL, &row, err);
+    return rc < 0 ? rc : fs_disk_made_add(d, row.seq, d->ever_clean);
+}
+
+/* A dot-file, or an image whose last state an asked-for snapshot holds: nothing to settle, but the rewrite is finished. */
+static int release_unmark(struct fs_disk *d, struct verr *err)
+{
+    struct live_attr a;
+    int rc = live_attr(d->live, &a, err);
+    if (rc < 0 || (a.marks & LIVE_REWRITING) == 0)
+        return rc;
+    rc = live_has_data(d->live, err);
+    return rc <= 0 ? rc : live_set_marks(d->live, 0, LIVE_REWRITING, err);
+}
+
+static void last_writer_gone(struct fs *f, struct fs_disk *d)
+{
+    struct verr err = {0};
+    struct node node;
+    struct live_attr a;
+    int rc = names_by_ino(f->names, d->ino, &node, &err);
+    if (rc == 0)
+        rc = live_attr(d->live, &a, &err);
+    if (rc == 0 && atomic_load(&d->touched))
+        rc = release_freeze(f, d, &node, &a, &err);
+    if (rc < 0 && rc != -ENOENT)
+        fs_errno("release", d->ino, rc, &err);
+    if (rc == 0 && atomic_load(&d->touched) && d->clean && d->nmade == 0 && (rc = release_unmark(d, &err)) < 0)
+        fs_errno("release", d->ino, rc, &err);
+    for (unsigned i = 0; i < d->nmade; i++) {
+        struct verr settle = {0};
+        int src = agent_settle(f->agent, &d->id, d->made[i].seq, d->made[i].clean, &settle);
+        if (src < 0 && src != -ENOENT)
+            fs_errno("release", d->ino, src, &settle);
+    }
+    d->nmade = 0;
+    atomic_store(&d->touched, false);
+    d->clean = d->ever_clean = false;
+}
+
+void fs_close_disk(struct fs *f, struct handle *h)
+{
+    struct fs_disk *d = h->disk;
+    unsigned writers, handles;
+    bool orphan, writer = h->writer;
+    pthread_mutex_lock(&f->lock);
+    bool last = writer && d->writers == 1 && !d->orphan;
+    pthread_mutex_unlock(&f->lock);
+    /* Before it is uncounted: whoever waits for the last writer to go finds everything settled. */
+    if (last)
+        last_writer_gone(f, d);
+    fs_disk_detach(d, h, &writers, &handles, &orphan);
+    if (orphan && handles == 0) {
+        struct verr err = {0};
+        struct node node;
+        pthread_mutex_lock(&f->lock);
+        node = d->node;
+        pthread_mutex_unlock(&f->lock);
+        fs_disk_close_live(d);
+        int rc = agent_disk_remove(f->agent, &node, &err);
+        if (rc < 0)
+            fs_errno("removal", d->ino, rc, &err);
+        pthread_mutex_lock(&f->lock);
+        d->orphan = false;
+        d->dying = true;        /* until its last reference is gone; the next opener makes a new fs_disk */
+        pthread_mutex_unlock(&f->lock);
+    }
+    handle_free(f, h);
+    fs_disk_put(d);
+}
+
+static void release_run(struct op *op)
+{
+    struct handle *h = op->h;
+    if (h->kind == HANDLE_DISK)
+        fs_close_disk(op->f, h);
+    else
+        handle_free(op->f, h);
+    fuse_reply_err(op->req, 0);
+}
+
+void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *f = fs_of(req);
+    struct handle *h = handle_of(fi);
+    if (h->kind != HANDLE_DISK) {
+        handle_free(f, h);
+        fuse_reply_err(req, 0);
+        return;
+    }
+    /* Without memory the handle stays and its disk counts as in use. */
+    struct op *op = op_new_always(req, release_run);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->h = h;
+    op_submit_disk(op, fs_disk_get(f, &h->disk->id));
+}

@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fs_dir: lookup, listings, mkdir, rmdir, unlink. Renames: fs_rename.c. */
+#include "fs/fs_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+/* ---- lookup ---- */
+
+static int lookup_node(struct fs *f, const struct node *dir, const char *name, struct fuse_entry_param *e, struct verr *err)
+{
+    struct entry entry;
+    if (strlen(name) > NODE_NAME_MAX)
+        return -ENAMETOOLONG;
+    int rc = names_lookup(f->names, &dir->id, name, &entry, err);
+    return rc < 0 ? rc : fs_entry_of(f, &entry, e, err);
+}
+
+void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *f = fs_of(req);
+    struct verr err = {0};
+    struct node dir;
+    struct fuse_entry_param e;
+    uint64_t control = control_lookup(parent, name);
+    int rc;
+    if (control != 0) {
+        memset(&e, 0, sizeof e);
+        e.ino = control;
+        e.attr_timeout = e.entry_timeout = FS_TIMEOUT_STORED;
+        control_stat(control, &e.attr);
+        rc = 0;
+    } else if (ino_is_control(parent)) {
+        rc = -ENOENT;
+    } else {
+        rc = fs_dir_node(f, parent, &dir, &err);
+        if (rc == 0)
+            rc = lookup_node(f, &dir, name, &e, &err);
+    }
+    if (rc == -ENOENT)
+        fuse_reply_err(req, ENOENT);        /* not even worth a line in a debug log */
+    else if (rc < 0)
+        fs_reply_fail(req, "lookup", parent, rc, &err);
+    else
+        fuse_reply_entry(req, &e);
+}
+
+/* ---- listings: taken whole at the first read, so that offsets stay valid while entries come and go ---- */
+
+static int listing_add(struct listing *l, const char *name, const struct listed *item)
+{
+    size_t len = strlen(name) + 1;
+    if (l->count == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 64;
+        struct listed *items = realloc(l->items, cap * sizeof *items);
+        if (items == NULL)
+            return -ENOMEM;
+        l->items = items;
+        l->cap = cap;
+    }
+    if (l->names_cap - l->names_len < len) {
+        size_t cap = l->names_cap ? 2 * l->names_cap : 4096;
+        char *names = realloc(l->names, cap);
+        if (names == NULL)
+            return -ENOMEM;
+        l->names = names;
+        l->names_cap = cap;
+    }
+    memcpy(l->names + l->names_len, name, len);
+    l->items[l->count] = *item;
+    l->items[l->count++].name_off = l->names_len;
+    l->names_len += len;
+    return 0;
+}
+
+static int list_entry(void *ctx, const char *name, const struct entry *e)
+{
+    struct listed item = {.kind = (uint8_t)e->kind, .ino = vid_ino(&e->node.id)};
+    if (e->kind == ENTRY_SNAP) {
+        const struct snaprow *s = &e->snap;
+        item = (struct listed){.kind = ENTRY_SNAP, .ino = vid_ino(&s->id), .size = s->size, .alloc_bytes = s->alloc_bytes,
+                               .mtime_ns = s->freeze_ns, .mode = s->mode, .uid = s->uid, .gid = s->gid,
+                               .stored = s->state == SNAPST_STORED && (s->flags & SNAP_PROVISIONAL) == 0};
+    }
+    return listing_add(ctx, name, &item);
+}
+
+static int list_dir(struct fs *f, struct handle *h, struct verr *err)
+{
+    struct node dir, parent;
+    listing_clear(&h->listing);
+    int rc = fs_dir_node(f, h->ino, &dir, err);
+    if (rc < 0)
+        return rc;
+    uint64_t up = NAMES_ROOT_INO;
+    if (h->ino != NAMES_ROOT_INO && names_by_ino(f->names, vid_ino(&dir.parent), &parent, NULL) == 0 && !vid_is_zero(&parent.parent))
+        up = vid_ino(&parent.id);
+    rc = listing_add(&h->listing, ".", &(struct listed){.kind = ENTRY_DIR, .ino = h->ino});
+    if (rc == 0)
+        rc = listing_add(&h->listing, "..", &(struct listed){.kind = ENTRY_DIR, .ino = up});
+    return rc < 0 ? rc : names_list(f->names, &dir.id, list_entry, &h->listing, err);
+}
+
+int control_list(struct handle *h)
+{
+    listing_clear(&h->listing);
+    int rc = listing_add(&h->listing, ".", &(struct listed){.kind = ENTRY_DIR, .ino = INO_CONTROL});
+    if (rc == 0)
+        rc = listing_add(&h->listing, "..", &(struct listed){.kind = ENTRY_DIR, .ino = NAMES_ROOT_INO});
+    static const struct { const char *name; uint64_t ino; } files[] = {
+        {"status.json", INO_STATUS}, {"metrics", INO_METRICS}, {"events", INO_EVENTS}};
+    for (size_t i = 0; i < sizeof files / sizeof files[0] && rc == 0; i++)
+        rc = listing_add(&h->listing, files[i].name, &(struct listed){.kind = ENTRY_DISK, .ino = files[i].ino});
+    return rc;
+}
+
+void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *f = fs_of(req);
+    struct verr err = {0};
+    struct node dir;
+    int rc = ino_is_control(ino) ? 0 : fs_dir_node(f, ino, &dir, &err);
+    struct handle *h = rc == 0 ? handle_new(f, HANDLE_DIR, ino) : NULL;
+    if (rc == 0 && h == NULL)
+        rc = -ENOMEM;
+    if (h == NULL) {
+        fs_reply_fail(req, "opendir", ino, rc, &err);
+        return;
+    }
+    h->control = ino_is_control(ino);
+    fi->fh = (uintptr_t)h;
+    if (fuse_reply_open(req, fi) == -ENOENT)
+        handle_free(f, h);
+}
+
+/* Attributes of one line for readdirplus. An entry that went meanwhile has inode 0: the kernel then looks it up itself. */
+static void plus_entry(struct fs *f, const struct handle *h, const struct listed *item, struct fuse_entry_param *e)
+{
+    struct verr err = {0};
+    struct what w;
+    memset(e, 0, sizeof *e);
+    if (!h->control && item->kind == ENTRY_SNAP) {
+        fs_stat_listed(f, item, &e->attr);
+        e->attr_timeout = e->entry_timeout = item->stored ? FS_TIMEOUT_STORED : FS_TIMEOUT_LIVE;
+        e->ino = item->ino;
+    } else if (fs_what(f, item->ino, &w, &err) == 0 && fs_stat(f, item->ino, &w, &e->attr, &e->attr_timeout, &err) == 0) {
+        e->entry_timeout = e->attr_timeout;
+        e->ino = item->ino;
+    } else {
+        e->attr.st_ino = item->ino;
+        e->attr.st_mode = item->kind == ENTRY_DIR ? S_IFDIR : S_IFREG;
+    }
+}
+
+static size_t put_line(fuse_req_t req, char *buf, size_t room, const struct handle *h, size_t i, bool plus)
+{
+    const struct listed *item = &h->listing.items[i];
+    const char *name = h->listing.names + item->name_off;
+    if (!plus || i < 2) {       /* "." and "..": without attributes, also in readdirplus */
+        struct fuse_entry_param e = {0};
+        e.attr.st_ino = item->ino;
+        e.attr.st_mode = item->kind == ENTRY_DIR ? S_IFDIR : S_IFREG;
+        return plus ? fuse_add_direntry_plus(req, buf, room, name, &e, (off_t)(i + 1))
+                    : fuse_add_direntry(req, buf, room, name, &e.attr, (off_t)(i + 1));
+    }
+    struct fuse_entry_param e;
+    if (fuse_add_direntry_plus(req, NULL, 0, name, NULL, 0) > room)
+        return room + 1;        /* before attributes are looked up in vain */
+    plus_entry(fs_of(req), h, item, &e);
+    return fuse_add_direntry_plus(req, buf, room, name, &e, (off_t)(i + 1));
+}
+
+static void read_dir(fuse_req_t req, size_t size, off_t off, struct handle *h, bool plus)
+{
+    struct fs *f = fs_of(req);
+    struct verr err = {0};
+    int rc = 0;
+    char *buf = fs_thread_buffer(size);
+    size_t used = 0;
+    pthread_mutex_lock(&h->lock);
+    if (off == 0 || h->listing.items == NULL)
+        rc = h->control ? control_list(h) : list_dir(f, h, &err);
+    if (buf == NULL)
+        rc = -ENOMEM;
+    for (size_t i = (size_t)off; rc == 0 && i < h->listing.count; i++) {
+        size_t n = put_line(req, buf + used, size - used, h, i, plus);
+        if (n > size - used)
+            break;
+        used += n;
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (rc < 0)
+        fs_reply_fail(req, "readdir", h->ino, rc, &err);
+    else
+        fuse_reply_buf(req, buf, used);
+}
+
+void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)ino;
+    read_dir(req, size, off, handle_of(fi), false);
+}
+
+void fs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)ino;
+    read_dir(req, size, off, handle_of(fi), true);
+}
+
+void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    handle_free(fs_of(req), handle_of(fi));
+    fuse_reply_err(req, 0);
+}
+
+/* Names are durable when the call that changes them returns. */
+void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)datasync;
+    (void)fi;
+    fuse_reply_err(req, 0);
+}
+
+static void statfs_run(struct op *op)
+{
+    struct statvfs st;
+    if (fstatvfs(agent_statvfs_fd(op->f->agent), &st) != 0) {
+        struct verr err = {0};
+        int e = errno;
+        verr_set(&err, e, "the store's filesystem: %s", strerror(e));
+        fs_reply_fail(op->req, "statfs", op->ino, -e, &err);
+        return;
+    }
+    st.f_namemax = NODE_NAME_MAX;
+    fuse_reply_statfs(op->req, &st);
+}
+
+void fs_op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    struct op *op = op_new(req, statfs_run, NULL, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op_submit(op, op->f->ctl);
+}
+
+/* ---- making ---- */
+
+/* Who owns what is made in dir: a setgid directory hands its group on. */
+static uint32_t gid_in(fuse_req_t req, const struct node *dir)
+{
+    return dir->mode & S_ISGID ? dir->gid : fuse_req_ctx(req)->gid;
+}
+
+static int check_new_name(const struct fs *f, uint64_t parent, const char *name)
+{
+    (void)f;
+    if (strlen(name) > NODE_NAME_MAX)
+        return -ENAMETOOLONG;
+    if (strchr(name, '@') != NULL)
+        return -EINVAL;
+    return control_lookup(parent, name) != 0 ? -EEXIST : 0;
+}
+
+static void mkdir_run(struct op *op)
+{
+    struct fs *f = op->f;
+    struct verr err = {0};
+    struct node dir, node;
+    struct fuse_entry_param e;
+    int rc = check_new_name(f, op->ino, op->name);
+    if (rc == 0)
+        rc = fs_dir_node(f, op->ino, &dir, &err);
+    if (rc == 0) {
+        uint32_t mode = (op->mode & 07777) | (dir.mode & S_ISGID);
+        pthread_mutex_lock(&f->tree);
+        rc = names_create(f->names, &dir.id, op->name, NODE_DIR, mode, fuse_req_ctx(op->req)->uid, gid_in(op->req, &dir), &node, NULL,
+                          &err);
+        pthread_mutex_unlock(&f->tree);
+    }
+    if (rc == 0)
+        rc = fs_entry_of_node(f, &node, &e, &err);
+    if (rc < 0)
+        fs_reply_fail(op->req, "mkdir", op->ino, rc, &err);
+    else
+        fuse_reply_entry(op->req, &e);
+}
+
+void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct op *op = op_new(req, mkdir_run, name, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = parent;
+    op->mode = mode;
+    op_submit(op, op->f->ctl);
+}
+
+/* The history that a removed disk of that name left: its sequence goes on. */
+static int history_end(struct fs *f, const struct vid *disk, uint64_t *min_seq, int64_t *last_name_s, struct verr *err)
+{
+    enum { BATCH = 32 };
+    struct snaprow *rows = calloc(BATCH, sizeof *rows);
+    if (rows == NULL)
+        return -ENOMEM;
+    uint64_t after = 0;
+    *min_seq = 1;
+    *last_name_s = 0;
+    int n;
+    while ((n = catalog_snaps(f->catalog, disk, after, rows, BATCH, err)) > 0) {
+        for (int i = 0; i < n; i++)
+            if (rows[i].name_s > *last_name_s)
+                *last_name_s = rows[i].name_s;
+        after = rows[n - 1].seq;
+        *min_seq = after + 1;
+    }
+    free(rows);
+    return n < 0 ? n : 0;
+}
+
+static int make_live(struct fs *f, const struct node *node, struct verr *err)
+{
+    uint64_t min_seq;
+    int64_t last_name_s;
+    struct live *l = NULL;
+    int rc = history_end(f, &node->id, &min_seq, &last_name_s, err);
+    if (rc < 0)
+        return rc;
+    rc = live_create(f->live, &node->id, min_seq, last_name_s, &l, err);
+    if (rc == -EEXIST) {    /* the old image still serves pending snapshots: it goes on, empty */
+        rc = live_get(f->live, &node->id, &l, err);
+        if (rc == 0)
+            rc = live_rewrite(l, err);
+    } else if (rc == 0) {
+        rc = live_set_marks(l, LIVE_REWRITING, 0, err);
+    }
+    if (l != NULL)
+        live_put(l);
+    return rc;
+}
+
+/* The name may be that of a removed disk whose last handle is still open: its image cannot begin anew under it. */
+static int check_orphan(struct op *op, const struct node *dir, struct verr *err)
+{
+    struct node gone;
+    int rc = catalog_node_by_name(op->f->catalog, &dir->id, op->name, &gone, err);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    struct fs_disk *d = fs_disk_find_ino(op->f, vid_ino(&gone.id));
+    if (d == NULL)
+        return 0;
+    pthread_mutex_lock(&op->f->lock);
+    bool going = d->orphan || d->dying;
+    pthread_mutex_unlock(&op->f->lock);
+    int busy = going ? fs_disk_others(d, NULL, false) : 0;
+    fs_disk_put(d);
+    if (!going)
+        return 0;
+    return busy == 2 ? verr_set(err, EBUSY, "the removed %s is still open", op->name) : -EAGAIN;
+}
+
+int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err)
+{
+    struct fs *f = op->f;
+    int rc = check_new_name(f, op->ino, op->name);
+    if (rc == 0)
+        rc = names_check_disk_name(op->name);
+    if (rc == 0)
+        rc = check_orphan(op, dir, err);
+    if (rc < 0)
+        return rc;
+    bool revived = false;
+    rc = names_create(f->names, &dir->id, op->name, NODE_DISK, op->mode & 0777, fuse_req_ctx(op->req)->uid, gid_in(op->req, dir), out,
+                      &revived, err);
+    if (rc < 0)
+        return rc;
+    rc = make_live(f, out, err);
+    if (rc < 0)
+        names_remove(f->names, &out->id, NULL);     /* a name without an image helps nobody; its error would hide the cause */
+    return rc;
+}
+
+static void mknod_run(struct op *op)
+{
+    struct fs *f = op->f;
+    struct verr err = {0};
+    struct node dir, node;
+    struct fuse_entry_param e;
+    int rc = fs_dir_node(f, op->ino, &dir, &err);
+    if (rc == 0) {
+        pthread_mutex_lock(&f->tree);
+        rc = fs_make_disk(op, &dir, &node, &err);
+        pthread_mutex_unlock(&f->tree);
+    }
+    if (rc == -EAGAIN) {
+        if (op_retry(op))
+            return;
+        rc = -EBUSY;
+    }
+    if (rc == 0)
+        rc = fs_entry_of_node(f, &node, &e, &err);
+    if (rc < 0)
+        fs_reply_fail(op->req, "mknod", op->ino, rc, &err);
+    else
+        fuse_reply_entry(op->req, &e);
+}
+
+void fs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    (void)rdev;
+    if (strchr(name, '@') != NULL || !S_ISREG(mode) || ino_is_control(parent)) {
+        fuse_reply_err(req, strchr(name, '@') != NULL ? EINVAL : EPERM);
+        return;
+    }
+    struct op *op = op_new(req, mknod_run, name, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = parent;
+    op->mode = mode;
+    op_submit(op, op->f->ctl);
+}
+
+void fs_op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+    (void)link;
+    (void)parent;
+    fuse_reply_err(req, strchr(name, '@') != NULL ? EINVAL : EPERM);
+}
+
+void fs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+    (void)ino;
+    (void)newparent;
+    fuse_reply_err(req, strchr(newname, '@') != NULL ? EINVAL : EPERM);
+}
+
+/* ---- removing ---- */
+
+static int remove_entry(struct op *op, struct entry *e, struct verr *err)
+{
+    struct node dir;
+    if (strlen(op->name) > NODE_NAME_MAX)
+        return -ENAMETOOLONG;
+    int rc = fs_dir_node(op->f, op->ino, &dir, err);
+    return rc < 0 ? rc : names_lookup(op->f->names, &dir.id, op->name, e, err);
+}
+
+/* On the disk's queue, so that nobody opens it for writing meanwhile; readers are kept out by `dying`. */
+static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node, struct verr *err)
+{
+    pthread_mutex_lock(&f->lock);
+    d->dying = true;
+    pthread_mutex_unlock(&f->lock);
+    int rc = names_remove(f->names, &node->id, err);
+    pthread_mutex_lock(&f->lock);
+    bool open = d->handles > 0;
+    if (rc < 0) {
+        d->dying = false;
+    } else if (open) {
+        d->orphan = true;
+        d->node = *node;
+    }
+    pthread_mutex_unlock(&f->lock);
+    if (rc < 0 || open)
+        return rc;
+    fs_disk_close_live(d);
+    rc = agent_disk_remove(f->agent, node, err);
+    /* The name is gone: what is left of the image is space, and found again at the next start. */
+    if (rc < 0)
+        fs_errno("removal", d->ino, rc, err);
+    return 0;
+}
+
+static void unlink_run(struct op *op)
+{
+    struct fs *f = op->f;
+    struct verr err = {0};
+    struct entry e;
+    pthread_mutex_lock(&f->tree);
+    int rc = remove_entry(op, &e, &err);
+    if (rc == 0 && e.kind == ENTRY_DIR)
+        rc = -EISDIR;
+    else if (rc == 0 && e.kind == ENTRY_SNAP)
+        rc = agent_snap_remove(f->agent, &e.snap, &err);
+    else if (rc == 0 && (op->disk == NULL || !vid_eq(&op->disk->id, &e.node.id)))
+        rc = -EAGAIN;       /* another disk took the name while this waited */
+    else if (rc == 0)
+        rc = unlink_disk(f, op->disk, &e.node, &err);
+    pthread_mutex_unlock(&f->tree);
+    if (rc == -EAGAIN)
+        rc = -ESTALE;
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("unlink", op->ino, rc, &err) : 0);
+}
+
+void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *f = fs_of(req);
+    struct node dir;
+    struct entry e;
+    if (ino_is_control(parent)) {
+        fuse_reply_err(req, EPERM);
+        return;
+    }
+    struct op *op = op_new(req, unlink_run, name, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = parent;
+    struct fs_disk *d = NULL;
+    if (strlen(name) <= NODE_NAME_MAX && fs_dir_node(f, parent, &dir, NULL) == 0 && names_lookup(f->names, &dir.id, name, &e, NULL) == 0
+        && e.kind == ENTRY_DISK)
+        d = fs_disk_get(f, &e.node.id);
+    if (d != NULL)
+        op_submit_disk(op, d);
+    else
+        op_submit(op, f->ctl);
+}
+
+static void rmdir_run(struct op *op)
+{
+    struct verr err = {0};
+    struct entry e;
+    pthread_mutex_lock(&op->f->tree);
+    int rc = remove_entry(op, &e, &err);
+    if (rc == 0)
+        rc = e.kind == ENTRY_DIR ? names_remove(op->f->names, &e.node.id, &err) : -ENOTDIR;
+    pthread_mutex_unlock(&op->f->tree);
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("rmdir", op->ino, rc, &err) : 0);
+}
+
+void fs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    if (ino_is_control(parent) || control_lookup(parent, name) != 0) {
+        fuse_reply_err(req, EPERM);
+        return;
+    }
+    struct op *op = op_new(req, rmdir_run, name, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = parent;
+    op_submit(op, op->f->ctl);
+}

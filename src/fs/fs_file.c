@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fs_file: create, open, read, write, fsync. Close: fs_change.c; ranges (fallocate, lseek, copy_file_range): fs_range.c. */
+#include "fs/fs_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool flags_write(int flags)
+{
+    return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* ---- open and create of disks: on the disk's queue ---- */
+
+static int open_live(struct op *op, struct verr *err)
+{
+    int rc = fs_disk_open_live(op->disk, err);
+    if (rc != -ENOENT)
+        return rc;
+    /* Its record may have been made a moment ago, and its image be made now: whoever makes disks holds this lock. */
+    pthread_mutex_lock(&op->f->tree);
+    pthread_mutex_unlock(&op->f->tree);
+    rc = fs_disk_open_live(op->disk, err);
+    if (rc == -ENOENT)
+        return verr_set(err, EREMOTE, "the live image of this disk is not on this host (varve adopt takes it over)");
+    return rc;
+}
+
+/* O_TRUNC, before anything else could change. 1: not now, try again. */
+static int open_truncate(struct op *op, const struct node *node, struct verr *err)
+{
+    int busy = fs_disk_others(op->disk, NULL, true);
+    if (busy == 1 && op_retry(op))
+        return 1;
+    if (busy != 0)
+        return verr_set(err, EBUSY, "%s is open for writing", node->name);
+    int rc = fs_rewrite(op->f, node, op->disk->live, err);
+    if (rc == 0)
+        atomic_store(&op->disk->touched, true);
+    return rc;
+}
+
+static int open_disk(struct op *op, struct handle **out, struct verr *err)
+{
+    struct node node;
+    int rc = names_by_ino(op->f->names, op->disk->ino, &node, err);
+    if (rc < 0)
+        return rc == -ENOENT ? -ESTALE : rc;
+    rc = open_live(op, err);
+    if (rc == 0 && (op->fi.flags & O_TRUNC) != 0 && (op->flags & O_CREAT) == 0)
+        rc = open_truncate(op, &node, err);
+    if (rc != 0)
+        return rc;
+    struct handle *h = handle_new(op->f, HANDLE_DISK, op->disk->ino);
+    if (h == NULL)
+        return -ENOMEM;
+    rc = fs_disk_attach(op->disk, h, flags_write(op->fi.flags));
+    if (rc < 0) {
+        handle_free(op->f, h);
+        return rc;
+    }
+    atomic_store(&h->changed, (op->fi.flags & O_TRUNC) != 0 && h->writer);
+    *out = h;
+    return 0;
+}
+
+static void open_disk_run(struct op *op)
+{
+    struct verr err = {0};
+    struct handle *h = NULL;
+    int rc = open_disk(op, &h, &err);
+    if (op->again)
+        return;
+    if (rc < 0) {
+        fs_reply_fail(op->req, "open", op->ino, rc, &err);
+        return;
+    }
+    op->fi.fh = (uintptr_t)h;
+    if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
+        fs_close_disk(op->f, h);    /* the caller is gone: no release will come */
+}
+
+static void create_open_run(struct op *op)
+{
+    struct verr err = {0};
+    struct handle *h = NULL;
+    struct node node;
+    struct fuse_entry_param e;
+    int rc = open_disk(op, &h, &err);
+    if (rc == 0)
+        rc = names_by_ino(op->f->names, op->disk->ino, &node, &err);
+    if (rc == 0)
+        rc = fs_entry_of_node(op->f, &node, &e, &err);
+    if (rc < 0) {
+        if (h != NULL)
+            fs_close_disk(op->f, h);
+        fs_reply_fail(op->req, "create", op->ino, rc, &err);
+        return;
+    }
+    op->fi.fh = (uintptr_t)h;
+    if (fuse_reply_create(op->req, &e, &op->fi) == -ENOENT)
+        fs_close_disk(op->f, h);
+}
+
+static void create_run(struct op *op)
+{
+    struct fs *f = op->f;
+    struct verr err = {0};
+    struct node dir, node;
+    int rc = fs_dir_node(f, op->ino, &dir, &err);
+    if (rc == 0) {
+        pthread_mutex_lock(&f->tree);
+        rc = fs_make_disk(op, &dir, &node, &err);
+        pthread_mutex_unlock(&f->tree);
+    }
+    if (rc == -EAGAIN) {
+        if (op_retry(op))
+            return;
+        rc = verr_set(&err, EBUSY, "the removed %s is still open", op->name);
+    }
+    if (rc == -EEXIST && (op->fi.flags & O_EXCL) == 0 && control_lookup(op->ino, op->name) == 0)
+        rc = -ESTALE;       /* made by another a moment ago: the kernel looks it up and opens that */
+    if (rc == 0 && (op->disk = fs_disk_get(f, &node.id)) == NULL)
+        rc = -ENOMEM;
+    if (rc < 0) {
+        fs_reply_fail(op->req, "create", op->ino, rc, &err);
+        return;
+    }
+    op->flags = O_CREAT;
+    op->fn = create_open_run;
+    op_move_on(op);
+}
+
+void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    if (ino_is_control(parent)) {
+        fuse_reply_err(req, EPERM);
+        return;
+    }
+    struct op *op = op_new(req, strchr(name, '@') != NULL ? fs_label_create : create_run, name, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = parent;
+    op->mode = mode;
+    op->fi = *fi;
+    op_submit(op, op->f->ctl);
+}
+
+/* ---- open of snapshots ---- */
+
+int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **out, struct verr *err)
+{
+    struct handle *h = handle_new(f, HANDLE_SNAP, vid_ino(&s->id));
+    if (h == NULL)
+        return -ENOMEM;
+    h->snap_disk = s->disk;
+    h->snap_id = s->id;
+    h->snap_seq = s->seq;
+    h->snap_size = s->size;
+    int rc = 0;
+    if (s->state != SNAPST_STORED) {
+        rc = live_get(f->live, &s->disk, &h->live, err);
+        if (rc == -ENOENT)      /* stored a moment ago, and its disk gone */
+            rc = 0;
+    }
+    if (rc == 0 && h->live == NULL)
+        rc = snap_open(agent_store(f->agent), agent_segread(f->agent), &s->disk, s->seq, &s->id, &h->snap, err);
+    if (rc < 0) {
+        handle_free(f, h);
+        return rc == -ENOENT ? -ESTALE : rc;
+    }
+    *out = h;
+    return 0;
+}
+
+/* The snapshot is not pending any more: from now on the stored one is read. */
+static int snap_switch(struct fs *f, struct handle *h, struct verr *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&h->lock);
+    if (h->snap == NULL) {
+        struct snap *s = NULL;
+        rc = snap_open(agent_store(f->agent), agent_segread(f->agent), &h->snap_disk, h->snap_seq, &h->snap_id, &s, err);
+        if (rc == 0)
+            __atomic_store_n(&h->snap, s, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return rc == -ENOENT ? -ESTALE : rc;
+}
+
+ssize_t fs_snap_handle_read(struct fs *f, struct handle *h, uint64_t off, void *buf, size_t len, struct verr *err)
+{
+    struct snap *s = __atomic_load_n(&h->snap, __ATOMIC_ACQUIRE);
+    if (s == NULL && h->live != NULL) {
+        ssize_t n = live_pending_read(h->live, h->snap_seq, off, buf, len, err);
+        if (n != -ESTALE)
+            return n;
+    }
+    if (s == NULL) {
+        int rc = snap_switch(f, h, err);
+        if (rc < 0)
+            return rc;
+        s = __atomic_load_n(&h->snap, __ATOMIC_ACQUIRE);
+    }
+    return snap_read(s, off, buf, len, err);
+}
+
+off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hole, struct verr *err)
+{
+    struct snap *s = __atomic_load_n(&h->snap, __ATOMIC_ACQUIRE);
+    if (s == NULL && h->live != NULL) {
+        off_t n = live_pending_seek(h->live, h->snap_seq, off, hole, err);
+        if (n != -ESTALE)
+            return n;
+    }
+    if (s == NULL) {
+        int rc = snap_switch(f, h, err);
+        if (rc < 0)
+            return rc;
+        s = __atomic_load_n(&h->snap, __ATOMIC_ACQUIRE);
+    }
+    return snap_seek(s, off, hole, err);
+}
+
+static void open_snap_run(struct op *op)
+{
+    struct fs *f = op->f;
+    struct verr err = {0};
+    struct snaprow s;
+    struct handle *h = NULL;
+    int rc = names_snap_by_ino(f->names, op->ino, &s, &err);
+    if (rc == 0)
+        rc = fs_snap_handle_open(f, &s, &h, &err);
+    if (rc < 0) {
+        fs_reply_fail(op->req, "open", op->ino, rc == -ENOENT ? -ESTALE : rc, &err);
+        return;
+    }
+    op->fi.fh = (uintptr_t)h;
+    op->fi.keep_cache = 1;      /* what is in it never changes */
+    op->fi.noflush = 1;
+    if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
+        handle_free(f, h);
+}
+
+void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *f = fs_of(req);
+    struct verr err = {0};
+    struct what w;
+    struct fs_disk *d = NULL;
+    if (ino_is_control(ino)) {
+        control_open(req, ino, fi);
+        return;
+    }
+    int rc = fs_what(f, ino, &w, &err);
+    if (rc == 0 && (w.kind == WHAT_ORPHAN || w.kind == WHAT_LABEL))
+        rc = -ESTALE;
+    if (rc == 0 && w.kind == WHAT_SNAP && (flags_write(fi->flags) || (fi->flags & O_TRUNC)))
+        rc = -EROFS;
+    if (rc == 0 && w.kind == WHAT_NODE && w.node.kind != NODE_DISK)
+        rc = -EISDIR;
+    if (rc == 0 && w.kind == WHAT_NODE && (d = fs_disk_get(f, &w.node.id)) == NULL)
+        rc = -ENOMEM;
+    if (rc < 0) {
+        fs_reply_fail(req, "open", ino, rc, &err);
+        return;
+    }
+    struct op *op = op_new(req, d != NULL ? open_disk_run : open_snap_run, NULL, NULL, NULL, 0);
+    if (op == NULL) {
+        fs_disk_put(d);
+        return;
+    }
+    op->ino = ino;
+    op->fi = *fi;
+    if (d != NULL)
+        op_submit_disk(op, d);
+    else
+        op_submit(op, f->io);
+}
+
+/* ---- read ---- */
+
+/* May this FUSE thread go into the live image, which may have to wait for STORE? Some always stay free. */
+static bool inline_enter(struct fs *f)
+{
+    if (atomic_fetch_add(&f->inline_now, 1) < f->inline_max)
+        return true;
+    atomic_fetch_sub(&f->inline_now, 1);
+    return false;
+}
+
+static void inline_leave(struct fs *f)
+{
+    atomic_fetch_sub(&f->inline_now, 1);
+}
+
+static void not_idle(struct handle *h)
+{
+    if (atomic_load_explicit(&h->idle, memory_order_relaxed))
+        atomic_store(&h->idle, false);
+}
+
+static void read_now(struct fs *f, fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t len)
+{
+    struct verr err = {0};
+    char *buf = fs_thread_buffer(len);
+    ssize_t n = -ENOMEM;
+    if (buf != NULL && h->kind == HANDLE_SNAP)
+        n = fs_snap_handle_read(f, h, off, buf, len, &err);
+    else if (buf != NULL)
+        n = live_read(h->disk->live, off, buf, len, &err);
+    if (n < 0)
+        fuse_reply_err(req, fs_io_errno("read", ino, (int)n, &err));
+    else
+        fuse_reply_buf(req, buf, (size_t)n);
+}
+
+static void read_run(struct op *op)
+{
+    read_now(op->f, op->req, op->ino, op->h, op->off, op->len);
+}
+
+static void read_text(fuse_req_t req, const struct handle *h, size_t size, off_t off)
+{
+    size_t at = (size_t)off < h->text_len ? (size_t)off : h->text_len;
+    size_t n = h->text_len - at < size ? h->text_len - at : size;
+    fuse_reply_buf(req, h->text + at, n);
+}
+
+void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    struct fs *f = fs_of(req);
+    struct handle *h = handle_of(fi);
+    if (h->kind == HANDLE_TEXT || h->kind == HANDLE_LABEL) {
+        read_text(req, h, size, off);
+        return;
+    }
+    if (h->kind == HANDLE_DISK) {
+        not_idle(h);
+        if (inline_enter(f)) {
+            read_now(f, req, ino, h, (uint64_t)off, size);
+            inline_leave(f);
+            return;
+        }
+    }
+    struct op *op = op_new(req, read_run, NULL, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->h = h;
+    op->off = (uint64_t)off;
+    op->len = size;
+    op_submit(op, f->io);
+}
+
+/* ---- write ---- */
+
+static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
+{
+    struct verr err = {0};
+    int rc = live_write(h->disk->live, off, buf, size, &err);
+    if (rc < 0)
+        fuse_reply_err(req, fs_io_errno("write", ino, rc, &err));
+    else
+        fuse_reply_write(req, size);
+}
+
+/* On the disk's queue: the first write after a flush supersedes what that made. */
+static void write_first_run(struct op *op)
+{
+    struct verr err = {0};
+    int rc = fs_will_change(op->f, op->h, &err);
+    if (rc < 0)
+        fuse_reply_err(op->req, fs_io_errno("write", op->ino, rc, &err));
+    else
+        write_now(op->req, op->ino, op->h, op->data, op->data_len, op->off);
+}
+
+static void write_run(struct op *op)
+{
+    write_now(op->req, op->ino, op->h, op->data, op->data_len, op->off);
+}
+
+void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    struct fs *f = fs_of(req);
+    struct handle *h = handle_of(fi);
+    if (h->kind != HANDLE_DISK && h->kind != HANDLE_LABEL) {
+        fuse_reply_err(req, EBADF);
+        return;
+    }
+    if (h->kind == HANDLE_LABEL) {
+        struct op *op = op_new(req, fs_label_write, NULL, NULL, NULL, 0);
+        if (op != NULL) {
+            op->ino = ino;
+            op->h = h;
+            op_submit(op, f->ctl);
+        }
+        return;
+    }
+    bool first = atomic_load(&h->made_seq) != 0;
+    if (!first) {
+        /* Before the data: a flush that runs meanwhile must not believe that nothing changed. */
+        atomic_store(&h->changed, true);
+        atomic_store(&h->disk->touched, true);
+        not_idle(h);
+        if (inline_enter(f)) {
+            write_now(req, ino, h, buf, size, (uint64_t)off);
+            inline_leave(f);
+            return;
+        }
+    }
+    struct op *op = op_new(req, first ? write_first_run : write_run, NULL, NULL, buf, size);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->h = h;
+    op->off = (uint64_t)off;
+    if (first)
+        op_submit_disk(op, fs_disk_get(f, &h->disk->id));
+    else
+        op_submit(op, f->io);
+}
+
+/* ---- fsync ---- */
+
+static void fsync_run(struct op *op)
+{
+    struct verr err = {0};
+    int rc = live_fsync(op->h->disk->live, &err);
+    fuse_reply_err(op->req, rc < 0 ? fs_io_errno("fsync", op->ino, rc, &err) : 0);
+}
+
+void fs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)datasync;
+    struct handle *h = handle_of(fi);
+    if (h == NULL || h->kind != HANDLE_DISK) {
+        fuse_reply_err(req, 0);
+        return;
+    }
+    struct op *op = op_new(req, fsync_run, NULL, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->h = h;
+    op_submit(op, op->f->ctl);
+}

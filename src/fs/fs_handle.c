@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fs_handle: the tables of open handles and of disks in use, and the queue of each disk. */
+#include "fs/fs_handle.h"
+
+#include "fs/fs_internal.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct handle *handle_new(struct fs *f, enum handle_kind kind, uint64_t ino)
+{
+    struct handle *h = calloc(1, sizeof *h);
+    if (h == NULL)
+        return NULL;
+    h->kind = kind;
+    h->ino = ino;
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_mutex_lock(&f->lock);
+    h->next = f->handles;
+    if (h->next != NULL)
+        h->next->prev = h;
+    f->handles = h;
+    pthread_mutex_unlock(&f->lock);
+    return h;
+}
+
+void listing_clear(struct listing *l)
+{
+    free(l->items);
+    free(l->names);
+    memset(l, 0, sizeof *l);
+}
+
+void handle_free(struct fs *f, struct handle *h)
+{
+    if (h == NULL)
+        return;
+    pthread_mutex_lock(&f->lock);
+    if (h->prev != NULL)
+        h->prev->next = h->next;
+    else
+        f->handles = h->next;
+    if (h->next != NULL)
+        h->next->prev = h->prev;
+    pthread_mutex_unlock(&f->lock);
+    if (h->snap != NULL)
+        snap_close(h->snap);
+    if (h->live != NULL)
+        live_put(h->live);
+    listing_clear(&h->listing);
+    free(h->text);
+    pthread_mutex_destroy(&h->lock);
+    free(h);
+}
+
+int handle_label_by_ino(struct fs *f, uint64_t ino, struct node *disk, uint64_t *size)
+{
+    int rc = -ENOENT;
+    pthread_mutex_lock(&f->lock);
+    for (const struct handle *h = f->handles; h != NULL && rc != 0; h = h->next) {
+        if (h->kind == HANDLE_LABEL && h->ino == ino) {
+            *disk = h->label_disk;
+            *size = h->label_size;
+            rc = 0;
+        }
+    }
+    pthread_mutex_unlock(&f->lock);
+    return rc;
+}
+
+/* ---- disks ---- */
+
+static struct fs_disk **disk_bucket(struct fs *f, uint64_t ino)
+{
+    return &f->disks[ino % FS_DISK_BUCKETS];
+}
+
+/* lock held */
+static struct fs_disk *disk_search(struct fs *f, uint64_t ino)
+{
+    struct fs_disk *d = *disk_bucket(f, ino);
+    while (d != NULL && d->ino != ino)
+        d = d->next;
+    if (d != NULL)
+        d->refs++;
+    return d;
+}
+
+static void disk_turn(struct job *job);
+
+struct fs_disk *fs_disk_get(struct fs *f, const struct vid *id)
+{
+    uint64_t ino = vid_ino(id);
+    pthread_mutex_lock(&f->lock);
+    struct fs_disk *d = disk_search(f, ino);
+    if (d == NULL && (d = calloc(1, sizeof *d)) != NULL) {
+        d->f = f;
+        d->id = *id;
+        d->ino = ino;
+        d->refs = 1;
+        d->qtail = &d->qhead;
+        d->turn.run = disk_turn;
+        pthread_mutex_init(&d->qlock, NULL);
+        d->next = *disk_bucket(f, ino);
+        *disk_bucket(f, ino) = d;
+    }
+    pthread_mutex_unlock(&f->lock);
+    return d;
+}
+
+struct fs_disk *fs_disk_find_ino(struct fs *f, uint64_t ino)
+{
+    pthread_mutex_lock(&f->lock);
+    struct fs_disk *d = disk_search(f, ino);
+    pthread_mutex_unlock(&f->lock);
+    return d;
+}
+
+void fs_disk_put(struct fs_disk *d)
+{
+    if (d == NULL)
+        return;
+    struct fs *f = d->f;
+    pthread_mutex_lock(&f->lock);
+    bool last = --d->refs == 0;
+    if (last) {
+        struct fs_disk **pp = disk_bucket(f, d->ino);
+        while (*pp != d)
+            pp = &(*pp)->next;
+        *pp = d->next;
+    }
+    pthread_mutex_unlock(&f->lock);
+    if (!last)
+        return;
+    if (d->live != NULL)
+        live_put(d->live);
+    free(d->made);
+    pthread_mutex_destroy(&d->qlock);
+    free(d);
+}
+
+int fs_disk_open_live(struct fs_disk *d, struct verr *err)
+{
+    pthread_mutex_lock(&d->f->lock);
+    bool there = d->live != NULL;
+    pthread_mutex_unlock(&d->f->lock);
+    if (there)
+        return 0;
+    struct live *l = NULL;
+    int rc = live_get(d->f->live, &d->id, &l, err);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&d->f->lock);
+    if (d->live == NULL) {
+        d->live = l;
+        l = NULL;
+    }
+    pthread_mutex_unlock(&d->f->lock);
+    if (l != NULL)
+        live_put(l);
+    return 0;
+}
+
+void fs_disk_close_live(struct fs_disk *d)
+{
+    pthread_mutex_lock(&d->f->lock);
+    struct live *l = d->live;
+    d->live = NULL;
+    pthread_mutex_unlock(&d->f->lock);
+    if (l != NULL)
+        live_put(l);
+}
+
+int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
+{
+    int rc = -ESTALE;
+    pthread_mutex_lock(&d->f->lock);
+    if (!d->dying && !d->orphan) {
+        d->refs++;
+        d->handles++;
+        d->writers += writer;
+        h->disk = d;
+        h->writer = writer;
+        h->disk_next = d->list;
+        d->list = h;
+        rc = 0;
+    }
+    pthread_mutex_unlock(&d->f->lock);
+    return rc;
+}
+
+void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsigned *handles, bool *orphan)
+{
+    pthread_mutex_lock(&d->f->lock);
+    struct handle **pp = &d->list;
+    while (*pp != NULL && *pp != h)
+        pp = &(*pp)->disk_next;
+    if (*pp != NULL) {
+        *pp = h->disk_next;
+        d->handles--;
+        d->writers -= h->writer;
+    }
+    *writers = d->writers;
+    *handles = d->handles;
+    *orphan = d->orphan;
+    pthread_mutex_unlock(&d->f->lock);
+}
+
+int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only)
+{
+    int busy = 0;
+    pthread_mutex_lock(&d->f->lock);
+    for (const struct handle *h = d->list; h != NULL; h = h->disk_next) {
+        if (h == me || (writers_only && !h->writer))
+            continue;
+        int state = atomic_load(&h->idle) ? 1 : 2;
+        if (state > busy)
+            busy = state;
+    }
+    pthread_mutex_unlock(&d->f->lock);
+    return busy;
+}
+
+/* ---- the queue: one turn runs one job, so that a busy disk does not keep a worker from others ---- */
+
+static void disk_turn(struct job *turn)
+{
+    struct fs_disk *d = (struct fs_disk *)((char *)turn - offsetof(struct fs_disk, turn));
+    pthread_mutex_lock(&d->qlock);
+    struct job *job = d->qhead;
+    d->qhead = job->next;
+    if (d->qhead == NULL)
+        d->qtail = &d->qhead;
+    pthread_mutex_unlock(&d->qlock);
+
+    job->run(job);
+
+    pthread_mutex_lock(&d->qlock);
+    d->qrunning = d->qhead != NULL;
+    if (d->qrunning)
+        pool_submit(d->f->ctl, &d->turn);
+    pthread_mutex_unlock(&d->qlock);
+    fs_disk_put(d);     /* the reference of the job that ran */
+}
+
+void fs_disk_submit(struct fs_disk *d, struct job *job)
+{
+    pthread_mutex_lock(&d->f->lock);
+    d->refs++;
+    pthread_mutex_unlock(&d->f->lock);
+    job->next = NULL;
+    pthread_mutex_lock(&d->qlock);
+    *d->qtail = job;
+    d->qtail = &job->next;
+    if (!d->qrunning) {
+        d->qrunning = true;
+        pool_submit(d->f->ctl, &d->turn);
+    }
+    pthread_mutex_unlock(&d->qlock);
+}
+
+/* ---- what flushes made ---- */
+
+int fs_disk_made_add(struct fs_disk *d, uint64_t seq, bool clean)
+{
+    if (d->nmade == d->made_cap) {
+        unsigned cap = d->made_cap ? 2 * d->made_cap : 4;
+        struct made *bigger = realloc(d->made, cap * sizeof *bigger);
+        if (bigger == NULL)
+            return -ENOMEM;
+        d->made = bigger;
+        d->made_cap = cap;
+    }
+    d->made[d->nmade++] = (struct made){.seq = seq, .clean = clean};
+    return 0;
+}
+
+void fs_disk_made_del(struct fs_disk *d, uint64_t seq)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < d->nmade; i++)
+        if (d->made[i].seq != seq)
+            d->made[kept++] = d->made[i];
+    d->nmade = kept;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared insides of fs: the session, pooled requests, and the operations by file. Nobody outside src/fs includes it. */
+#ifndef VARVE_FS_FS_INTERNAL_H
+#define VARVE_FS_FS_INTERNAL_H
+
+#define FUSE_USE_VERSION 312
+#include <fuse_lowlevel.h>
+
+#include "agent/agent.h"
+#include "base/verr.h"
+#include "fs/fs.h"
+#include "fs/fs_handle.h"
+#include "fs/fs_pool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    FS_IO_MAX = 1 << 20,            /* largest read and write the kernel sends */
+    FS_BLKSIZE = 512 * 1024,
+    FS_DISK_BUCKETS = 256,
+    FS_GRACE_MS = 1000,             /* how long an exclusive operation waits for a release that is on the way */
+    /* Inode numbers of .varve; those of nodes and snapshots begin at 1024. */
+    INO_CONTROL = 2, INO_STATUS, INO_METRICS, INO_EVENTS
+};
+#define FS_CONTROL_NAME ".varve"
+#define FS_TIMEOUT_LIVE 1.0
+#define FS_TIMEOUT_STORED 86400.0
+
+/*
+ * Locks, outermost first: tree -> (names, agent, live: theirs) ; lock -> nothing ; handle.lock -> nothing but STORE opens ;
+ * fs_disk.qlock -> the pool's. `tree` is only ever taken by pool workers.
+ */
+struct fs {
+    struct fs_conf conf;            /* strings are copies */
+    struct agent *agent;
+    struct names *names;            /* these come from the agent when serving begins */
+    struct catalog *catalog;
+    struct live_set *live;
+    struct fuse_session *se;
+    struct pool *io;                /* reads that may go to STORE */
+    struct pool *ctl;               /* changes of names, freezes, fsync, the queues of disks */
+    unsigned threads;               /* FUSE threads */
+    unsigned inline_max;            /* FUSE threads that may be inside live_read or live_write at a time: the rest stay free */
+    atomic_uint inline_now;
+    pthread_mutex_t tree;           /* orders changes of names that take several steps */
+
+    pthread_mutex_t lock;           /* see fs_handle.h; and: */
+    struct handle *handles;
+    struct fs_disk *disks[FS_DISK_BUCKETS];
+    struct park *parks;             /* requests that wait for the agent */
+
+    atomic_bool stopping;
+    atomic_bool serving;
+    pthread_t main_thread;
+    int stop_fd;                    /* eventfd that signal handlers and fs_stop write to */
+};
+
+static inline struct fs *fs_of(fuse_req_t req) { return fuse_req_userdata(req); }
+static inline struct handle *handle_of(const struct fuse_file_info *fi) { return fi ? (struct handle *)(uintptr_t)fi->fh : NULL; }
+
+/* ---- pooled requests (fs_pooled.c) ---- */
+struct op {
+    struct job job;
+    struct fs *f;
+    fuse_req_t req;
+    void (*fn)(struct op *op);      /* answers the request; does not free op */
+    struct fs_disk *disk;           /* whose queue it runs on: with a reference */
+    fuse_ino_t ino, ino2;
+    struct handle *h, *h2;
+    struct fuse_file_info fi;
+    bool has_fi;
+    bool again;                     /* queued once more, not done */
+    bool at_once;                   /* without a pause */
+    int64_t deadline_ns;            /* of op_retry */
+    uint64_t off, off2;
+    size_t len;
+    unsigned flags;
+    uint32_t mode;
+    struct stat attr;
+    char *name, *name2;             /* inside data */
+    void *data;                     /* behind the struct */
+    size_t data_len;
+};
+/* name, name2, data may be NULL; they are copied. NULL: refused or no memory, and the request is answered already. */
+struct op *op_new(fuse_req_t req, void (*fn)(struct op *), const char *name, const char *name2, const void *data, size_t data_len);
+/* For flush and release, which are never refused: NULL only without memory (answered). */
+struct op *op_new_always(fuse_req_t req, void (*fn)(struct op *));
+void op_submit(struct op *op, struct pool *p);
+/* On the queue of the disk; takes over the caller's reference. */
+void op_submit_disk(struct op *op, struct fs_disk *d);
+/* From inside fn: goes on with the new op->fn on the queue of the new op->disk. */
+void op_move_on(struct op *op);
+/* The disk is in use by handles that seem to be closing: true, try again later (return at once without an answer);
+ * false, the grace is over. */
+bool op_retry(struct op *op);
+/* The same with a patience of its own. */
+bool op_retry_for(struct op *op, int64_t patience_ms);
+
+/* ---- errors ---- */
+/* The positive errno to answer with; logs what a user cannot cause. rc is -errno. */
+int fs_errno(const char *what, uint64_t ino, int rc, const struct verr *err);
+/* The same for reads and writes of data: what is no plain condition becomes EIO. */
+int fs_io_errno(const char *what, uint64_t ino, int rc, const struct verr *err);
+/* Answers with the error. */
+void fs_reply_fail(fuse_req_t req, const char *what, uint64_t ino, int rc, const struct verr *err);
+/* A buffer of this thread, of at least len bytes, used until the next call. NULL: no memory. */
+void *fs_thread_buffer(size_t len);
+int64_t fs_now_ns(void);
+int64_t fs_mono_ns(void);
+/* May the caller of the request do that (bits as in a mode's last digit) by owner, group and mode? */
+bool fs_may(fuse_req_t req, uint32_t uid, uint32_t gid, uint32_t mode, unsigned want);
+
+/* ---- attributes (fs_attr.c) ---- */
+/* What an inode number is. -ESTALE: nothing (any more): the kernel looks the name up once more. */
+struct what {
+    enum { WHAT_NODE = 1, WHAT_SNAP, WHAT_ORPHAN, WHAT_LABEL, WHAT_CONTROL } kind;
+    struct node node;               /* WHAT_NODE, WHAT_ORPHAN: itself; WHAT_LABEL: the live disk */
+    struct snaprow snap;            /* WHAT_SNAP */
+    uint64_t size;                  /* WHAT_LABEL */
+};
+int fs_what(struct fs *f, uint64_t ino, struct what *out, struct verr *err);
+int fs_stat(struct fs *f, uint64_t ino, const struct what *w, struct stat *st, double *timeout, struct verr *err);
+int fs_stat_node(struct fs *f, const struct node *n, struct stat *st, struct verr *err);
+void fs_stat_snap(struct fs *f, const struct snaprow *s, struct stat *st);
+void fs_stat_listed(struct fs *f, const struct listed *item, struct stat *st);
+void fs_stat_label(struct fs *f, uint64_t ino, const struct node *disk, uint64_t size, struct stat *st);
+int fs_entry_of(struct fs *f, const struct entry *e, struct fuse_entry_param *out, struct verr *err);
+int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param *out, struct verr *err);
+
+/* A directory's node. -ENOTDIR. */
+int fs_dir_node(struct fs *f, uint64_t ino, struct node *out, struct verr *err);
+
+/* ---- changes of data (fs_change.c) ---- */
+/* Before data change through a handle: what its flush made is superseded, and the handle counts as changed. Disk's queue. */
+int fs_will_change(struct fs *f, struct handle *h, struct verr *err);
+/* Size 0: freezes what no snapshot has, then empties the image and marks it. Disk's queue, no other writer. */
+int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct verr *err);
+/* Freezes one disk. */
+int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char *label, const char *note, struct snaprow *out,
+              struct verr *err);
+/* Freezes after a change without a handle (truncate by path, a rename to a normal name) when no writer will. */
+int fs_freeze_loose(struct fs *f, const struct node *node, struct live *live, struct verr *err);
+/* Ends a handle on a disk: settles, freezes what is left, removes an orphan. Disk's queue. Frees h. */
+void fs_close_disk(struct fs *f, struct handle *h);
+
+/* ---- waiting for the agent (fs_wait.c) ---- */
+/* Answers through reply(req, result, arg) from a pool worker when the ids are stored, one has failed, time is over, the caller
+ * is interrupted or the daemon stops. reply frees arg. ids are copied by the agent. */
+void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, int64_t timeout_ms,
+             void (*reply)(fuse_req_t req, int result, void *arg), void *arg);
+/* At the end of serving: answers all with -EINTR. */
+void fs_wait_end(struct fs *f);
+
+/* ---- parts of operations that other files use ---- */
+/* LABEL out of NAME@LABEL.EXT for the disk NAME.EXT. -EINVAL: no such name, or not a label. */
+bool fs_label_valid(const char *label, size_t len);
+int fs_label_of(const char *disk, const char *name, char label[65]);
+/* CREATE of a name with an at sign; answers. */
+void fs_label_create(struct op *op);
+void fs_label_flush(struct op *op);
+/* WRITE on a label handle: EROFS, and nothing is made. */
+void fs_label_write(struct op *op);
+int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **out, struct verr *err);
+ssize_t fs_snap_handle_read(struct fs *f, struct handle *h, uint64_t off, void *buf, size_t len, struct verr *err);
+off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hole, struct verr *err);
+void fs_inval_inode(struct fs *f, uint64_t ino);
+/* Makes a disk (record and empty live image). tree held. -EAGAIN: an unlinked image of that history is still open, see op_retry. */
+int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err);
+
+/* .varve (fs_control.c) */
+static inline bool ino_is_control(uint64_t ino) { return ino >= INO_CONTROL && ino <= INO_EVENTS; }
+uint64_t control_lookup(uint64_t parent, const char *name);     /* 0: nothing of ours */
+void control_stat(uint64_t ino, struct stat *st);
+void control_open(fuse_req_t req, uint64_t ino, const struct fuse_file_info *fi);
+int control_list(struct handle *h);
+
+/* ---- operations ---- */
+void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
+void fs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fs_op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
+void fs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
+void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned int flags);
+void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
+void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void fs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                           struct fuse_file_info *fi_out, size_t len, int flags);
+void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+void fs_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned flags, const void *in_buf,
+                 size_t in_bufsz, size_t out_bufsz);
+
+#endif

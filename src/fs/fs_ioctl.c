@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs_ioctl: commands on open files (include/varve/ioctl.h). Whatever is not one of them is ENOTTY. What a command meets is
+ * told in its struct (error, text); the call itself fails only where it does not apply, or was interrupted.
+ */
+#include "fs/fs_internal.h"
+
+#include "base/vlog.h"
+#include "varve/ioctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void ioc_text(int32_t *error, char text[VARVE_ERROR_TEXT], const char *what, uint64_t ino, int rc, const struct verr *err)
+{
+    *error = fs_errno(what, ino, rc, err);
+    snprintf(text, VARVE_ERROR_TEXT, "%s", err->code != 0 ? verr_str(err) : strerror(*error));
+}
+
+/* ---- snapshot ---- */
+
+struct group {
+    struct fs *f;
+    struct node *disks;
+    bool *rewriting;
+    unsigned n, cap;
+    int rc;
+    struct verr *err;
+};
+
+static int group_add(struct group *g, const struct node *n, bool only_changed)
+{
+    struct live *l = NULL;
+    struct live_attr a;
+    int rc = live_get(g->f->live, &n->id, &l, g->err);
+    if (rc < 0)
+        return rc == -ENOENT && only_changed ? 0 : rc;
+    rc = live_attr(l, &a, g->err);
+    live_put(l);
+    if (rc < 0 || (only_changed && !a.changed))
+        return rc;
+    if (g->n == g->cap) {
+        unsigned cap = g->cap ? 2 * g->cap : 8;
+        struct node *disks = realloc(g->disks, cap * sizeof *disks);
+        if (disks != NULL)
+            g->disks = disks;
+        bool *rewriting = disks != NULL ? realloc(g->rewriting, cap * sizeof *rewriting) : NULL;
+        if (rewriting == NULL)
+            return -ENOMEM;
+        g->rewriting = rewriting;
+        g->cap = cap;
+    }
+    g->disks[g->n] = *n;
+    g->rewriting[g->n++] = (a.marks & LIVE_REWRITING) != 0;
+    return 0;
+}
+
+static int group_entry(void *ctx, const char *name, const struct entry *e)
+{
+    struct group *g = ctx;
+    if (e->kind == ENTRY_DISK && name[0] != '.')
+        g->rc = group_add(g, &e->node, true);
+    return g->rc < 0;
+}
+
+static int group_collect(struct op *op, struct group *g)
+{
+    struct fs *f = op->f;
+    struct node node;
+    struct handle *h = op->h;
+    int rc = names_by_ino(f->names, h->kind == HANDLE_DISK ? h->disk->ino : h->ino, &node, g->err);
+    if (rc < 0)
+        return rc == -ENOENT ? verr_set(g->err, ESTALE, "it was removed") : rc;
+    if (h->kind == HANDLE_DISK)
+        return group_add(g, &node, false);
+    if (fuse_req_ctx(op->req)->uid != 0 && fuse_req_ctx(op->req)->uid != node.uid)
+        return verr_set(g->err, EACCES, "only root and the owner of a directory take snapshots of all its disks");
+    rc = names_list(f->names, &node.id, group_entry, g, g->err);
+    return rc < 0 ? rc : g->rc;
+}
+
+/* Until the data are durable on this host. */
+static int group_seal(struct group *g, const struct snaprow *rows)
+{
+    int rc = 0;
+    for (unsigned i = 0; i < g->n && rc == 0; i++) {
+        struct live *l = NULL;
+        if (g->rewriting[i]) {      /* in the middle of being copied in: no snapshot of it is whole */
+            rc = agent_settle(g->f->agent, &g->disks[i].id, rows[i].seq, false, g->err);
+            if (rc < 0)
+                return rc;
+        }
+        rc = live_get(g->f->live, &g->disks[i].id, &l, g->err);
+        if (rc < 0)
+            return rc;
+        rc = live_pending_seal(l, rows[i].seq, g->err);
+        live_put(l);
+        if (rc == -ENOENT || rc == -ESTALE)
+            rc = 0;                 /* stored already */
+    }
+    return rc;
+}
+
+static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *err)
+{
+    struct group g = {.f = op->f, .err = err};
+    struct freeze_req fr = {.flags = PEND_EXPLICIT, .label = io->label[0] ? io->label : NULL, .note = io->note[0] ? io->note : NULL};
+    struct snaprow *rows = NULL;
+    if (memchr(io->label, '\0', sizeof io->label) == NULL || memchr(io->note, '\0', sizeof io->note) == NULL || io->flags != 0
+        || strlen(io->note) > NOTE_MAX || (fr.label != NULL && !fs_label_valid(fr.label, strlen(fr.label))))
+        return verr_set(err, EINVAL, "label: [A-Za-z0-9._-], up to 64, not of the form of a time; note: up to %d bytes", NOTE_MAX);
+    int rc = group_collect(op, &g);
+    if (rc == 0 && g.n > 0) {
+        rows = calloc(g.n, sizeof *rows);
+        rc = rows == NULL ? -ENOMEM : agent_freeze(op->f->agent, g.disks, g.n, &fr, rows, err);
+    }
+    if (rc == 0 && g.n > 0) {
+        io->count = g.n;
+        char name[NODE_NAME_MAX + 1];
+        if (snapname_make(g.disks[0].name, rows[0].label, rows[0].name_s, name) == 0)
+            snprintf(io->name, sizeof io->name, "%s", name);
+        rc = group_seal(&g, rows);
+    }
+    free(rows);
+    free(g.disks);
+    free(g.rewriting);
+    return rc;
+}
+
+static void snapshot_run(struct op *op)
+{
+    struct varve_ioc_snapshot *io = op->data;
+    struct verr err = {0};
+    io->count = 0;
+    io->error = 0;
+    io->name[0] = io->text[0] = '\0';
+    int rc = snapshot(op, io, &err);
+    if (rc < 0)
+        ioc_text(&io->error, io->text, "snapshot", op->ino, rc, &err);
+    fuse_reply_ioctl(op->req, 0, io, sizeof *io);
+}
+
+/* ---- revert: on the disk's queue ---- */
+
+static int revert(struct op *op, struct varve_ioc_revert *io, struct verr *err)
+{
+    struct fs *f = op->f;
+    struct vid id;
+    struct node node;
+    struct snaprow row;
+    char text[VID_HEX];
+    io->snapshot_id[sizeof io->snapshot_id - 1] = '\0';
+    if (vid_parse(io->snapshot_id, &id) < 0)
+        return verr_set(err, EINVAL, "not a snapshot's id (see user.varve.id): %s", io->snapshot_id);
+    vid_hex(&id, text);
+    int rc = catalog_snap_by_id(f->catalog, &id, &row, err);
+    if (rc < 0)
+        return rc == -ENOENT ? verr_set(err, ENOENT, "no snapshot %s", text) : rc;
+    /* An id is no permission: what is read through it must be readable. */
+    if (!vid_eq(&row.disk, &op->h->disk->id) && !fs_may(op->req, row.uid, row.gid, row.mode, 4))
+        return verr_set(err, EACCES, "no permission to read snapshot %s", text);
+    rc = names_by_ino(f->names, op->h->disk->ino, &node, err);
+    if (rc < 0)
+        return rc == -ENOENT ? verr_set(err, ESTALE, "the disk was removed") : rc;
+    int busy = fs_disk_others(op->h->disk, op->h, true);
+    if (busy == 1 && op_retry(op))
+        return 0;
+    if (busy != 0)
+        return verr_set(err, EBUSY, "%s: another program has it open for writing", node.name);
+    rc = agent_revert(f->agent, &node, &row, err);
+    if (rc == 0) {
+        atomic_store(&op->h->changed, false);
+        atomic_store(&op->h->made_seq, 0);
+    }
+    return rc;
+}
+
+static void revert_run(struct op *op)
+{
+    struct varve_ioc_revert *io = op->data;
+    struct verr err = {0};
+    struct fs *f = op->f;
+    uint64_t ino = op->h->disk->ino;
+    io->error = 0;
+    io->text[0] = '\0';
+    int rc = revert(op, io, &err);
+    if (op->again)
+        return;
+    if (rc < 0)
+        ioc_text(&io->error, io->text, "revert", op->ino, rc, &err);
+    else
+        /* Before the answer, so that whoever waited for it reads nothing old. An ioctl holds no lock of the inode, and pages
+         * that are being read just now are answered by other threads. */
+        fs_inval_inode(f, ino);
+    fuse_reply_ioctl(op->req, 0, io, sizeof *io);
+}
+
+/* ---- wait ---- */
+
+static void wait_reply(fuse_req_t req, int result, void *arg)
+{
+    struct varve_ioc_wait *io = arg;
+    if (result == -EINTR) {
+        fuse_reply_err(req, EINTR);
+    } else {
+        io->error = -result;
+        snprintf(io->text, sizeof io->text, "%s",
+                 result == 0 ? "" : result == -EIO ? "a snapshot could not be stored: see `varve status`" : strerror(-result));
+        fuse_reply_ioctl(req, 0, io, sizeof *io);
+    }
+    free(io);
+}
+
+static int wait_ids(struct op *op, struct vid **ids, unsigned *n, struct verr *err)
+{
+    struct fs *f = op->f;
+    struct handle *h = op->h;
+    struct node node;
+    if (h->kind == HANDLE_SNAP) {
+        *ids = malloc(sizeof **ids);
+        if (*ids == NULL)
+            return -ENOMEM;
+        (*ids)[0] = h->snap_id;
+        *n = 1;
+        return 0;
+    }
+    bool all = h->kind == HANDLE_TEXT || h->control || h->ino == NAMES_ROOT_INO;
+    int rc = all ? 0 : names_by_ino(f->names, h->kind == HANDLE_DISK ? h->disk->ino : h->ino, &node, err);
+    return rc < 0 ? rc : agent_pending_ids(f->agent, all ? NULL : &node, ids, n, err);
+}
+
+static void wait_run(struct op *op)
+{
+    struct verr err = {0};
+    struct vid *ids = NULL;
+    unsigned n = 0;
+    struct varve_ioc_wait *io = malloc(sizeof *io);
+    if (io == NULL) {
+        fuse_reply_err(op->req, ENOMEM);
+        return;
+    }
+    memcpy(io, op->data, sizeof *io);
+    io->error = 0;
+    io->text[0] = '\0';
+    int rc = wait_ids(op, &ids, &n, &err);
+    io->pending = n;
+    if (rc < 0) {
+        ioc_text(&io->error, io->text, "wait", op->ino, rc, &err);
+        fuse_reply_ioctl(op->req, 0, io, sizeof *io);
+        free(io);
+    } else if (n == 0) {
+        wait_reply(op->req, 0, io);
+    } else {
+        agent_kick(op->f->agent);
+        fs_wait(op->f, op->req, ids, n, io->timeout_ms, wait_reply, io);
+    }
+    free(ids);
+}
+
+/* ---- info, log ---- */
+
+static void info_reply(struct fs *f, fuse_req_t req)
+{
+    struct varve_ioc_info io;
+    char hex[VID_HEX];
+    memset(&io, 0, sizeof io);
+    vid_hex(&store_conf(agent_store(f->agent))->id, hex);
+    snprintf(io.store, sizeof io.store, "%s", f->conf.store_path);
+    snprintf(io.state, sizeof io.state, "%s", agent_state_path(f->agent));
+    snprintf(io.host, sizeof io.host, "%s", agent_host(f->agent));
+    snprintf(io.store_id, sizeof io.store_id, "%s", hex);
+    io.pid = (int32_t)getpid();
+    io.version = 1;
+    fuse_reply_ioctl(req, 0, &io, sizeof io);
+}
+
+/* The whole text is made for offset 0 and kept by the handle, so that its pieces belong together. */
+static int log_text(struct op *op, uint64_t offset, struct verr *err)
+{
+    struct handle *h = op->h;
+    struct node node;
+    char *text = NULL;
+    size_t len = 0;
+    if (offset != 0 && h->text != NULL)
+        return 0;
+    int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_disk : &h->disk->id, &node, err);
+    if (rc == 0)
+        rc = agent_log_json(op->f->agent, &node, &text, &len, err);
+    if (rc < 0)
+        return rc;
+    free(h->text);
+    h->text = text;
+    h->text_len = len;
+    return 0;
+}
+
+static void log_run(struct op *op)
+{
+    struct varve_ioc_log *io = op->data;
+    struct handle *h = op->h;
+    struct verr err = {0};
+    pthread_mutex_lock(&h->lock);
+    int rc = log_text(op, io->offset, &err);
+    if (rc == 0) {
+        uint64_t left = io->offset < h->text_len ? h->text_len - io->offset : 0;
+        io->total = h->text_len;
+        io->len = (uint32_t)(left < sizeof io->text ? left : sizeof io->text);
+        memset(io->text, 0, sizeof io->text);
+        if (io->len > 0)
+            memcpy(io->text, h->text + io->offset, io->len);
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (rc < 0)
+        fs_reply_fail(op->req, "log", op->ino, rc, &err);
+    else
+        fuse_reply_ioctl(op->req, 0, io, sizeof *io);
+}
+
+/* ---- dispatch ---- */
+
+static const struct command {
+    unsigned cmd;
+    size_t size;
+    void (*run)(struct op *op);
+    bool disk, dir, snap, any;      /* on which handles */
+    bool write;                     /* a disk must be open for writing */
+    bool queue;                     /* runs on the disk's queue */
+} commands[] = {
+    {VARVE_IOC_SNAPSHOT, sizeof(struct varve_ioc_snapshot), snapshot_run, true, true, false, false, true, false},
+    {VARVE_IOC_REVERT, sizeof(struct varve_ioc_revert), revert_run, true, false, false, false, true, true},
+    {VARVE_IOC_WAIT, sizeof(struct varve_ioc_wait), wait_run, true, true, true, true, false, false},
+    {VARVE_IOC_LOG, sizeof(struct varve_ioc_log), log_run, true, false, true, false, false, false},
+};
+
+static bool command_fits(const struct command *c, const struct handle *h)
+{
+    switch (h->kind) {
+    case HANDLE_DISK:
+        return c->disk;
+    case HANDLE_DIR:
+        return h->control ? c->any : c->dir;
+    case HANDLE_SNAP:
+        return c->snap;
+    case HANDLE_TEXT:
+        return c->any;
+    case HANDLE_LABEL:
+        break;
+    }
+    return false;
+}
+
+static void command_start(const struct command *c, fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *in, size_t in_len)
+{
+    if (!command_fits(c, h) || in_len < c->size) {
+        fuse_reply_err(req, ENOTTY);
+        return;
+    }
+    if (c->write && h->kind == HANDLE_DISK && !h->writer) {
+        fuse_reply_err(req, EBADF);
+        return;
+    }
+    struct op *op = op_new(req, c->run, NULL, NULL, in, c->size);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->h = h;
+    if (c->queue)
+        op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));
+    else
+        op_submit(op, op->f->ctl);
+}
+
+void fs_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned flags, const void *in_buf,
+                 size_t in_bufsz, size_t out_bufsz)
+{
+    (void)arg;
+    (void)flags;        /* FUSE_IOCTL_DIR says what the handle's kind says as well */
+    struct handle *h = handle_of(fi);
+    if (cmd == VARVE_IOC_INFO && out_bufsz >= sizeof(struct varve_ioc_info)) {
+        info_reply(fs_of(req), req);
+        return;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (commands[i].cmd == cmd && out_bufsz >= commands[i].size) {
+            command_start(&commands[i], req, ino, h, in_buf, in_bufsz);
+            return;
+        }
+    }
+    fuse_reply_err(req, ENOTTY);
+}

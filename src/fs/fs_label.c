@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs_label: `touch DISK@LABEL.EXT`: CREATE opens a label handle, the first FLUSH takes the snapshot, a WRITE refuses and
+ * spoils it. Until the handle goes, its temporary inode has attributes of its own; the name leads to the snapshot.
+ */
+#include "fs/fs_internal.h"
+
+#include "base/vlog.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { LABEL_PATIENCE_MS = 30000 };
+
+/* The live disk that NAME@LABEL.EXT belongs to, and the label. Without extension the label may hold dots. */
+static int label_disk(struct op *op, const struct node *dir, struct entry *e, char label[65], struct verr *err)
+{
+    struct snapname sn;
+    if (strlen(op->name) > NODE_NAME_MAX)
+        return -ENAMETOOLONG;
+    if (snapname_parse(op->name, &sn) != 1)
+        return verr_set(err, EINVAL, "%s: not a snapshot's name (NAME@LABEL.EXT, label [A-Za-z0-9._-]{1,64})", op->name);
+    int rc = names_lookup(op->f->names, &dir->id, sn.disk, e, err);
+    if (rc == -ENOENT) {
+        snprintf(sn.disk, sizeof sn.disk, "%.*s", (int)strcspn(op->name, "@"), op->name);
+        rc = names_lookup(op->f->names, &dir->id, sn.disk, e, err);
+    }
+    if (rc == 0 && e->kind != ENTRY_DISK)
+        rc = -ENOENT;
+    if (rc < 0)
+        return rc;
+    if (fs_label_of(sn.disk, op->name, label) < 0)
+        return verr_set(err, EINVAL, "%s: a label must not have the form of a time", op->name);
+    return 0;
+}
+
+static int label_check(struct op *op, const struct node *disk, const char *label, uint64_t *size, struct verr *err)
+{
+    struct snaprow row;
+    struct live_attr a;
+    struct live *l = NULL;
+    int rc = catalog_snap_by_name(op->f->catalog, &disk->id, label, 0, &row, err);
+    if (rc != -ENOENT)
+        return rc == 0 ? -EEXIST : rc;
+    /* The kernel has checked the directory; a snapshot also needs the right to write to the disk. */
+    if (!fs_may(op->req, disk->uid, disk->gid, disk->mode, 2))
+        return -EACCES;
+    rc = live_get(op->f->live, &disk->id, &l, err);
+    if (rc < 0)
+        return rc;
+    rc = live_attr(l, &a, err);
+    live_put(l);
+    if (rc == 0)
+        *size = a.size;
+    return rc;
+}
+
+void fs_label_create(struct op *op)
+{
+    struct fs *f = op->f;
+    struct verr err = {0};
+    struct node dir;
+    struct entry e;
+    char label[65];
+    uint64_t size = 0;
+    int rc = fs_dir_node(f, op->ino, &dir, &err);
+    if (rc == 0)
+        rc = label_disk(op, &dir, &e, label, &err);
+    if (rc == 0)
+        rc = label_check(op, &e.node, label, &size, &err);
+    struct vid id = vid_random();
+    struct handle *h = rc == 0 ? handle_new(f, HANDLE_LABEL, vid_ino(&id)) : NULL;
+    if (rc == 0 && h == NULL)
+        rc = -ENOMEM;
+    if (h == NULL) {
+        fs_reply_fail(op->req, "create", op->ino, rc, &err);
+        return;
+    }
+    pthread_mutex_lock(&f->lock);
+    h->label_disk = e.node;
+    h->label_size = size;
+    memcpy(h->label, label, sizeof h->label);
+    pthread_mutex_unlock(&f->lock);
+    struct fuse_entry_param param;
+    memset(&param, 0, sizeof param);
+    param.ino = h->ino;
+    fs_stat_label(f, h->ino, &e.node, size, &param.attr);
+    op->fi.fh = (uintptr_t)h;
+    op->fi.direct_io = 1;
+    if (fuse_reply_create(op->req, &param, &op->fi) == -ENOENT)
+        handle_free(f, h);
+}
+
+static int label_take(struct fs *f, struct handle *h, struct snaprow *row, struct verr *err)
+{
+    struct node node;
+    struct live *l = NULL;
+    struct live_attr a;
+    int rc = names_by_ino(f->names, vid_ino(&h->label_disk.id), &node, err);
+    if (rc == 0)
+        rc = live_get(f->live, &node.id, &l, err);
+    if (rc < 0)
+        return rc;
+    rc = live_attr(l, &a, err);
+    live_put(l);
+    if (rc < 0)
+        return rc;
+    unsigned flags = PEND_EXPLICIT | (a.marks & LIVE_REWRITING ? PEND_PARTIAL : 0);
+    return fs_freeze(f, &node, flags, h->label, NULL, row, err);
+}
+
+static void label_stored(fuse_req_t req, int result, void *arg)
+{
+    (void)arg;
+    fuse_reply_err(req, result < 0 ? -result : 0);
+}
+
+void fs_label_flush(struct op *op)
+{
+    struct handle *h = op->h;
+    struct verr err = {0};
+    struct snaprow row;
+    pthread_mutex_lock(&h->lock);
+    bool take = h->label_state == LABEL_NEW;
+    if (take)
+        h->label_state = LABEL_TAKEN;       /* one of two flushes at the same time takes it */
+    pthread_mutex_unlock(&h->lock);
+    int rc = take ? label_take(op->f, h, &row, &err) : 0;
+    pthread_mutex_lock(&h->lock);
+    if (rc < 0)
+        h->label_state = LABEL_NEW;
+    else if (take)
+        h->label_snap = row.id;
+    pthread_mutex_unlock(&h->lock);
+    if (rc < 0) {
+        fuse_reply_err(op->req, fs_errno("snapshot", op->ino, rc, &err));
+    } else if (take && op->f->conf.sync_close) {
+        fs_wait(op->f, op->req, &row.id, 1, -1, label_stored, NULL);
+    } else {
+        fuse_reply_err(op->req, 0);
+    }
+}
+
+/* A shell's redirection flushes (it moves the descriptor) before its command writes: what that made goes again. */
+void fs_label_write(struct op *op)
+{
+    struct handle *h = op->h;
+    struct snaprow row;
+    struct verr err = {0};
+    pthread_mutex_lock(&h->lock);
+    bool made = h->label_state == LABEL_TAKEN && !vid_is_zero(&h->label_snap);
+    if (!made)
+        h->label_state = LABEL_SPOILT;
+    pthread_mutex_unlock(&h->lock);
+    if (made && catalog_snap_by_id(op->f->catalog, &h->label_snap, &row, &err) == 0) {
+        int rc = agent_snap_remove(op->f->agent, &row, &err);
+        if (rc == -EBUSY && op_retry_for(op, LABEL_PATIENCE_MS))
+            return;         /* a round works on it: once it is stored it can be removed */
+        if (rc < 0)
+            vlog(VLOG_WARN, "fs", "the snapshot %s, which a program tried to write to, stays: %s", h->label, verr_str(&err));
+    }
+    pthread_mutex_lock(&h->lock);
+    h->label_state = LABEL_SPOILT;
+    pthread_mutex_unlock(&h->lock);
+    fuse_reply_err(op->req, EROFS);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs_rename: snapshots get labels, directories and disks get names, a disk may move onto another (DESIGN section 12, "mv").
+ * A rename onto a disk runs on the queue of the target; the source must not be open at all.
+ */
+#include "fs/fs_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1
+#endif
+
+struct move {
+    struct entry from, to;
+    bool replaces;                  /* `to` is there */
+    struct node dir, newdir;
+};
+
+static int move_lookup(struct op *op, struct move *m, struct verr *err)
+{
+    struct fs *f = op->f;
+    if (strlen(op->name) > NODE_NAME_MAX || strlen(op->name2) > NODE_NAME_MAX)
+        return -ENAMETOOLONG;
+    if (control_lookup(op->ino, op->name) != 0 || control_lookup(op->ino2, op->name2) != 0)
+        return -EPERM;
+    int rc = fs_dir_node(f, op->ino, &m->dir, err);
+    if (rc == 0)
+        rc = fs_dir_node(f, op->ino2, &m->newdir, err);
+    if (rc == 0)
+        rc = names_lookup(f->names, &m->dir.id, op->name, &m->from, err);
+    if (rc < 0)
+        return rc;
+    rc = names_lookup(f->names, &m->newdir.id, op->name2, &m->to, err);
+    m->replaces = rc == 0;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+/* ---- snapshots ---- */
+
+bool fs_label_valid(const char *label, size_t len)
+{
+    static const char chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    char name[2 + 65 + 1];
+    struct snapname sn;
+    if (len == 0 || len > 64 || strspn(label, chars) < len)
+        return false;
+    if (memchr(label, '.', len) != NULL)
+        return true;        /* a moment has no dot in it */
+    snprintf(name, sizeof name, "x@%.*s", (int)len, label);
+    return snapname_parse(name, &sn) == 1 && sn.label[0] != '\0';
+}
+
+int fs_label_of(const char *disk, const char *name, char label[65])
+{
+    const char *dot = strrchr(disk, '.');
+    if (dot == NULL || dot == disk)
+        dot = disk + strlen(disk);
+    size_t base = (size_t)(dot - disk), ext = strlen(dot), len = strlen(name);
+    if (len <= base + 1 + ext || strncmp(name, disk, base) != 0 || name[base] != '@' || strcmp(name + len - ext, dot) != 0)
+        return -EINVAL;
+    size_t n = len - base - 1 - ext;
+    if (!fs_label_valid(name + base + 1, n))
+        return -EINVAL;
+    memcpy(label, name + base + 1, n);
+    label[n] = '\0';
+    return 0;
+}
+
+static int move_snap(struct op *op, const struct move *m, struct verr *err)
+{
+    char label[65];
+    if (op->ino != op->ino2 || fs_label_of(m->from.node.name, op->name2, label) < 0)
+        return verr_set(err, EINVAL, "a snapshot can only be renamed to another label of its disk");
+    if (m->replaces)
+        return m->to.kind == ENTRY_SNAP && vid_eq(&m->to.snap.id, &m->from.snap.id) ? 0 : -EEXIST;
+    return agent_snap_relabel(op->f->agent, &m->from.snap, label, err);
+}
+
+/* ---- disks and directories ---- */
+
+static int move_node(struct op *op, const struct move *m, struct verr *err)
+{
+    struct fs *f = op->f;
+    const struct node *n = &m->from.node;
+    int rc = names_rename(f->names, &n->id, &m->newdir.id, op->name2, err);
+    if (rc < 0 || n->kind != NODE_DISK || n->name[0] != '.' || op->name2[0] == '.')
+        return rc;
+    /* A finished temporary file got its name: that is when its content counts. With a writer left, the close freezes. */
+    struct node now;
+    struct live *l = NULL;
+    struct fs_disk *d = fs_disk_find_ino(f, vid_ino(&n->id));
+    int busy = d != NULL ? fs_disk_others(d, NULL, true) : 0;
+    fs_disk_put(d);
+    if (busy != 0)
+        return 0;
+    rc = names_by_ino(f->names, vid_ino(&n->id), &now, err);
+    if (rc == 0)
+        rc = live_get(f->live, &now.id, &l, err);
+    if (rc == 0)
+        rc = fs_freeze_loose(f, &now, l, err);
+    if (l != NULL)
+        live_put(l);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+/* 0 nobody, -EBUSY, or -EAGAIN: a release is on the way. */
+static int move_busy(int others, const char *what, struct verr *err)
+{
+    if (others == 2)
+        return verr_set(err, EBUSY, "%s is open", what);
+    return others == 1 ? -EAGAIN : 0;
+}
+
+static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
+{
+    struct fs *f = op->f;
+    uint64_t snaps = 0;
+    int rc = catalog_snap_count(f->catalog, &m->from.node.id, &snaps, err);
+    if (rc < 0)
+        return rc;
+    if (snaps > 0)
+        return verr_set(err, EEXIST, "%s has snapshots of its own", op->name);
+    struct fs_disk *src = fs_disk_get(f, &m->from.node.id);
+    if (src == NULL)
+        return -ENOMEM;
+    pthread_mutex_lock(&f->lock);
+    src->dying = true;      /* nobody opens the source from here on */
+    pthread_mutex_unlock(&f->lock);
+    rc = move_busy(fs_disk_others(op->disk, NULL, true), op->name2, err);
+    if (rc == 0)
+        rc = move_busy(fs_disk_others(src, NULL, false), op->name, err);
+    if (rc == 0) {
+        fs_disk_close_live(src);
+        rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, err);
+    }
+    if (rc < 0) {
+        pthread_mutex_lock(&f->lock);
+        src->dying = false;
+        pthread_mutex_unlock(&f->lock);
+    }
+    fs_disk_put(src);
+    return rc;
+}
+
+/* What may be renamed onto what. 1: go on, 0: nothing to do. */
+static int move_check(struct op *op, const struct move *m)
+{
+    if (m->replaces && (op->flags & RENAME_NOREPLACE))
+        return -EEXIST;
+    if (strchr(op->name2, '@') != NULL)
+        return -EINVAL;
+    bool disk = m->from.kind == ENTRY_DISK;
+    int rc = disk ? names_check_disk_name(op->name2) : 0;
+    if (rc < 0 || !m->replaces)
+        return rc < 0 ? rc : 1;
+    if (vid_eq(&m->from.node.id, &m->to.node.id))
+        return 0;
+    if (disk && m->to.kind == ENTRY_DIR)
+        return -EISDIR;
+    return !disk && m->to.kind != ENTRY_DIR ? -ENOTDIR : 1;
+}
+
+static int move_run(struct op *op, struct move *m, struct verr *err)
+{
+    int rc = move_lookup(op, m, err);
+    if (rc < 0)
+        return rc;
+    if (m->from.kind == ENTRY_SNAP)
+        return m->replaces && (op->flags & RENAME_NOREPLACE) ? -EEXIST : move_snap(op, m, err);
+    rc = move_check(op, m);
+    if (rc <= 0)
+        return rc;
+    bool onto = m->replaces && m->from.kind == ENTRY_DISK;
+    if (onto && (op->disk == NULL || !vid_eq(&op->disk->id, &m->to.node.id)))
+        return -ESTALE;     /* another disk took the name while this waited */
+    return onto ? move_onto_disk(op, m, err) : move_node(op, m, err);
+}
+
+static void rename_run(struct op *op)
+{
+    struct verr err = {0};
+    struct move m;
+    struct fs *f = op->f;
+    pthread_mutex_lock(&f->tree);
+    int rc = move_run(op, &m, &err);
+    pthread_mutex_unlock(&f->tree);
+    if (rc == -EAGAIN) {
+        if (op_retry(op))
+            return;
+        rc = verr_set(&err, EBUSY, "the disk is open");
+    }
+    bool onto = rc == 0 && m.from.kind == ENTRY_DISK && m.replaces && !vid_eq(&m.from.node.id, &m.to.node.id);
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
+    if (onto) {
+        /* The kernel believes that the name now leads to the source's inode; it is the target's that stays. */
+        fuse_lowlevel_notify_inval_entry(f->se, op->ino2, op->name2, strlen(op->name2));
+        fs_inval_inode(f, vid_ino(&m.to.node.id));
+    }
+}
+
+void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned int flags)
+{
+    struct fs *f = fs_of(req);
+    struct node dir;
+    struct entry e;
+    if ((flags & ~(unsigned)RENAME_NOREPLACE) != 0 || ino_is_control(parent) || ino_is_control(newparent)) {
+        fuse_reply_err(req, (flags & ~(unsigned)RENAME_NOREPLACE) != 0 ? EINVAL : EPERM);
+        return;
+    }
+    struct op *op = op_new(req, rename_run, name, newname, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = parent;
+    op->ino2 = newparent;
+    op->flags = flags;
+    struct fs_disk *d = NULL;
+    if (strlen(newname) <= NODE_NAME_MAX && fs_dir_node(f, newparent, &dir, NULL) == 0
+        && names_lookup(f->names, &dir.id, newname, &e, NULL) == 0 && e.kind == ENTRY_DISK)
+        d = fs_disk_get(f, &e.node.id);
+    if (d != NULL)
+        op_submit_disk(op, d);
+    else
+        op_submit(op, f->ctl);
+}

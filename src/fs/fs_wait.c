@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs_wait: requests that wait for the agent without a thread. A park has two owners: the agent's callback and the request.
+ * Whoever claims it first (the callback, an interrupt, the end of serving) decides the result; a pool worker answers. An
+ * interrupted wait of the agent's is left to end by itself: its callback then finds the park claimed and only lets go.
+ */
+#include "fs/fs_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct park {
+    struct job job;                 /* first member */
+    struct park *next, *prev;       /* in fs.parks, guarded by fs.lock */
+    struct fs *f;                   /* valid until claimed and answered */
+    fuse_req_t req;
+    void (*reply)(fuse_req_t, int, void *);
+    void *arg;
+    int result;
+    atomic_bool claimed;
+    atomic_uint refs;
+};
+
+static void park_put(struct park *p)
+{
+    if (atomic_fetch_sub(&p->refs, 1) == 1)
+        free(p);
+}
+
+static void park_answer(struct job *job)
+{
+    struct park *p = (struct park *)job;
+    struct fs *f = p->f;
+    /* Returns only when no interrupt function runs any more; only then may the request go. */
+    fuse_req_interrupt_func(p->req, NULL, NULL);
+    pthread_mutex_lock(&f->lock);
+    if (p->prev != NULL)
+        p->prev->next = p->next;
+    else
+        f->parks = p->next;
+    if (p->next != NULL)
+        p->next->prev = p->prev;
+    pthread_mutex_unlock(&f->lock);
+    p->reply(p->req, p->result, p->arg);
+    park_put(p);
+}
+
+static void park_claim(struct park *p, int result)
+{
+    if (atomic_exchange(&p->claimed, true))
+        return;
+    p->result = result;
+    pool_submit(p->f->ctl, &p->job);
+}
+
+static void park_done(void *ctx, int result)
+{
+    struct park *p = ctx;
+    park_claim(p, result);
+    park_put(p);
+}
+
+static void park_interrupt(fuse_req_t req, void *data)
+{
+    (void)req;
+    park_claim(data, -EINTR);
+}
+
+void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, int64_t timeout_ms,
+             void (*reply)(fuse_req_t req, int result, void *arg), void *arg)
+{
+    struct park *p = calloc(1, sizeof *p);
+    if (p == NULL) {
+        reply(req, -ENOMEM, arg);
+        return;
+    }
+    p->job.run = park_answer;
+    p->f = f;
+    p->req = req;
+    p->reply = reply;
+    p->arg = arg;
+    /* The request's own, the agent's, and this function's: the first two may be gone before it returns. */
+    atomic_store(&p->refs, 3);
+    pthread_mutex_lock(&f->lock);
+    p->next = f->parks;
+    if (p->next != NULL)
+        p->next->prev = p;
+    f->parks = p;
+    pthread_mutex_unlock(&f->lock);
+    /* Before the wait begins, because afterwards the request may be answered at any moment. */
+    fuse_req_interrupt_func(req, park_interrupt, p);
+    struct verr err = {0};
+    struct agent_wait *w = NULL;
+    int rc = agent_wait_start(f->agent, ids, n, timeout_ms, park_done, p, &w, &err);
+    if (rc < 0) {
+        park_claim(p, rc);
+        park_put(p);
+    } else if (atomic_load(&f->stopping)) {
+        park_claim(p, -EINTR);
+    }
+    park_put(p); /* NOLINT(clang-analyzer-unix.Malloc): the last of three references, which the analyzer does not count */
+}
+
+void fs_wait_end(struct fs *f)
+{
+    pthread_mutex_lock(&f->lock);
+    for (struct park *p = f->parks; p != NULL; p = p->next)
+        park_claim(p, -EINTR);
+    pthread_mutex_unlock(&f->lock);
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs_xattr: user.varve.* and, for root, trusted.varve.*; there are no others. `ls -l` asks security.* and system.* of
+ * every file: answered before any lock or query.
+ */
+#include "fs/fs_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#define USER "user.varve."
+#define TRUSTED "trusted.varve."
+enum { VALUE_MAX = 2048 };
+
+static const char *const snap_keys[] = {"state", "flags", "id", "parent", "host", "note", "protected", NULL};
+static const char *const disk_keys[] = {"state", "flags", "id", "host", NULL};
+static const char *const dir_keys[] = {"id", NULL};
+static const char *const trusted_keys[] = {"digest", "levels", NULL};
+
+static int put_text(char *out, const char *text)
+{
+    return snprintf(out, VALUE_MAX, "%s", text);
+}
+
+static int put_id(char *out, const struct vid *id)
+{
+    char hex[VID_HEX];
+    if (vid_is_zero(id))
+        return -ENODATA;
+    vid_hex(id, hex);
+    return put_text(out, hex);
+}
+
+static int put_host(struct fs *f, char *out, const struct vid *host)
+{
+    return vid_eq(host, agent_host_id(f->agent)) ? put_text(out, agent_host(f->agent)) : put_id(out, host);
+}
+
+static int put_flags(char *out, const char *a, const char *b)
+{
+    return snprintf(out, VALUE_MAX, "%s%s%s", a, a[0] != '\0' && b[0] != '\0' ? "," : "", b);
+}
+
+static int value_snap(struct fs *f, const struct snaprow *s, const char *key, char *out)
+{
+    if (strcmp(key, "state") == 0)
+        return put_text(out, s->state == SNAPST_STORED ? "stored" : s->state == SNAPST_FAILED ? "failed" : "pending");
+    if (strcmp(key, "flags") == 0)
+        return put_flags(out, s->flags & SNAP_PROVISIONAL ? "provisional" : "", s->flags & SNAP_PARTIAL ? "partial" : "");
+    if (strcmp(key, "id") == 0)
+        return put_id(out, &s->id);
+    if (strcmp(key, "parent") == 0)
+        return put_id(out, &s->parent);
+    if (strcmp(key, "host") == 0)
+        return put_host(f, out, &s->host);
+    if (strcmp(key, "note") == 0)
+        return s->note[0] != '\0' ? put_text(out, s->note) : -ENODATA;
+    if (strcmp(key, "protected") == 0)
+        return put_text(out, s->protected_ ? "1" : "0");
+    return -ENODATA;
+}
+
+static int value_disk(struct fs *f, const struct node *n, const char *key, char *out, struct verr *err)
+{
+    if (strcmp(key, "state") == 0)
+        return put_text(out, "live");
+    if (strcmp(key, "id") == 0)
+        return put_id(out, &n->id);
+    if (strcmp(key, "host") == 0)
+        return put_text(out, agent_host(f->agent));
+    if (strcmp(key, "flags") != 0)
+        return -ENODATA;
+    struct live *l = NULL;
+    struct live_attr a;
+    int rc = live_get(f->live, &n->id, &l, err);
+    if (rc < 0)
+        return rc == -ENOENT ? -ENODATA : rc;
+    rc = live_attr(l, &a, err);
+    live_put(l);
+    return rc < 0 ? rc : put_flags(out, a.marks & LIVE_REWRITING ? "rewriting" : "", a.changed ? "changed" : "");
+}
+
+static int value_trusted(struct fs *f, const struct snaprow *s, const char *key, char *out, struct verr *err)
+{
+    const struct snap_levels *v = &s->levels;
+    if (s->state != SNAPST_STORED)
+        return -ENODATA;
+    if (strcmp(key, "levels") == 0)
+        return snprintf(out, VALUE_MAX,
+                        "zero=%llu,clean=%llu,parent_segment=%llu,parent_block=%llu,common=%llu,global=%llu,dup_new=%llu,fresh=%llu,"
+                        "stored=%llu",
+                        (unsigned long long)v->zero, (unsigned long long)v->clean, (unsigned long long)v->parent_segment,
+                        (unsigned long long)v->parent_block, (unsigned long long)v->common, (unsigned long long)v->global,
+                        (unsigned long long)v->dup_new, (unsigned long long)v->fresh, (unsigned long long)v->stored);
+    if (strcmp(key, "digest") != 0)
+        return -ENODATA;        /* unique_bytes exists once a collection has counted it */
+    struct snaprcp *r = malloc(sizeof *r);
+    if (r == NULL)
+        return -ENOMEM;
+    int rc = snap_load(agent_store(f->agent), &s->disk, s->seq, &s->id, r, NULL, err);
+    for (int i = 0; rc == 0 && i < FP_BYTES; i++)
+        snprintf(out + 2 * i, 3, "%02x", r->runs_digest[i]);
+    free(r);
+    return rc < 0 ? rc : 2 * FP_BYTES;
+}
+
+/* Length of the value in out, or -errno. */
+static int value_of(struct fs *f, fuse_req_t req, uint64_t ino, const char *name, char *out, struct verr *err)
+{
+    struct what w;
+    bool trusted = strncmp(name, TRUSTED, sizeof TRUSTED - 1) == 0;
+    const char *key = name + (trusted ? sizeof TRUSTED : sizeof USER) - 1;
+    if (trusted && fuse_req_ctx(req)->uid != 0)
+        return -ENODATA;
+    int rc = fs_what(f, ino, &w, err);
+    if (rc < 0)
+        return rc;
+    if (w.kind == WHAT_SNAP)
+        return trusted ? value_trusted(f, &w.snap, key, out, err) : value_snap(f, &w.snap, key, out);
+    if (trusted || (w.kind != WHAT_NODE && w.kind != WHAT_ORPHAN))
+        return -ENODATA;
+    if (w.node.kind == NODE_DISK)
+        return value_disk(f, &w.node, key, out, err);
+    return strcmp(key, "id") == 0 ? put_id(out, &w.node.id) : -ENODATA;
+}
+
+/* ---- get ---- */
+
+static void reply_value(fuse_req_t req, const char *value, size_t len, size_t size)
+{
+    if (size == 0)
+        fuse_reply_xattr(req, len);
+    else if (len > size)
+        fuse_reply_err(req, ERANGE);
+    else
+        fuse_reply_buf(req, value, len);
+}
+
+static void get_now(struct fs *f, fuse_req_t req, uint64_t ino, const char *name, size_t size)
+{
+    struct verr err = {0};
+    char value[VALUE_MAX];
+    int n = value_of(f, req, ino, name, value, &err);
+    if (n < 0)
+        fs_reply_fail(req, "getxattr", ino, n, &err);
+    else
+        reply_value(req, value, (size_t)n, size);
+}
+
+static void get_run(struct op *op)
+{
+    get_now(op->f, op->req, op->ino, op->name, op->len);
+}
+
+static bool name_is_ours(const char *name)
+{
+    return strncmp(name, USER, sizeof USER - 1) == 0 || strncmp(name, TRUSTED, sizeof TRUSTED - 1) == 0;
+}
+
+void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    if (!name_is_ours(name) || ino_is_control(ino)) {
+        fuse_reply_err(req, ENODATA);
+        return;
+    }
+    if (name[0] == 'u') {
+        get_now(fs_of(req), req, ino, name, size);
+        return;
+    }
+    struct op *op = op_new(req, get_run, name, NULL, NULL, 0);      /* trusted.varve.digest reads a recipe in STORE */
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->len = size;
+    op_submit(op, op->f->io);
+}
+
+/* ---- list ---- */
+
+struct names_list {
+    char text[1024];
+    size_t len;
+};
+
+static void list_add(struct names_list *l, const char *prefix, const char *key)
+{
+    size_t room = sizeof l->text - l->len;
+    int n = snprintf(l->text + l->len, room, "%s%s", prefix, key);
+    if (n > 0 && (size_t)n < room)
+        l->len += (size_t)n + 1;
+}
+
+static void list_snap(struct fs *f, fuse_req_t req, const struct snaprow *s, struct names_list *l)
+{
+    char value[VALUE_MAX];
+    for (size_t i = 0; snap_keys[i] != NULL; i++)
+        if (value_snap(f, s, snap_keys[i], value) >= 0)
+            list_add(l, USER, snap_keys[i]);
+    for (size_t i = 0; trusted_keys[i] != NULL && s->state == SNAPST_STORED && fuse_req_ctx(req)->uid == 0; i++)
+        list_add(l, TRUSTED, trusted_keys[i]);
+}
+
+void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    struct fs *f = fs_of(req);
+    struct verr err = {0};
+    struct what w;
+    struct names_list l = {.len = 0};
+    int rc = fs_what(f, ino, &w, &err);
+    if (rc < 0) {
+        fs_reply_fail(req, "listxattr", ino, rc, &err);
+        return;
+    }
+    if (w.kind == WHAT_SNAP) {
+        list_snap(f, req, &w.snap, &l);
+    } else if (w.kind == WHAT_NODE || w.kind == WHAT_ORPHAN) {
+        const char *const *keys = w.node.kind == NODE_DISK ? disk_keys : dir_keys;
+        for (size_t i = 0; keys[i] != NULL; i++)
+            list_add(&l, USER, keys[i]);
+    }
+    reply_value(req, l.text, l.len, size);
+}
+
+/* ---- set ---- */
+
+static int set_value(struct fs *f, uint64_t ino, const char *key, const char *value, size_t len, unsigned flags, struct verr *err)
+{
+    struct what w;
+    int rc = fs_what(f, ino, &w, err);
+    if (rc < 0)
+        return rc;
+    if (w.kind != WHAT_SNAP)
+        return -EOPNOTSUPP;
+    bool note = strcmp(key, "note") == 0;
+    bool there = !note || w.snap.note[0] != '\0';
+    if ((flags & XATTR_CREATE) && there)
+        return -EEXIST;
+    if ((flags & XATTR_REPLACE) && !there)
+        return -ENODATA;
+    if (note) {
+        char text[NOTE_MAX + 1];
+        if (len > NOTE_MAX)
+            return -E2BIG;
+        if (len > 0 && memchr(value, '\0', len) != NULL)
+            return -EINVAL;
+        if (len > 0)
+            memcpy(text, value, len);
+        text[len] = '\0';
+        return names_snap_set(f->names, &w.snap.id, text, NULL, NULL, NULL, NULL, err);
+    }
+    if (len != 1 || (value[0] != '0' && value[0] != '1'))
+        return -EINVAL;
+    bool on = value[0] == '1';
+    return names_snap_set(f->names, &w.snap.id, NULL, &on, NULL, NULL, NULL, err);
+}
+
+static void set_run(struct op *op)
+{
+    struct verr err = {0};
+    int rc = set_value(op->f, op->ino, op->name + sizeof USER - 1, op->data, op->data_len, op->flags, &err);
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("setxattr", op->ino, rc, &err) : 0);
+}
+
+static bool name_is_writable(const char *name)
+{
+    return strcmp(name, USER "note") == 0 || strcmp(name, USER "protected") == 0;
+}
+
+void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+    /* EOPNOTSUPP for all others: `cp -a` tries system.posix_acl_access first, and leaves out chmod if that succeeds. */
+    if (!name_is_writable(name) || ino_is_control(ino)) {
+        fuse_reply_err(req, EOPNOTSUPP);
+        return;
+    }
+    struct op *op = op_new(req, set_run, name, NULL, value, size);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->flags = (unsigned)flags;
+    op_submit(op, op->f->ctl);
+}
+
+static void remove_run(struct op *op)
+{
+    struct verr err = {0};
+    bool note = strcmp(op->name, USER "note") == 0;
+    int rc = set_value(op->f, op->ino, op->name + sizeof USER - 1, note ? "" : "0", note ? 0 : 1, XATTR_REPLACE, &err);
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("removexattr", op->ino, rc, &err) : 0);
+}
+
+void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    if (!name_is_writable(name) || ino_is_control(ino)) {
+        fuse_reply_err(req, name_is_ours(name) ? EOPNOTSUPP : ENODATA);
+        return;
+    }
+    struct op *op = op_new(req, remove_run, name, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op_submit(op, op->f->ctl);
+}
