@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli: one table of commands; help, man page and completion come from it. Data on stdout, everything else on stderr. */
+#ifndef VARVE_CLI_CLI_H
+#define VARVE_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct verr;
+
+/* Exit codes (docs/man/varve.1); an unknown one means failure. */
+enum { EXIT_OK = 0, EXIT_FAIL = 1, EXIT_USAGE = 2, EXIT_NO_STORE = 10, EXIT_BUSY = 11, EXIT_DAMAGE = 20, EXIT_INTERRUPTED = 130 };
+
+struct command {
+    const char *name;
+    const char *summary;        /* one line */
+    const char *usage;          /* options and operands, at most 80 columns */
+    int (*run)(int argc, char **argv);
+};
+extern const struct command *const commands[];
+
+extern const struct command cmd_init, cmd_mount, cmd_snapshot, cmd_log, cmd_status, cmd_wait, cmd_revert, cmd_verify, cmd_rebuild, cmd_dump;
+
+/* Prints help of a command on stdout; returns EXIT_OK. usage_error: to stderr, with a reason; returns EXIT_USAGE. */
+int print_help(const struct command *cmd);
+int usage_error(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "varve CMD: text" on stderr; the exit code that belongs to the error. */
+int report_error(const struct command *cmd, const struct verr *err);
+int report_errno(const struct command *cmd, const char *path, int code);
+
+/* "35M", "2G", "1048576" -> bytes. 0 or -EINVAL. */
+int parse_size(const char *text, uint64_t *out);
+void format_size(uint64_t bytes, char out[16]);      /* "1.4 GiB" */
+
+/* Progress bar on stderr; shows nothing unless stderr is a terminal. */
+struct progress { const char *title; bool shown; int64_t last_ms; };
+void progress_show(struct progress *p, uint64_t done, uint64_t total);
+void progress_end(struct progress *p);
+
+/* Mount points of varve: calls fn for each (from /proc/self/mountinfo). Count. */
+int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx);
+
+/* Drops to uid:gid without capabilities, with no_new_privs. Nothing to do but no_new_privs when not root. 0 or -errno. */
+int drop_privileges(uid_t uid, gid_t gid, struct verr *err);
+
+#endif

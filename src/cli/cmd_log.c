@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include "varve/ioctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* The history comes in pieces. malloc'ed text, or NULL with *code set. */
+static char *fetch(const char *path, int *code)
+{
+    static struct varve_ioc_log req;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        *code = report_errno(&cmd_log, path, errno);
+        return NULL;
+    }
+    char *text = NULL;
+    size_t len = 0;
+    do {
+        memset(&req, 0, sizeof req);
+        req.offset = len;
+        if (ioctl(fd, VARVE_IOC_LOG, &req) < 0) {
+            *code = report_errno(&cmd_log, path, errno);
+            break;
+        }
+        char *grown = req.len > sizeof req.text ? NULL : realloc(text, len + req.len + 1);
+        if (grown == NULL) {
+            *code = report_errno(&cmd_log, path, req.len > sizeof req.text ? EPROTO : ENOMEM);
+            break;
+        }
+        text = grown;
+        memcpy(text + len, req.text, req.len);
+        len += req.len;
+        text[len] = '\0';
+    } while (req.len > 0 && len < req.total);
+    close(fd);
+    if (*code != EXIT_OK) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+static uint64_t number(const json_t *o, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(o, key));
+}
+
+static const char *string(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s == NULL ? "" : s;
+}
+
+static void print_row(const json_t *s)
+{
+    char size[16], dirty[16], added[16], clean[16], parent[16], global[16], fresh[16], state[80];
+    const json_t *levels = json_object_get(s, "levels"), *flags = json_object_get(s, "flags");
+    snprintf(state, sizeof state, "%s", string(s, "state"));
+    for (size_t i = 0; i < json_array_size(flags); i++) {
+        const char *flag = json_string_value(json_array_get(flags, i));
+        snprintf(state + strlen(state), sizeof state - strlen(state), ",%s", flag == NULL ? "" : flag);
+    }
+    format_size(number(s, "size"), size);
+    format_size(number(s, "dirty_segments") << 21, dirty);
+    format_size(number(s, "added"), added);
+    format_size(number(levels, "clean"), clean);
+    format_size(number(levels, "parent_segment") + number(levels, "parent_block"), parent);
+    format_size(number(levels, "common") + number(levels, "global") + number(levels, "dup_with_new"), global);
+    format_size(number(levels, "new"), fresh);
+    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s%s\n", string(s, "name"), state, size, dirty, clean, parent, global, fresh,
+           added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", string(s, "note"));
+}
+
+static int print_table(const char *text, const char *path)
+{
+    json_error_t e;
+    json_t *doc = json_loads(text, 0, &e), *list = json_object_get(doc, "snapshots");
+    if (!json_is_array(list)) {
+        json_decref(doc);
+        return report_errno(&cmd_log, path, EPROTO);
+    }
+    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s\n", "NAME", "STATE", "SIZE", "DIRTY", "1:CLEAN", "2:PARENT", "3-4:DUP",
+           "NEW", "ADDED", "NOTE");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        print_row(json_array_get(list, i));
+    json_decref(doc);
+    return EXIT_OK;
+}
+
+static int run_log(int argc, char **argv)
+{
+    static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+    bool json = false;
+    int c, code = EXIT_OK;
+    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+        if (c == 'h')
+            return print_help(&cmd_log);
+        if (c != 'j')
+            return EXIT_USAGE;
+        json = true;
+    }
+    if (optind + 1 != argc)
+        return usage_error(&cmd_log, "give one PATH");
+    char *text = fetch(argv[optind], &code);
+    if (text == NULL)
+        return code;
+    if (json)
+        fputs(text, stdout);
+    else
+        code = print_table(text, argv[optind]);
+    free(text);
+    return code;
+}
+
+const struct command cmd_log = {
+    "log", "history of a disk, with what each level removed",
+    "varve log [--json] PATH\n\n"
+    "PATH is a live disk or one of its snapshots. Columns: DIRTY, the segments that\n"
+    "were written since the snapshot before; what level 1 (clean segments), level 2\n"
+    "(parent) and levels 3-4 (duplicates elsewhere) settled; NEW blocks; ADDED, bytes\n"
+    "that the snapshot added to the store.\n",
+    run_log,
+};

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include "base/verr.h"
+#include "varve/ioctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+/* DIR/NAME@SUFFIX.EXT -> DIR/NAME.EXT */
+static int live_path(const char *snap, char out[PATH_MAX])
+{
+    const char *slash = strrchr(snap, '/'), *name = slash == NULL ? snap : slash + 1;
+    const char *at = strchr(name, '@');
+    if (at == NULL || at == name)
+        return -EINVAL;
+    const char *dot = strrchr(at, '.');
+    int n = snprintf(out, PATH_MAX, "%.*s%s", (int)(at - snap), snap, dot == NULL ? "" : dot);
+    return n >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+/* The snapshot's id, once it is stored: what is pending has no recipe to point to yet. */
+static int stored_id(const char *snap, char id[40])
+{
+    struct varve_ioc_wait wait = {.timeout_ms = -1};
+    int fd = open(snap, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return report_errno(&cmd_revert, snap, errno);
+    int r = ioctl(fd, VARVE_IOC_WAIT, &wait) < 0 ? errno : 0;
+    ssize_t n = r == 0 ? fgetxattr(fd, "user.varve.id", id, 39) : 0;
+    if (r == 0 && n < 0)
+        r = errno;
+    close(fd);
+    if (r != 0)
+        return report_errno(&cmd_revert, snap, r);
+    id[n] = '\0';
+    return EXIT_OK;
+}
+
+static int revert_to(const char *disk, const char *id)
+{
+    static struct varve_ioc_revert req;
+    int fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return report_errno(&cmd_revert, disk, errno);
+    memset(&req, 0, sizeof req);
+    snprintf(req.snapshot_id, sizeof req.snapshot_id, "%s", id);
+    int r = ioctl(fd, VARVE_IOC_REVERT, &req) < 0 ? errno : req.error;
+    close(fd);
+    if (r == 0)
+        return EXIT_OK;
+    struct verr err = {0};
+    verr_set(&err, r, "%s: %s", disk, req.text[0] != '\0' ? req.text : r == EBUSY ? "another process has it open for writing: stop it first"
+                                                                                   : strerror(r));
+    return report_error(&cmd_revert, &err);
+}
+
+static int run_revert(int argc, char **argv)
+{
+    static const struct option longs[] = {{"to", required_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'}, {0}};
+    char disk[PATH_MAX], id[40];
+    const char *to = NULL;
+    int c;
+    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+        if (c == 'h')
+            return print_help(&cmd_revert);
+        if (c != 't')
+            return EXIT_USAGE;
+        to = optarg;
+    }
+    if (optind + 1 != argc)
+        return usage_error(&cmd_revert, "give one SNAPSHOT");
+    if (to == NULL && live_path(argv[optind], disk) < 0)
+        return usage_error(&cmd_revert, "%s is no snapshot's name (NAME@WHEN.EXT)", argv[optind]);
+    int code = stored_id(argv[optind], id);
+    return code != EXIT_OK ? code : revert_to(to == NULL ? disk : to, id);
+}
+
+const struct command cmd_revert = {
+    "revert", "roll a disk back to a snapshot, or clone one",
+    "varve revert [--to DISK] SNAPSHOT\n\n"
+    "The live image becomes the snapshot: pointers change, no data are copied. What\n"
+    "was not snapshotted yet is snapshotted first. A disk that a process has open for\n"
+    "writing is refused. A removed live image comes back.\n\n"
+    "  --to DISK   make another disk (new or existing) the same as SNAPSHOT\n",
+    run_revert,
+};

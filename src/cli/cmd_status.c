@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+static uint64_t number(const json_t *o, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(o, key));
+}
+
+static const char *string(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s == NULL ? "" : s;
+}
+
+static void line(const char *name, uint64_t bytes, const char *what)
+{
+    char size[16];
+    format_size(bytes, size);
+    printf("  %-18s %12s  %s\n", name, size, what);
+}
+
+static void print_levels(const json_t *totals, const json_t *l)
+{
+    line("logical", number(totals, "logical_bytes"), "sizes of all snapshots");
+    line("zero", number(l, "zero"), "holes and zero runs");
+    line("level 1: clean", number(l, "clean"), "segments not written since the snapshot before");
+    line("level 2: segment", number(l, "parent_segment"), "rewritten with the same bytes");
+    line("level 2: block", number(l, "parent_block"), "blocks of the same segment in the parent");
+    line("level 3: common", number(l, "common"), "common data set");
+    line("level 4: global", number(l, "global"), "duplicates anywhere in the store");
+    line("level 4: same round", number(l, "dup_with_new"), "duplicates of blocks new in the same round");
+    line("unique", number(totals, "unique_bytes"), "new blocks");
+    line("stored", number(totals, "stored_bytes"), "bytes they take in the store, compressed");
+}
+
+static void print_status(const char *point, const json_t *doc)
+{
+    const json_t *store = json_object_get(doc, "store"), *host = json_object_get(doc, "host"), *totals = json_object_get(doc, "totals"),
+                 *round = json_object_get(doc, "round"), *index = json_object_get(doc, "index"), *memory = json_object_get(doc, "memory"),
+                 *local = json_object_get(doc, "local");
+    char a[16], b[16];
+    printf("%s: store %s on host %s (pid %llu)\n", point, string(store, "path"), string(host, "name"),
+           (unsigned long long)number(host, "pid"));
+    printf("  id %s, state in %s\n", string(store, "id"), string(host, "state"));
+    printf("  %llu disks, %llu snapshots stored, %llu pending, %llu failed\n", (unsigned long long)number(totals, "disks"),
+           (unsigned long long)number(totals, "snapshots"), (unsigned long long)number(totals, "pending"),
+           (unsigned long long)number(totals, "failed"));
+    print_levels(totals, json_object_get(doc, "levels"));
+    format_size(number(local, "layers_bytes"), a);
+    format_size(number(local, "cache_bytes"), b);
+    printf("  local space        %12s  of it cache %s\n", a, b);
+    format_size(number(index, "bytes"), a);
+    printf("  index              %12s  %llu fingerprints, fingerprints by %s\n", a, (unsigned long long)number(index, "entries"),
+           string(store, "fingerprint_path")[0] != '\0' ? string(store, "fingerprint_path") : string(store, "fingerprint"));
+    format_size(number(memory, "rss_anon"), a);
+    format_size(number(memory, "rss_peak"), b);
+    printf("  memory             %12s  peak with files %s\n", a, b);
+    if (json_is_true(json_object_get(round, "running"))) {
+        format_size(number(round, "done"), a);
+        format_size(number(round, "total"), b);
+        printf("  round %llu: %s, %s of %s\n", (unsigned long long)number(round, "rounds"), string(round, "stage"), a, b);
+    } else {
+        printf("  no round runs; %llu rounds so far, the last took %.1f s\n", (unsigned long long)number(round, "rounds"),
+               json_real_value(json_object_get(round, "last_seconds")));
+    }
+}
+
+struct show {
+    bool json;
+    json_t *list;
+    int code;
+};
+
+static int show_mount(void *ctx, const char *point)
+{
+    struct show *s = ctx;
+    char path[PATH_MAX];
+    json_error_t e;
+    if (snprintf(path, sizeof path, "%s/.varve/status.json", point) >= (int)sizeof path)
+        return 0;
+    errno = 0;
+    json_t *doc = json_load_file(path, 0, &e);
+    if (doc == NULL) {
+        fprintf(stderr, "varve status: %s: %s\n", path, errno == ENOENT ? "not a varve mount" : errno != 0 ? strerror(errno) : e.text);
+        s->code = EXIT_FAIL;
+        return 0;
+    }
+    if (s->json) {
+        json_object_set_new(doc, "mountpoint", json_string(point));
+        json_array_append_new(s->list, doc);
+        return 0;
+    }
+    print_status(point, doc);
+    json_decref(doc);
+    return 0;
+}
+
+static int run_status(int argc, char **argv)
+{
+    static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+    struct show s = {0};
+    int c;
+    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+        if (c == 'h')
+            return print_help(&cmd_status);
+        if (c != 'j')
+            return EXIT_USAGE;
+        s.json = true;
+    }
+    s.list = json_array();
+    for (int i = optind; i < argc; i++)
+        show_mount(&s, argv[i]);
+    if (optind == argc && each_mount(show_mount, &s) == 0)
+        fprintf(stderr, "varve status: nothing is mounted here\n");
+    if (s.json) {
+        json_dumpf(s.list, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(s.list);
+    return s.code;
+}
+
+const struct command cmd_status = {
+    "status", "what is stored, what runs now, what each level found",
+    "varve status [--json] [MOUNTPOINT]...\n\n"
+    "For root. Default: all varve mounts of this host.\n",
+    run_status,
+};

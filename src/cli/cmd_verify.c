@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include "base/verr.h"
+#include "check/check.h"
+#include "store/store.h"
+#include "varve/ioctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    interrupted = 1;
+}
+
+struct verify {
+    struct progress bar;
+    char title[64];
+    json_t *problems;       /* --json */
+};
+
+static int show_progress(void *ctx, const char *what, uint64_t done, uint64_t total)
+{
+    struct verify *v = ctx;
+    snprintf(v->title, sizeof v->title, "%-10s", what);
+    v->bar.title = v->title;
+    progress_show(&v->bar, done, total);
+    return interrupted;
+}
+
+static void show_problem(void *ctx, const struct check_problem *p)
+{
+    struct verify *v = ctx;
+    const char *severity = p->severity == CHECK_DAMAGE ? "damage" : "notice";
+    progress_end(&v->bar);
+    if (v->problems != NULL) {
+        json_t *hits = json_array();
+        for (unsigned i = 0; i < p->nhits; i++)
+            json_array_append_new(hits, json_string(p->hits[i].name));
+        json_array_append_new(v->problems, json_pack("{ss ss ss so sI}", "severity", severity, "file", p->file, "what", p->what,
+                                                     "snapshots", hits, "snapshots_total", (json_int_t)p->hits_total));
+        return;
+    }
+    printf("%s: %s: %s\n", severity, p->file, p->what);
+    for (unsigned i = 0; i < p->nhits; i++)
+        printf("    hits %s%s\n", p->hits[i].name, p->hits[i].anchor ? " (live image)" : "");
+    if (p->hits_total > p->nhits)
+        printf("    and %llu more\n", (unsigned long long)(p->hits_total - p->nhits));
+}
+
+/* PATH is a mount point (or anything in one), or a STORE. */
+static int find_store(const char *path, char *out, size_t cap)
+{
+    struct varve_ioc_info info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    memset(&info, 0, sizeof info);
+    int mounted = ioctl(fd, VARVE_IOC_INFO, &info) == 0;
+    close(fd);
+    info.store[sizeof info.store - 1] = '\0';
+    snprintf(out, cap, "%s", mounted ? info.store : path);
+    return 0;
+}
+
+static void print_report(const struct check_report *r, bool data)
+{
+    char read[16];
+    format_size(r->bytes_read, read);
+    printf("%llu snapshots, %llu removed ones that live images rely on, %llu side files, %llu names; ",
+           (unsigned long long)r->snapshots, (unsigned long long)r->anchors, (unsigned long long)r->side_files,
+           (unsigned long long)r->nodes);
+    printf("%llu containers, %llu sections, %llu blocks, %llu segment recipes\n", (unsigned long long)r->containers,
+           (unsigned long long)r->sections, (unsigned long long)r->blocks, (unsigned long long)r->recipes);
+    printf("%s read%s; %llu damaged, %llu notices, %llu snapshots hit%s\n", read, data ? "" : " (no data: --quick)",
+           (unsigned long long)r->damaged, (unsigned long long)r->notices, (unsigned long long)r->snapshots_hit,
+           r->damaged == 0 ? ": all is well" : "");
+}
+
+static json_t *report_json(const struct check_report *r)
+{
+    return json_pack("{sI sI sI sI sI sI sI sI sI sI sI sI}", "snapshots", (json_int_t)r->snapshots, "anchors", (json_int_t)r->anchors,
+                     "side_files", (json_int_t)r->side_files, "names", (json_int_t)r->nodes, "containers", (json_int_t)r->containers,
+                     "sections", (json_int_t)r->sections, "blocks", (json_int_t)r->blocks, "recipes", (json_int_t)r->recipes,
+                     "bytes_read", (json_int_t)r->bytes_read, "damaged", (json_int_t)r->damaged, "notices", (json_int_t)r->notices,
+                     "snapshots_hit", (json_int_t)r->snapshots_hit);
+}
+
+static int verify_store(const char *path, bool data, bool json)
+{
+    struct verr err = {0};
+    struct store *st = NULL;
+    struct stat sb;
+    struct verify v = {.problems = json ? json_array() : NULL};
+    struct check_report rep = {0};
+    int r = store_open(path, &st, &err);
+    if (r == 0 && fstat(store_rootfd(st), &sb) < 0)
+        r = verr_set(&err, errno, "%s: %s", path, strerror(errno));
+    if (r == 0)
+        r = drop_privileges(sb.st_uid, sb.st_gid, &err);
+    if (r == 0) {
+        const struct check_opts opts = {.read_data = data, .problem = show_problem, .progress = show_progress, .ctx = &v};
+        r = check_verify(st, &opts, &rep, &err);
+        progress_end(&v.bar);
+    }
+    store_close(st);
+    if (r < 0) {
+        json_decref(v.problems);
+        return report_error(&cmd_verify, &err);
+    }
+    if (json) {
+        json_t *doc = report_json(&rep);
+        json_object_set_new(doc, "problems", v.problems);
+        json_dumpf(doc, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(doc);
+    } else {
+        print_report(&rep, data);
+    }
+    return rep.damaged > 0 ? EXIT_DAMAGE : EXIT_OK;
+}
+
+static int run_verify(int argc, char **argv)
+{
+    static const struct option longs[] = {{"quick", no_argument, NULL, 'q'}, {"json", no_argument, NULL, 'j'},
+                                          {"help", no_argument, NULL, 'h'}, {0}};
+    bool data = true, json = false;
+    char store[4096];
+    int c;
+    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+        switch (c) {
+        case 'h': return print_help(&cmd_verify);
+        case 'q': data = false; break;
+        case 'j': json = true; break;
+        default: return EXIT_USAGE;
+        }
+    }
+    if (optind + 1 != argc)
+        return usage_error(&cmd_verify, "give one MOUNTPOINT or STORE");
+    int r = find_store(argv[optind], store, sizeof store);
+    if (r < 0)
+        return report_errno(&cmd_verify, argv[optind], -r);
+    signal(SIGINT, on_interrupt);
+    return verify_store(store, data, json);
+}
+
+const struct command cmd_verify = {
+    "verify", "read and check everything that is stored",
+    "varve verify [--quick] [--json] MOUNTPOINT|STORE\n\n"
+    "Reads each container once, recomputes every fingerprint, follows every\n"
+    "snapshot's recipe. Names each damaged file and the snapshots that it hits.\n"
+    "Changes nothing; may run while the store is mounted. Exit code 20 if damage was\n"
+    "found.\n\n"
+    "  --quick   structure only: no block is read\n"
+    "  --json    print JSON\n",
+    run_verify,
+};

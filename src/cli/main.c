@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include "base/verr.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const struct command *const commands[] = {
+    &cmd_init, &cmd_mount, &cmd_snapshot, &cmd_log, &cmd_status, &cmd_wait, &cmd_revert, &cmd_verify, &cmd_rebuild, &cmd_dump, NULL,
+};
+
+static int help_all(FILE *out)
+{
+    fprintf(out, "varve: snapshots of virtual-machine disks as files\n\nusage: varve COMMAND [options] ...\n\n");
+    for (const struct command *const *c = commands; *c != NULL; c++)
+        fprintf(out, "  %-10s %s\n", (*c)->name, (*c)->summary);
+    fprintf(out, "\nvarve COMMAND --help tells more. varve --version prints the version.\n");
+    return EXIT_OK;
+}
+
+int print_help(const struct command *cmd)
+{
+    printf("varve %s: %s\n\nusage: %s", cmd->name, cmd->summary, cmd->usage);
+    return EXIT_OK;
+}
+
+int usage_error(const struct command *cmd, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "varve %s: ", cmd->name);
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, " (varve %s --help)\n", cmd->name);
+    va_end(ap);
+    return EXIT_USAGE;
+}
+
+static int exit_code(const struct command *cmd, int code)
+{
+    switch (code) {
+    case EBUSY: return EXIT_BUSY;
+    case EBADMSG: return EXIT_DAMAGE;
+    case EINTR: return EXIT_INTERRUPTED;
+    case ENOENT: return cmd == &cmd_mount || cmd == &cmd_verify || cmd == &cmd_rebuild ? EXIT_NO_STORE : EXIT_FAIL;
+    default: return EXIT_FAIL;
+    }
+}
+
+int report_error(const struct command *cmd, const struct verr *err)
+{
+    fprintf(stderr, "varve %s: %s\n", cmd->name, verr_str(err));
+    return exit_code(cmd, err->code);
+}
+
+int report_errno(const struct command *cmd, const char *path, int code)
+{
+    fprintf(stderr, "varve %s: %s: %s\n", cmd->name, path, code == ENOTTY ? "not in a varve mount" : strerror(code));
+    return exit_code(cmd, code);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        help_all(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return help_all(stdout);
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        printf("varve %s\n", VARVE_VERSION);
+        return EXIT_OK;
+    }
+    for (const struct command *const *c = commands; *c != NULL; c++) {
+        if (strcmp((*c)->name, argv[1]) == 0) {
+            int code = (*c)->run(argc - 1, argv + 1);
+            if (fflush(stdout) != 0 || ferror(stdout)) {
+                fprintf(stderr, "varve: cannot write to standard output: %s\n", strerror(errno));
+                return code == EXIT_OK ? EXIT_FAIL : code;
+            }
+            return code;
+        }
+    }
+    fprintf(stderr, "varve: unknown command \"%s\" (varve --help)\n", argv[1]);
+    return EXIT_USAGE;
+}

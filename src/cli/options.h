@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Settings of a mount: defaults < varve.conf < -o. One table gives names, parsers, help (docs/varve.conf.5, examples/varve.conf). */
+#ifndef VARVE_CLI_OPTIONS_H
+#define VARVE_CLI_OPTIONS_H
+
+#include "agent/agent.h"
+#include "fs/fs.h"
+
+struct mount_options {
+    struct agent_conf agent;
+    struct fs_conf fs;
+    char *state, *host, *config;        /* owned */
+    bool debug;
+};
+
+void options_init(struct mount_options *o);
+void options_release(struct mount_options *o);
+/* Reads an ini file. missing_ok: an absent file is no error. err names file and line, or the key. */
+int options_load(struct mount_options *o, const char *file, bool missing_ok, struct verr *err);
+/* Comma-separated -o text. Options of mount(8) and fstab are swallowed; unknown ones of ours are named in err (-EINVAL). */
+int options_parse(struct mount_options *o, const char *text, struct verr *err);
+/* The value of config= in an -o text (malloc'ed), or NULL: it is read before the others apply. */
+char *options_find_config(const char *text);
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sizes, progress bars and the list of mounts: what several commands need of the outside. */
+#include "cli/cli.h"
+
+#include "base/clock.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int parse_size(const char *text, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    if (!isdigit((unsigned char)text[0]))
+        return -EINVAL;
+    unsigned long long n = strtoull(text, &end, 10);
+    if (errno != 0)
+        return -EINVAL;
+    static const char units[] = "KMGT";
+    uint64_t factor = 1;
+    if (*end != '\0') {
+        const char *unit = strchr(units, toupper((unsigned char)*end));
+        if (unit == NULL || end[1] != '\0')
+            return -EINVAL;
+        factor = (uint64_t)1 << (10 * (unit - units + 1));
+    }
+    return __builtin_mul_overflow(n, factor, out) ? -EINVAL : 0;
+}
+
+void format_size(uint64_t bytes, char out[16])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double v = (double)bytes;
+    unsigned u = 0;
+    for (; v >= 1000 && u < 6; u++)
+        v /= 1024;
+    snprintf(out, 16, u == 0 ? "%.0f %s" : "%.1f %s", v, units[u]);
+}
+
+void progress_show(struct progress *p, uint64_t done, uint64_t total)
+{
+    enum { WIDTH = 40, EVERY_MS = 100 };
+    if (!isatty(STDERR_FILENO) || total == 0)
+        return;
+    int64_t now = vclock_mono_ns(&vclock_system) / 1000000;
+    if (p->shown && now - p->last_ms < EVERY_MS && done < total)
+        return;
+    p->shown = true;
+    p->last_ms = now;
+    if (done > total)
+        done = total;
+    int fill = (int)((double)done / (double)total * WIDTH);
+    char bar[WIDTH + 1];
+    for (int i = 0; i < WIDTH; i++)
+        bar[i] = i < fill ? '#' : '.';
+    bar[WIDTH] = '\0';
+    fprintf(stderr, "\r%s [%s] %3d %%", p->title, bar, (int)((double)done * 100 / (double)total));
+    fflush(stderr);
+}
+
+void progress_end(struct progress *p)
+{
+    if (p->shown)
+        fprintf(stderr, "\r\033[K");
+    p->shown = false;
+}
+
+/* The kernel writes blanks, tabs, newlines and backslashes of a path as \ooo. */
+static void unescape(char *s)
+{
+    char *out = s;
+    while (*s != '\0') {
+        if (s[0] == '\\' && isdigit((unsigned char)s[1]) && isdigit((unsigned char)s[2]) && isdigit((unsigned char)s[3])) {
+            *out++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+            s += 4;
+        } else {
+            *out++ = *s++;
+        }
+    }
+    *out = '\0';
+}
+
+int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx)
+{
+    FILE *f = fopen("/proc/self/mountinfo", "re");
+    if (f == NULL)
+        return -errno;
+    char *line = NULL;
+    size_t cap = 0;
+    int count = 0, r = 0;
+    while (r == 0 && getline(&line, &cap, f) > 0) {
+        char point[4096], type[64];
+        const char *dash = strstr(line, " - ");
+        if (dash == NULL || sscanf(dash, " - %63s", type) != 1 || strcmp(type, "fuse.varve") != 0)
+            continue;
+        if (sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1)
+            continue;
+        unescape(point);
+        count++;
+        r = fn(ctx, point);
+    }
+    free(line);
+    fclose(f);
+    return r < 0 ? r : count;
+}
