@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# install-packages.sh [build|test]: Debian 12 packages that building (default) or testing needs. Asks apt only for what is missing.
+set -euo pipefail
+packages=(build-essential meson ninja-build pkg-config libfuse3-dev fuse3 libssl-dev libsqlite3-dev libzstd-dev libxxhash-dev
+    libjansson-dev libinih-dev e2fsprogs util-linux)
+if [ "${1:-build}" = test ]; then
+    packages+=(libcmocka-dev clang clang-tidy cppcheck shellcheck python3 python3-zstandard python3-xxhash attr rsync fio debootstrap
+        qemu-utils qemu-system-x86 strace xfsprogs sqlite3 procps psmisc cpio busybox-static kmod gdb jq acl)
+fi
+missing=()
+for p in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+echo "installing: ${missing[*]}"
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    echo "install-packages.sh: apt-get failed, its output is above" >&2
+    exit 1
+fi
+rm -f "$log"
