@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# help.sh VARVE: --help of each command goes to stdout, fits 80 columns, exits 0; a wrong call says so on stderr and exits 2.
+set -u
+varve=$1 bad=0
+for c in '' init mount snapshot log status wait revert verify rebuild dump; do
+    # shellcheck disable=SC2086  # the empty one is no argument at all
+    out=$("$varve" $c --help 2>/dev/null) || { echo "varve $c --help failed"; bad=1; }
+    [ -n "$out" ] || { echo "varve $c --help says nothing on stdout"; bad=1; }
+    long=$(printf '%s\n' "$out" | awk 'length > 80')
+    [ -z "$long" ] || { echo "varve $c --help is wider than 80 columns: $long"; bad=1; }
+    [ -z "$c" ] && continue
+    out=$("$varve" "$c" --no-such-option 2>/dev/null); code=$?
+    [ $code = 2 ] || { echo "varve $c --no-such-option exits $code, not 2"; bad=1; }
+    [ -z "$out" ] || { echo "varve $c --no-such-option writes to stdout"; bad=1; }
+    [ -f "docs/man/varve-$c.1" ] || grep -q "^\.SS.*$c" docs/man/varve.1 || { echo "docs/man: no page for $c"; bad=1; }
+done
+exit $bad

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# soak.sh [MINUTES]: the random tests with ever new seeds, the kill tests with many rounds, and the mutants. A failure prints its
+# seed and ends it. Builds are those of run.sh, which must have run before.
+set -u
+top=$(cd "$(dirname "$0")/.." && pwd)
+cd "$top" || exit 1
+export VARVE_TEST_DIR=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
+export TMPDIR=$VARVE_TEST_DIR/tmp
+end=$(($(date +%s) + ${1:-60} * 60)) passed=0 failed=0
+check() {
+    if timeout 1800 "$@" >"$VARVE_TEST_DIR/soak.log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1)); echo "FAILED: $* (VARVE_SEED=${VARVE_SEED:-})"; tail -n 40 "$VARVE_TEST_DIR/soak.log"
+    fi
+}
+asan=$VARVE_TEST_DIR/build-asan
+while [ "$(date +%s)" -lt "$end" ] && [ $failed -eq 0 ]; do
+    export VARVE_SEED=$RANDOM$RANDOM VARVE_STEPS=2000
+    for t in live_model names fpindex container dedup extsort; do check "$asan/tests/unit/test_$t"; done
+    unset VARVE_STEPS
+    for case in tests/mount/2[01]0*.sh; do VARVE=$asan/src/cli/varve ROUNDS=20 check bash "$case"; done
+done
+[ $failed -gt 0 ] || check bash tests/mutants/run.sh
+printf '%d passed, %d failed\n' $passed $failed
+[ $failed -eq 0 ]
