@@ -146,10 +146,13 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         r = live_pending_seal(job->live, job->pend.seq, err);
     if (r == 0)
         r = live_pending_by_seq(job->live, job->pend.seq, &job->pend, err);
+    bool pending = r == 0;
     if (r == 0)
         r = catalog_node_by_id(a->catalog, disk, &node, err);
     if (r == 0)
         r = catalog_node_by_id(a->catalog, &node.parent, &vm, err);
+    if (r == -ENOENT && pending) /* it must not be taken for "nothing pending" */
+        r = verr_set(err, EIO, "the catalog has no record of the disk or of its directory: unmount, `varve rebuild`, mount");
     if (r == 0) {
         job->vm = vm.id;
         job->mode = node.mode & 0555;
@@ -163,6 +166,8 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         job->parent_seq = parent.seq;
     }
     if (r < 0) {
+        if (job->pend.seq != 0) /* not begun after all: it may be dropped or removed until the next attempt */
+            live_pending_update(job->live, job->pend.seq, 0, PEND_STARTED, NULL, NULL);
         live_put(job->live);
         job->live = NULL;
         return r;
@@ -350,6 +355,22 @@ static void job_done(struct agent *a, struct dedup_job *job)
     pthread_mutex_unlock(&a->op_lock);
 }
 
+/* Under op_lock, and after a second look: a freeze that came since found the disk queued and did not queue it again. */
+static void unqueue_idle(struct agent *a, const struct vid *disk)
+{
+    struct live *l;
+    struct pending p;
+    pthread_mutex_lock(&a->op_lock);
+    int r = live_get(a->live, disk, &l, NULL);
+    if (r == 0) {
+        r = live_pending(l, 0, &p, NULL);
+        live_put(l);
+    }
+    if (r == -ENOENT)
+        unqueue_disk(a, disk);
+    pthread_mutex_unlock(&a->op_lock);
+}
+
 static int by_vm(const void *a, const void *b)
 {
     const struct dedup_job *x = a, *y = b;
@@ -375,7 +396,7 @@ static void run_round(struct agent *a, const struct vid *disks, unsigned n)
         if (r == 0)
             njobs++;
         else if (r == -ENOENT)
-            unqueue_disk(a, &disks[i]); /* dropped meanwhile */
+            unqueue_idle(a, &disks[i]); /* dropped meanwhile */
         else
             job_failed(a, &disks[i], NULL, &jobs[njobs].pend, r, &errs[njobs]);
     }
