@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # run.sh [SUITE...]: the one test command. As root on a bare Debian 12: installs what it needs, builds three ways, runs every
 # suite, cleans up whatever happens, and ends with one line "N passed, N failed".
-# Suites: lint unit tsan large mount mount-asan mount-tsan format data vm. Default: all.
+# Suites: lint unit tsan large mount mount-asan mount-tsan format data vm, and every folder of tests/ that has a run.sh of its own.
+# Default: all of default_suites below. Such a run.sh ends with "N passed, N failed" too; its cases count like the others.
 # VARVE_TEST_DIR: where builds and logs go (default /var/tmp/varve-tests); VARVE_TEST_CACHE: real disks, built once.
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -36,6 +37,30 @@ one() {
     else
         failed=$((failed + 1)); failures+=("$name"); printf 'FAILED  %s (%d s)\n' "$name" $(($(date +%s) - begin))
         tail -n 40 "$logs/$name.log" | sed 's/^/        | /'
+    fi
+}
+
+# counted NAME SECONDS COMMAND...: a suite that counts its own cases and says so in its last line.
+counted() {
+    local name=$1 limit=$2 begin status last; shift 2
+    begin=$(date +%s)
+    timeout -k 20 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null
+    status=$?
+    last=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$logs/$name.log" | tail -n 1)
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        passed=$((passed + BASH_REMATCH[1])); failed=$((failed + BASH_REMATCH[2]))
+        # A suite that failed without a failed case was stopped or fell over: that is a failure, too.
+        if [ $status -ne 0 ] && [ "${BASH_REMATCH[2]}" -eq 0 ]; then failed=$((failed + 1)); fi
+        [ $((BASH_REMATCH[1] + BASH_REMATCH[2])) -gt 0 ] || { failed=$((failed + 1)); status=1; }
+    else
+        failed=$((failed + 1)); [ $status -ne 0 ] || status=1
+        last="no count in its output (exit $status)"
+    fi
+    if [ $status -eq 0 ]; then
+        printf 'ok      %s: %s (%d s)\n' "$name" "$last" $(($(date +%s) - begin))
+    else
+        failures+=("$name"); printf 'FAILED  %s: %s (%d s)\n' "$name" "$last" $(($(date +%s) - begin))
+        tail -n 60 "$logs/$name.log" | sed 's/^/        | /'
     fi
 }
 
@@ -80,7 +105,8 @@ mount_cases() {     # mount_cases SUITE BUILD CASE...
     done
 }
 
-suites=${*:-lint unit tsan large mount mount-asan mount-tsan format data vm}
+default_suites="lint unit tsan large mount mount-asan mount-tsan format data vm"
+suites=${*:-$default_suites}
 begin=$(date +%s)
 bash examples/install-packages.sh test || exit 1
 for b in "plain --buildtype=release -Dfaults=true" \
@@ -112,7 +138,9 @@ for suite in $suites; do
               one data-series 1200 bash tests/data/debian-series.sh "$VARVE_TEST_CACHE/debian-series"
               one data-debian 1200 bash tests/data/run.sh; cleanup ;;
         vm) export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve; one vm-boot 1500 bash tests/vm/run.sh; cleanup ;;
-        *) echo "run.sh: unknown suite $suite" >&2; exit 2 ;;
+        *) if [ ! -f "tests/$suite/run.sh" ]; then echo "run.sh: unknown suite $suite" >&2; exit 2; fi
+           export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve
+           counted "$suite" 1500 bash "tests/$suite/run.sh"; cleanup ;;
     esac
 done
 [ $failed -eq 0 ] || printf 'failed: %s (logs in %s)\n' "${failures[*]}" "$logs"
