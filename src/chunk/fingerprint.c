@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Digests through OpenSSL's EVP. Algorithms are fetched once per fper and contexts are used again: for 4 KiB blocks the
+ * Digests through OpenSSL's EVP, and the choice between it and the lanes (sha256_lanes.h). Algorithms are fetched once per fper and contexts are used again: for 4 KiB blocks the
  * implicit fetch of each EVP_DigestInit would cost more than a tenth of the hashing itself.
  */
 #include "chunk/fingerprint.h"
 
 #include "base/verr.h"
+#include "chunk/sha256_lanes.h"
 #include "format/storeconf.h"
 
 #include <openssl/core_names.h>
@@ -16,6 +17,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 _Static_assert((int)FP_SHA256 == (int)STORECONF_SHA256 && (int)FP_SHA1 == (int)STORECONF_SHA1, "kinds in store.conf");
 _Static_assert((int)DIGEST_KEY_BYTES == (int)STORECONF_KEY_BYTES, "key in store.conf and key of the digest");
@@ -27,6 +31,8 @@ struct fper {
     EVP_MD_CTX *md_ctx;
     EVP_MAC *mac;
     EVP_MAC_CTX *mac_ctx;   /* keyed once; each segment only sets the nonce again */
+    const char *path;
+    struct sha256_lanes lanes;      /* kernel NULL: EVP alone */
 };
 
 static int openssl_error(struct verr *err, const char *call)
@@ -68,6 +74,51 @@ static int mac_setup(struct fper *f, const uint8_t *key, struct verr *err)
     return 0;
 }
 
+/* ---- the path ---- */
+
+static bool cpu_has_sha(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & bit_SHA) != 0;
+#else
+    return false;
+#endif
+}
+
+/* `few` (sha256_lanes.h): lanes that together are as fast as EVP. Measured: EVP 1.75 GB/s with SHA
+ * extensions and about 0.4 without, a lane 0.2. */
+int fper_force(struct fper *f, enum fp_path path)
+{
+    enum { FEW = 3, FEW_SHA = 9 };
+    if (path == FP_PATH_EVP) {
+        f->lanes.kernel = NULL;
+        f->path = f->kind == FP_SHA1 ? "sha1 (OpenSSL EVP)" :
+                  cpu_has_sha()      ? "sha256 (OpenSSL EVP, SHA extensions)" : "sha256 (OpenSSL EVP)";
+        return 0;
+    }
+    sha256_kernel *kernel = path == FP_PATH_AVX512 ? sha256_kernel_avx512() : sha256_kernel_avx2();
+    if (f->kind != FP_SHA256 || kernel == NULL)
+        return -ENOTSUP;
+    f->lanes.kernel = kernel;
+    f->lanes.lanes = path == FP_PATH_AVX512 ? 16 : 8;
+    f->lanes.few = cpu_has_sha() ? FEW_SHA : FEW;
+    f->path = path == FP_PATH_AVX512 ? "sha256 (16 lanes, AVX-512)" : "sha256 (8 lanes, AVX2)";
+    return 0;
+}
+
+static void fastest_path(struct fper *f)
+{
+    if (fper_force(f, FP_PATH_AVX512) == 0 || (!cpu_has_sha() && fper_force(f, FP_PATH_AVX2) == 0))
+        return;
+    (void)fper_force(f, FP_PATH_EVP);
+}
+
+const char *fper_path(const struct fper *f)
+{
+    return f->path;
+}
+
 struct fper *fper_new(enum fp_kind kind, const uint8_t digest_key[DIGEST_KEY_BYTES], struct verr *err)
 {
     if (kind != FP_SHA256 && kind != FP_SHA1) {
@@ -84,6 +135,7 @@ struct fper *fper_new(enum fp_kind kind, const uint8_t digest_key[DIGEST_KEY_BYT
         fper_free(f);
         return NULL;
     }
+    fastest_path(f);
     return f;
 }
 
@@ -98,20 +150,35 @@ void fper_free(struct fper *f)
     free(f);
 }
 
+static int evp_one(struct fper *f, const struct fp_job *job, struct verr *err)
+{
+    struct fp fp = {{0}};
+    unsigned len = 0;
+    if (EVP_DigestInit_ex2(f->md_ctx, f->md, NULL) != 1)
+        return openssl_error(err, "EVP_DigestInit_ex2");
+    if (EVP_DigestUpdate(f->md_ctx, job->data, job->len) != 1)
+        return openssl_error(err, "EVP_DigestUpdate");
+    if (EVP_DigestFinal_ex(f->md_ctx, fp.b, &len) != 1 || len != f->md_len)
+        return openssl_error(err, "EVP_DigestFinal_ex");
+    *job->out = fp;
+    return 0;
+}
+
 int fper_batch(struct fper *f, const struct fp_job *jobs, size_t n, struct verr *err)
 {
-    for (size_t i = 0; i < n; i++) {
-        struct fp fp = {{0}};
-        unsigned len = 0;
-        if (EVP_DigestInit_ex2(f->md_ctx, f->md, NULL) != 1)
-            return openssl_error(err, "EVP_DigestInit_ex2");
-        if (EVP_DigestUpdate(f->md_ctx, jobs[i].data, jobs[i].len) != 1)
-            return openssl_error(err, "EVP_DigestUpdate");
-        if (EVP_DigestFinal_ex(f->md_ctx, fp.b, &len) != 1 || len != f->md_len)
-            return openssl_error(err, "EVP_DigestFinal_ex");
-        *jobs[i].out = fp;
+    int rc = 0;
+    if (f->lanes.kernel == NULL) {
+        for (size_t i = 0; i < n && rc == 0; i++)
+            rc = evp_one(f, &jobs[i], err);
+        return rc;
     }
-    return 0;
+    for (size_t at = 0, some; at < n && rc == 0; at += some) {
+        some = n - at < SHA256_WINDOW ? n - at : SHA256_WINDOW;
+        size_t left_out = sha256_lanes_run(&f->lanes, jobs + at, some);
+        for (size_t i = 0; i < left_out && rc == 0; i++)
+            rc = evp_one(f, &jobs[at + f->lanes.order[i]], err);
+    }
+    return rc;
 }
 
 int fper_segment(struct fper *f, const void *data, size_t len, uint8_t out[DIGEST_BYTES], struct verr *err)
@@ -129,9 +196,4 @@ int fper_segment(struct fper *f, const void *data, size_t len, uint8_t out[DIGES
         return openssl_error(err, "EVP_MAC_final");
     memcpy(out, tag, sizeof tag);
     return 0;
-}
-
-const char *fper_path(const struct fper *f)
-{
-    return f->kind == FP_SHA1 ? "sha1 (OpenSSL EVP)" : "sha256 (OpenSSL EVP)";
 }

@@ -2,8 +2,9 @@
 /*
  * fingerprint: the digests of blocks and segments. Only user of OpenSSL for digests.
  *
- * Takes batches, so that a run-time choice between EVP and lanes of vector code fits in without changing callers
- * (issue "Fast"); the EVP path is the reference that every other path must equal.
+ * Takes batches: one message after another leaves most of a CPU idle. SHA-256 has several paths, chosen when a fper is
+ * made: 16 messages side by side in AVX-512, the CPU's SHA extensions through EVP, 8 messages in AVX2, plain EVP. All give
+ * the same fingerprints; EVP is the reference. Hand over as many blocks at once as there are (a whole segment).
  * A `struct fper` is owned by one thread (EVP contexts are reused); make one per thread.
  */
 #ifndef VARVE_CHUNK_FINGERPRINT_H
@@ -29,14 +30,18 @@ struct verr;
 struct fper *fper_new(enum fp_kind kind, const uint8_t digest_key[DIGEST_KEY_BYTES], struct verr *err);
 void fper_free(struct fper *f);
 
-/* Fingerprints of n blocks. 0, or -EIO when OpenSSL fails (err says which call). */
+/* Fingerprints of n blocks, in any order of lengths. 0, or -EIO when OpenSSL fails (err says which call). */
 int fper_batch(struct fper *f, const struct fp_job *jobs, size_t n, struct verr *err);
 
 /* Keyed digest of a segment (GMAC-AES-256, nonce 0: a keyed checksum compared against the same disk's parent only,
  * never across VMs). 0 or -EIO. */
 int fper_segment(struct fper *f, const void *data, size_t len, uint8_t out[DIGEST_BYTES], struct verr *err);
 
-/* Name of the path in use, for `varve status`: "sha256 (OpenSSL EVP)". */
+/* Name of the path in use, for `varve status`: "sha256 (16 lanes, AVX-512)". */
 const char *fper_path(const struct fper *f);
+
+/* For tests and measurements: another path than the fastest. -ENOTSUP: not on this CPU, or not for this kind. */
+enum fp_path { FP_PATH_EVP, FP_PATH_AVX2, FP_PATH_AVX512 };
+int fper_force(struct fper *f, enum fp_path path);
 
 #endif
