@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ioctls on files of a varve mount. The kernel has checked permission when it opened the file.
+ * ioctls on files of a varve mount. The kernel has checked permission when it opened the file; snapshots that the caller may
+ * not read (they keep the owner they were taken with) do not exist for any of them.
  *
  *   VARVE_IOC_SNAPSHOT   on a live disk (open for writing) or a directory: freeze now, answer when sealed (power-loss safe).
  *                        On a directory: all changed disks in it, one instant.
  *   VARVE_IOC_REVERT     on a live disk (open for writing): the disk becomes the snapshot named in the argument.
  *   VARVE_IOC_WAIT       on any file or directory: answer when what is pending there now is stored.
- *   VARVE_IOC_INFO       on anything: which store, which state directory.
- *   VARVE_IOC_LOG        on a disk or snapshot: history as JSON, in pieces (offset in, text out).
+ *   VARVE_IOC_INFO       on anything: which store; for root also pid and state directory.
+ *   VARVE_IOC_LOG        on a disk or snapshot: history as JSON, in pieces (offset in, text out). What was found elsewhere in
+ *                        the store (levels, bytes added) is told to root only.
  * All others: ENOTTY. All structs have fixed size and no pointers; text is NUL-terminated.
  */
 #ifndef VARVE_IOCTL_H

@@ -88,15 +88,22 @@ void agent_kick(struct agent *a);
 struct agent_wait;
 int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t timeout_ms, void (*done)(void *ctx, int result), void *ctx,
                      struct agent_wait **out, struct verr *err);
+/* Whom an answer is for. Snapshots that may_read refuses do not exist for him; NULL: all do. may_read must not call the agent. */
+struct agent_viewer {
+    bool (*may_read)(void *ctx, const struct snaprow *s);
+    void *ctx;
+    bool root;      /* also what tells of other owners' data: which blocks were found elsewhere, bytes added */
+};
 /* What is pending or provisional now: below a node (NULL: everywhere). malloc'ed ids. */
-int agent_pending_ids(struct agent *a, const struct node *below, struct vid **ids, unsigned *n, struct verr *err);
+int agent_pending_ids(struct agent *a, const struct node *below, const struct agent_viewer *who, struct vid **ids, unsigned *n,
+                      struct verr *err);
 
 /* status.json and metrics (Prometheus text): malloc'ed text. events: bounded ring of lines. */
 int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *err);
 int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err);
 int agent_events(struct agent *a, char **text, size_t *len, struct verr *err);
-/* Unpublished snapshots of a history with sizes: for `varve log` (JSON, malloc'ed). */
-int agent_log_json(struct agent *a, const struct node *disk, char **text, size_t *len, struct verr *err);
+/* A disk's history with sizes: for `varve log` (JSON, malloc'ed). */
+int agent_log_json(struct agent *a, const struct node *disk, const struct agent_viewer *who, char **text, size_t *len, struct verr *err);
 void agent_event(struct agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

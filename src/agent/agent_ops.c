@@ -26,9 +26,9 @@ int agent_pending_row(struct agent *a, const struct node *disk, const struct pen
     out->seq = p->seq;
     out->state = (p->flags & PEND_FAILED) ? SNAPST_FAILED : SNAPST_PENDING;
     out->flags = agent_snap_flags(p->flags);
-    out->mode = disk->mode & 0777u & ~0222u;
-    out->uid = disk->uid;
-    out->gid = disk->gid;
+    out->mode = p->mode;        /* not the disk's of today: see struct pending */
+    out->uid = p->uid;
+    out->gid = p->gid;
     out->size = p->size;
     out->alloc_bytes = p->alloc_bytes;
     out->dirty_segments = p->dirty_segments;
@@ -59,6 +59,8 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
     if (n == 0 || n > GROUP_MAX)
         return verr_set(err, E2BIG, "%u disks in one group: at most %d can be frozen at one instant", n, GROUP_MAX);
     struct live *l[GROUP_MAX];
+    struct freeze_owner owners[GROUP_MAX];
+    struct freeze_req all = *req;
     struct pending *pend = calloc(n, sizeof *pend);
     unsigned got = 0;
     int r = pend == NULL ? verr_set(err, ENOMEM, "out of memory") : 0;
@@ -68,9 +70,11 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
         r = live_get(a->live, &disks[got].id, &l[got], err);
         if (r < 0)
             break;
+        owners[got] = (struct freeze_owner){.mode = disks[got].mode & 0555, .uid = disks[got].uid, .gid = disks[got].gid};
     }
+    all.owners = owners;
     if (r == 0)
-        r = live_freeze(l, n, req, pend, err);
+        r = live_freeze(l, n, &all, pend, err);
     for (unsigned i = 0; i < n && r == 0; i++) {
         struct snaprow row;
         r = agent_pending_row(a, &disks[i], &pend[i], &row, err);

@@ -33,6 +33,7 @@ static int replace_locked(struct agent *a, const struct node *source, const stru
                           struct verr *err)
 {
     struct live_attr at;
+    struct node now;
     const struct freeze_req before = {0}, after = {0};
     int r = live_attr(dst, &at, err);
     if (r == 0 && at.changed && target->name[0] != '.')
@@ -45,8 +46,11 @@ static int replace_locked(struct agent *a, const struct node *source, const stru
         r = names_replace(a->names, &source->id, &target->id, err);
     if (r == 0)
         r = live_has_data(dst, err);
-    if (r == 1 && target->name[0] != '.')
-        r = agent_freeze_locked(a, target, 1, &after, NULL, err);
+    if (r == 1 && target->name[0] != '.') {
+        r = catalog_node_by_id(a->catalog, &target->id, &now, err); /* it has the source's owner and mode by now */
+        if (r == 0)
+            r = agent_freeze_locked(a, &now, 1, &after, NULL, err);
+    }
     return r < 0 ? r : 0;
 }
 

@@ -155,9 +155,9 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         r = verr_set(err, EIO, "the catalog has no record of the disk or of its directory: unmount, `varve rebuild`, mount");
     if (r == 0) {
         job->vm = vm.id;
-        job->mode = node.mode & 0555;
-        job->uid = node.uid;
-        job->gid = node.gid;
+        job->mode = job->pend.mode;
+        job->uid = job->pend.uid;
+        job->gid = job->pend.gid;
         job->selective = (vm.flags & NODE_SELECTIVE) != 0;
         r = owner_claim(a->store, &vm.id, &a->host, &job->epoch, err);
     }

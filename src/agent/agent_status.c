@@ -255,7 +255,7 @@ int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err)
     return 0;
 }
 
-static json_t *snapshot_json(struct agent *a, const struct node *disk, const struct snaprow *s)
+static json_t *snapshot_json(struct agent *a, const struct node *disk, const struct snaprow *s, bool root)
 {
     char id[VID_HEX], host[VID_HEX], when[32], name[NODE_NAME_MAX + 1];
     vid_hex(&s->id, id);
@@ -263,14 +263,19 @@ static json_t *snapshot_json(struct agent *a, const struct node *disk, const str
     rfc3339(s->freeze_ns, when);
     if (snapname_make(disk->name, s->label, s->name_s, name) < 0)
         name[0] = '\0';
-    return json_pack("{ss ss so ss so ss ss ss so so so so ss sb so}", "name", name, "id", id, "sequence", u64(s->seq), "time", when,
+    json_t *o = json_pack("{ss ss so ss so ss ss ss so so so ss sb}", "name", name, "id", id, "sequence", u64(s->seq), "time", when,
                      "flags", flags_json(s->flags), "state", state_text(s->state),
                      "host", vid_eq(&s->host, &a->host) ? a->host_name : host, "label", s->label, "size", u64(s->size),
-                     "allocated", u64(s->alloc_bytes), "dirty_segments", u64(s->dirty_segments), "added", u64(s->levels.stored),
-                     "note", s->note, "protected", s->protected_, "levels", levels_json(&s->levels));
+                     "allocated", u64(s->alloc_bytes), "dirty_segments", u64(s->dirty_segments), "note", s->note, "protected",
+                     s->protected_);
+    if (root) {
+        json_object_set_new(o, "added", u64(s->levels.stored));
+        json_object_set_new(o, "levels", levels_json(&s->levels));
+    }
+    return o;
 }
 
-int agent_log_json(struct agent *a, const struct node *disk, char **text, size_t *len, struct verr *err)
+int agent_log_json(struct agent *a, const struct node *disk, const struct agent_viewer *who, char **text, size_t *len, struct verr *err)
 {
     enum { STEP = 32 };
     struct snaprow *rows = calloc(STEP, sizeof *rows);
@@ -284,7 +289,8 @@ int agent_log_json(struct agent *a, const struct node *disk, char **text, size_t
     int n;
     while ((n = catalog_snaps(a->catalog, &disk->id, after, rows, STEP, err)) > 0) {
         for (int i = 0; i < n; i++)
-            json_array_append_new(list, snapshot_json(a, disk, &rows[i]));
+            if (who->may_read == NULL || who->may_read(who->ctx, &rows[i]))
+                json_array_append_new(list, snapshot_json(a, disk, &rows[i], who->root));
         after = rows[n - 1].seq;
     }
     free(rows);

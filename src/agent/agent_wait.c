@@ -108,7 +108,7 @@ int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t
 
 struct pending_list {
     struct agent *a;
-    const struct node *below;
+    const struct agent_viewer *who;
     struct vid *ids;
     unsigned n, cap;
     int r;
@@ -133,6 +133,8 @@ static int add_pending(void *ctx, const struct snaprow *s)
     struct pending_list *list = ctx;
     if (s->state == SNAPST_STORED && !(s->flags & SNAP_PROVISIONAL))
         return 0;
+    if (list->who->may_read != NULL && !list->who->may_read(list->who->ctx, s))
+        return 0;
     if (list->n == list->cap) {
         unsigned cap = list->cap == 0 ? QUEUE_STEP : list->cap * 2;
         struct vid *ids = realloc(list->ids, 2 * cap * sizeof *ids);
@@ -147,9 +149,10 @@ static int add_pending(void *ctx, const struct snaprow *s)
     return 0;
 }
 
-int agent_pending_ids(struct agent *a, const struct node *below, struct vid **ids, unsigned *n, struct verr *err)
+int agent_pending_ids(struct agent *a, const struct node *below, const struct agent_viewer *who, struct vid **ids, unsigned *n,
+                      struct verr *err)
 {
-    struct pending_list list = {.a = a, .below = below};
+    struct pending_list list = {.a = a, .who = who};
     int r = catalog_snap_each(a->catalog, add_pending, &list, err);
     if (r < 0) {
         free(list.ids);

@@ -29,6 +29,9 @@ static void print_pending(struct jsonw *w, const struct live_pend *lp)
     jsonw_u64(w, "dirty_segments", p->dirty_segments);
     jsonw_i64(w, "freeze_ns", p->freeze_ns);
     jsonw_i64(w, "name_s", p->name_s);
+    jsonw_u64(w, "mode", p->mode);
+    jsonw_u64(w, "uid", p->uid);
+    jsonw_u64(w, "gid", p->gid);
     jsonw_text(w, "label", p->label);
     jsonw_text(w, "note", p->note);
     jsonw_u64(w, "table", lp->table);

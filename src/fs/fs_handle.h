@@ -107,6 +107,7 @@ struct handle {
     struct listing listing;
 
     /* HANDLE_TEXT, and `varve log` on a disk, snapshot or directory */
+    uint32_t text_uid;              /* whom the history in text was made for */
     char *text;
     size_t text_len;
 };

@@ -111,6 +111,9 @@ int64_t fs_mono_ns(void);
 /* May the caller of the request do that (bits as in a mode's last digit) by owner, group and mode? */
 bool fs_may(fuse_req_t req, uint32_t uid, uint32_t gid, uint32_t mode, unsigned want);
 
+/* As whom the agent is to answer the request: root sees all, others the snapshots that they may read. */
+struct agent_viewer fs_viewer(fuse_req_t req);
+
 /* ---- attributes (fs_attr.c) ---- */
 /* What an inode number is. -ESTALE: nothing (any more): the kernel looks the name up once more. */
 struct what {

@@ -24,6 +24,7 @@ static void ioc_text(int32_t *error, char text[VARVE_ERROR_TEXT], const char *wh
 
 struct group {
     struct fs *f;
+    fuse_req_t req;
     struct node *disks;
     bool *rewriting;
     unsigned n, cap;
@@ -61,7 +62,12 @@ static int group_add(struct group *g, const struct node *n, bool only_changed)
 static int group_entry(void *ctx, const char *name, const struct entry *e)
 {
     struct group *g = ctx;
-    if (e->kind == ENTRY_DISK && name[0] != '.')
+    if (e->kind != ENTRY_DISK || name[0] == '.')
+        return 0;
+    /* Whether it changed is its owner's business too: asked before that. */
+    if (!fs_may(g->req, e->node.uid, e->node.gid, e->node.mode, 2))
+        g->rc = verr_set(g->err, EACCES, "%s: no permission to write to it; a snapshot of the directory takes all disks in it", name);
+    else
         g->rc = group_add(g, &e->node, true);
     return g->rc < 0;
 }
@@ -106,7 +112,7 @@ static int group_seal(struct group *g, const struct snaprow *rows)
 
 static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *err)
 {
-    struct group g = {.f = op->f, .err = err};
+    struct group g = {.f = op->f, .req = op->req, .err = err};
     struct freeze_req fr = {.flags = PEND_EXPLICIT, .label = io->label[0] ? io->label : NULL, .note = io->note[0] ? io->note : NULL};
     struct snaprow *rows = NULL;
     if (memchr(io->label, '\0', sizeof io->label) == NULL || memchr(io->note, '\0', sizeof io->note) == NULL || io->flags != 0
@@ -157,11 +163,12 @@ static int revert(struct op *op, struct varve_ioc_revert *io, struct verr *err)
         return verr_set(err, EINVAL, "not a snapshot's id (see user.varve.id): %s", io->snapshot_id);
     vid_hex(&id, text);
     int rc = catalog_snap_by_id(f->catalog, &id, &row, err);
+    /* An id is no permission: what is read through it must be readable, also in the disk's own history, which may go back to
+     * another owner's time. One answer for both, so that nobody learns which ids there are. */
+    if (rc == -ENOENT || (rc == 0 && !fs_may(op->req, row.uid, row.gid, row.mode, 4)))
+        return verr_set(err, ENOENT, "there is no snapshot %s that you may read", text);
     if (rc < 0)
-        return rc == -ENOENT ? verr_set(err, ENOENT, "no snapshot %s", text) : rc;
-    /* An id is no permission: what is read through it must be readable. */
-    if (!vid_eq(&row.disk, &op->h->disk->id) && !fs_may(op->req, row.uid, row.gid, row.mode, 4))
-        return verr_set(err, EACCES, "no permission to read snapshot %s", text);
+        return rc;
     rc = names_by_ino(f->names, op->h->disk->ino, &node, err);
     if (rc < 0)
         return rc == -ENOENT ? verr_set(err, ESTALE, "the disk was removed") : rc;
@@ -227,9 +234,10 @@ static int wait_ids(struct op *op, struct vid **ids, unsigned *n, struct verr *e
         *n = 1;
         return 0;
     }
+    const struct agent_viewer who = fs_viewer(op->req);
     bool all = h->kind == HANDLE_TEXT || h->control || h->ino == NAMES_ROOT_INO;
     int rc = all ? 0 : names_by_ino(f->names, h->kind == HANDLE_DISK ? h->disk->ino : h->ino, &node, err);
-    return rc < 0 ? rc : agent_pending_ids(f->agent, all ? NULL : &node, ids, n, err);
+    return rc < 0 ? rc : agent_pending_ids(f->agent, all ? NULL : &node, &who, ids, n, err);
 }
 
 static void wait_run(struct op *op)
@@ -269,10 +277,12 @@ static void info_reply(struct fs *f, fuse_req_t req)
     memset(&io, 0, sizeof io);
     vid_hex(&store_conf(agent_store(f->agent))->id, hex);
     snprintf(io.store, sizeof io.store, "%s", f->conf.store_path);
-    snprintf(io.state, sizeof io.state, "%s", agent_state_path(f->agent));
+    if (fuse_req_ctx(req)->uid == 0) {
+        snprintf(io.state, sizeof io.state, "%s", agent_state_path(f->agent));
+        io.pid = (int32_t)getpid();
+    }
     snprintf(io.host, sizeof io.host, "%s", agent_host(f->agent));
     snprintf(io.store_id, sizeof io.store_id, "%s", hex);
-    io.pid = (int32_t)getpid();
     io.version = 1;
     fuse_reply_ioctl(req, 0, &io, sizeof io);
 }
@@ -284,15 +294,18 @@ static int log_text(struct op *op, uint64_t offset, struct verr *err)
     struct node node;
     char *text = NULL;
     size_t len = 0;
-    if (offset != 0 && h->text != NULL)
+    const struct agent_viewer who = fs_viewer(op->req);
+    uint32_t uid = fuse_req_ctx(op->req)->uid;
+    if (offset != 0 && h->text != NULL && h->text_uid == uid)
         return 0;
     int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_disk : &h->disk->id, &node, err);
     if (rc == 0)
-        rc = agent_log_json(op->f->agent, &node, &text, &len, err);
+        rc = agent_log_json(op->f->agent, &node, &who, &text, &len, err);
     if (rc < 0)
         return rc;
     free(h->text);
     h->text = text;
+    h->text_uid = uid;
     h->text_len = len;
     return 0;
 }

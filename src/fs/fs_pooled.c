@@ -241,6 +241,16 @@ bool fs_may(fuse_req_t req, uint32_t uid, uint32_t gid, uint32_t mode, unsigned 
     return (mode & want) == want;
 }
 
+static bool may_read_snap(void *ctx, const struct snaprow *s)
+{
+    return fs_may(ctx, s->uid, s->gid, s->mode, 4);
+}
+
+struct agent_viewer fs_viewer(fuse_req_t req)
+{
+    return (struct agent_viewer){.may_read = may_read_snap, .ctx = req, .root = fuse_req_ctx(req)->uid == 0};
+}
+
 void fs_inval_inode(struct fs *f, uint64_t ino)
 {
     int rc = fuse_lowlevel_notify_inval_inode(f->se, ino, 0, 0);

@@ -129,7 +129,11 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
     pthread_mutex_lock(&f->lock);
     src->dying = true;      /* nobody opens the source from here on */
     pthread_mutex_unlock(&f->lock);
-    rc = move_busy(fs_disk_others(op->disk, NULL, true), op->name2, err);
+    /* Who reads the target goes on reading, and what he then reads is the source's content: only where that changes nobody's
+     * rights. */
+    const struct node *from = &m->from.node, *to = &m->to.node;
+    bool same_rights = from->uid == to->uid && from->gid == to->gid && from->mode == to->mode;
+    rc = move_busy(fs_disk_others(op->disk, NULL, same_rights), op->name2, err);
     if (rc == 0)
         rc = move_busy(fs_disk_others(src, NULL, false), op->name, err);
     if (rc == 0) {

@@ -44,7 +44,19 @@ static int put_flags(char *out, const char *a, const char *b)
     return snprintf(out, VALUE_MAX, "%s%s%s", a, a[0] != '\0' && b[0] != '\0' ? "," : "", b);
 }
 
-static int value_snap(struct fs *f, const struct snaprow *s, const char *key, char *out)
+/* The id of another snapshot, which may be of another owner's time: only for those who may read that one. */
+static int put_parent(struct fs *f, fuse_req_t req, const struct snaprow *s, char *out)
+{
+    struct snaprow parent;
+    if (vid_is_zero(&s->parent))
+        return -ENODATA;
+    int rc = catalog_snap_by_id(f->catalog, &s->parent, &parent, NULL);
+    if (fuse_req_ctx(req)->uid != 0 && (rc < 0 || !fs_may(req, parent.uid, parent.gid, parent.mode, 4)))
+        return -ENODATA;
+    return put_id(out, &s->parent);
+}
+
+static int value_snap(struct fs *f, fuse_req_t req, const struct snaprow *s, const char *key, char *out)
 {
     if (strcmp(key, "state") == 0)
         return put_text(out, s->state == SNAPST_STORED ? "stored" : s->state == SNAPST_FAILED ? "failed" : "pending");
@@ -53,7 +65,7 @@ static int value_snap(struct fs *f, const struct snaprow *s, const char *key, ch
     if (strcmp(key, "id") == 0)
         return put_id(out, &s->id);
     if (strcmp(key, "parent") == 0)
-        return put_id(out, &s->parent);
+        return put_parent(f, req, s, out);
     if (strcmp(key, "host") == 0)
         return put_host(f, out, &s->host);
     if (strcmp(key, "note") == 0)
@@ -119,7 +131,7 @@ static int value_of(struct fs *f, fuse_req_t req, uint64_t ino, const char *name
     if (rc < 0)
         return rc;
     if (w.kind == WHAT_SNAP)
-        return trusted ? value_trusted(f, &w.snap, key, out, err) : value_snap(f, &w.snap, key, out);
+        return trusted ? value_trusted(f, &w.snap, key, out, err) : value_snap(f, req, &w.snap, key, out);
     if (trusted || (w.kind != WHAT_NODE && w.kind != WHAT_ORPHAN))
         return -ENODATA;
     if (w.node.kind == NODE_DISK)
@@ -197,7 +209,7 @@ static void list_snap(struct fs *f, fuse_req_t req, const struct snaprow *s, str
 {
     char value[VALUE_MAX];
     for (size_t i = 0; snap_keys[i] != NULL; i++)
-        if (value_snap(f, s, snap_keys[i], value) >= 0)
+        if (value_snap(f, req, s, snap_keys[i], value) >= 0)
             list_add(l, USER, snap_keys[i]);
     for (size_t i = 0; trusted_keys[i] != NULL && s->state == SNAPST_STORED && fuse_req_ctx(req)->uid == 0; i++)
         list_add(l, TRUSTED, trusted_keys[i]);
@@ -214,9 +226,11 @@ void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
         fs_reply_fail(req, "listxattr", ino, rc, &err);
         return;
     }
+    /* The kernel asks no permission for a list; which attributes there are (a note) is for those who may read them. */
     if (w.kind == WHAT_SNAP) {
-        list_snap(f, req, &w.snap, &l);
-    } else if (w.kind == WHAT_NODE || w.kind == WHAT_ORPHAN) {
+        if (fs_may(req, w.snap.uid, w.snap.gid, w.snap.mode, 4))
+            list_snap(f, req, &w.snap, &l);
+    } else if ((w.kind == WHAT_NODE || w.kind == WHAT_ORPHAN) && fs_may(req, w.node.uid, w.node.gid, w.node.mode, 4)) {
         const char *const *keys = w.node.kind == NODE_DISK ? disk_keys : dir_keys;
         for (size_t i = 0; keys[i] != NULL; i++)
             list_add(&l, USER, keys[i]);

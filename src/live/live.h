@@ -130,10 +130,13 @@ struct pending {
     uint64_t size, alloc_bytes, dirty_segments;
     int64_t freeze_ns;              /* moment of the freeze = mtime of the snapshot */
     int64_t name_s;                 /* time in its name: max(now, last name + 1 s) */
+    uint32_t mode, uid, gid;        /* of the disk at the freeze (mode: of 0555): a later chown of the disk gives nobody older data */
     char label[LABEL_MAX + 1];      /* "" : named by time */
     char note[NOTE_MAX + 1];
 };
-struct freeze_req { uint32_t flags; const char *label, *note; };
+struct freeze_owner { uint32_t mode, uid, gid; };
+/* owners: one for each disk, in the order of the list; NULL: nobody's but root's (mode 0). */
+struct freeze_req { uint32_t flags; const char *label, *note; const struct freeze_owner *owners; };
 
 /* Freezes n disks at one instant (same group id). Instant: no fsync; survives kill -9. out[i] gets each record.
  * A disk that is a duplicate in the list is an error. Clears `changed`; snap id, seq and name are chosen here. */

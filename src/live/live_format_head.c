@@ -61,6 +61,9 @@ static uint8_t *encode_pend(const struct live_pend *lp, uint8_t *p)
     put_le16(p + 112, (uint16_t)label);
     put_le16(p + 114, (uint16_t)note);
     put_le64(p + 120, lp->map_bytes);
+    put_le32(p + 128, s->mode);
+    put_le32(p + 132, s->uid);
+    put_le32(p + 136, s->gid);
     memcpy(p + PEND_BYTES, s->label, label);
     memcpy(p + PEND_BYTES + label, s->note, note);
     return p + PEND_BYTES + label + note;
@@ -157,10 +160,13 @@ static int decode_pend(const uint8_t *in, size_t len, size_t *pos, const struct 
     lp->layer = get_le64(p + 96);
     lp->table_bytes = get_le64(p + 104);
     lp->map_bytes = get_le64(p + 120);
+    s->mode = get_le32(p + 128);
+    s->uid = get_le32(p + 132);
+    s->gid = get_le32(p + 136);
     size_t label = get_le16(p + 112), note = get_le16(p + 114);
     if (label > LABEL_MAX || note > NOTE_MAX || len - *pos - PEND_BYTES < label + note)
         return -EBADMSG;
-    if (s->seq >= h->next_seq || s->size > LIVE_SIZE_MAX || (s->flags & ~pend_flags_known) != 0 || lp->table == 0 ||
+    if (s->seq >= h->next_seq || s->size > LIVE_SIZE_MAX || (s->flags & ~pend_flags_known) != 0 || (s->mode & ~0555u) != 0 || lp->table == 0 ||
         lp->table >= h->next_no || lp->layer == 0 || lp->layer >= h->next_no)
         return -EBADMSG;
     if (copy_text(s->label, p + PEND_BYTES, label) < 0 || copy_text(s->note, p + PEND_BYTES + label, note) < 0)

@@ -74,8 +74,10 @@ static int copy_table(struct live *l, uint64_t seq, struct ltable *to, struct ve
     return r;
 }
 
-static void fill_pending(struct live *l, const struct freeze_req *req, const struct vid *group, unsigned n, int64_t now, struct pending *p)
+static void fill_pending(const struct frozen *f, const struct freeze_req *req, const struct vid *group, unsigned n, int64_t now,
+                         struct pending *p)
 {
+    struct live *l = f->l;
     memset(p, 0, sizeof *p);
     pthread_mutex_lock(&l->head_lock);
     int64_t last_name_s = l->head.last_name_s;
@@ -96,6 +98,11 @@ static void fill_pending(struct live *l, const struct freeze_req *req, const str
     p->freeze_ns = now;
     int64_t now_s = now / 1000000000;
     p->name_s = last_name_s < INT64_MAX && now_s <= last_name_s ? last_name_s + 1 : now_s;
+    if (req->owners != NULL) {
+        p->mode = req->owners[f->at].mode & 0555;
+        p->uid = req->owners[f->at].uid;
+        p->gid = req->owners[f->at].gid;
+    }
     if (req->label != NULL)
         memcpy(p->label, req->label, strlen(req->label) + 1);
     if (req->note != NULL)
@@ -132,7 +139,7 @@ static int prepare(struct frozen *f, const struct freeze_req *req, const struct 
     if (l->nlv >= LIVE_PENDING_MAX)
         return live_fail(l, err, ENOSPC, "%u snapshots are pending already", l->nlv);
     struct pending p;
-    fill_pending(l, req, group, n, now, &p);
+    fill_pending(f, req, group, n, now, &p);
     const struct live_state st = {
         .size = p.size, .alloc_bytes = p.alloc_bytes, .mtime_ns = atomic_load(&l->mtime_ns), .unknown = atomic_load(&l->unknown)};
     f->lv = malloc((l->nlv + 1) * sizeof *f->lv);

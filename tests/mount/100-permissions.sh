@@ -65,7 +65,7 @@ os.setgid(1001)
 os.setuid(1001)
 fd = os.open(sys.argv[1], os.O_RDWR)
 fcntl.ioctl(fd, cmd, buf)
-assert struct.unpack_from("i", buf, 40)[0] == errno.EACCES, struct.unpack_from("i", buf, 40)
+assert struct.unpack_from("i", buf, 40)[0] == errno.ENOENT, struct.unpack_from("i", buf, 40)
 P
 same "$T/a" "$disk"
 

@@ -613,7 +613,8 @@ static void records_round_trip(void **state)
 {
     (void)state;
     struct vid disk = vid_random();
-    struct live_pend pend[2] = {{.p = {.seq = 3, .size = 99, .name_s = -5, .label = "a", .note = "some note"}, .table = 4, .layer = 5},
+    struct live_pend pend[2] = {{.p = {.seq = 3, .size = 99, .name_s = -5, .label = "a", .note = "some note", .mode = 0440,
+                                       .uid = 1001, .gid = UINT32_MAX}, .table = 4, .layer = 5},
                                 {.p = {.seq = 8, .flags = PEND_SEALED | PEND_STARTED, .group_members = 7}, .table = 6, .layer = 7}};
     struct live_anchor anchor = {vid_random(), 2, vid_random(), 9};
     struct live_head h = {.size = 1000, .next_seq = 9, .next_no = 10, .table = 8, .layer = 9, .mtime_ns = -1, .npend = 2, .nanchors = 1,
@@ -627,9 +628,16 @@ static void records_round_trip(void **state)
     assert_int_equal(r2.synced, 128);
     assert_string_equal(got.pend[0].p.note, "some note");
     assert_int_equal(got.pend[0].p.name_s, -5);
+    assert_int_equal(got.pend[0].p.mode, 0440);
+    assert_int_equal(got.pend[0].p.uid, 1001);
+    assert_int_equal(got.pend[0].p.gid, UINT32_MAX);
     live_record_encode(&disk, 640, &r2, &got, again);
     assert_memory_equal(raw, again, len);
     live_head_release(&got);
+    pend[1].p.mode = 0200;                              /* write bits: no varve writes that */
+    live_record_encode(&disk, 640, &rec, &h, again);
+    assert_int_equal(live_record_decode(&disk, 640, again, len, &r2, &got), -EBADMSG);
+    pend[1].p.mode = 0;
     assert_int_equal(live_record_decode(&disk, 704, raw, len, &r2, &got), -EBADMSG);    /* at another place */
     for (size_t i = 0; i < len; i++) {
         raw[i] ^= 4;

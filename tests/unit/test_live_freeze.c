@@ -182,7 +182,8 @@ static void frozen_content_stays_while_live_goes_on(void **state)
     struct live *l = b->l[0];
     put(l, 0, 10000, 1);
     put(l, SEG_BYTES, 5000, 1);
-    struct freeze_req req = {.flags = PEND_EXPLICIT | PEND_SEALED, .label = "before", .note = "a note"};
+    struct freeze_req req = {.flags = PEND_EXPLICIT | PEND_SEALED, .label = "before", .note = "a note",
+                             .owners = &(struct freeze_owner){.mode = 0640, .uid = 1001, .gid = 1002}};
     struct pending p, q;
     CHECK(live_freeze(&l, 1, &req, &p, &err));
     assert_int_equal(p.seq, 1);
@@ -191,6 +192,9 @@ static void frozen_content_stays_while_live_goes_on(void **state)
     assert_int_equal(p.dirty_segments, 2);
     assert_int_equal(p.alloc_bytes, 5 * PAGE_BYTES);
     assert_int_equal(p.group_members, 1);
+    assert_int_equal(p.mode, 0440);                     /* never write bits */
+    assert_int_equal(p.uid, 1001);
+    assert_int_equal(p.gid, 1002);
     assert_string_equal(p.label, "before");
     assert_false(attr(l).changed);
     assert_int_equal(attr(l).dirty_segments, 0);
