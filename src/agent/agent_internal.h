@@ -88,8 +88,14 @@ int agent_queue_disk(struct agent *a, const struct vid *disk);
 void *agent_thread(void *agent);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *p, struct verr *err);
-/* Removes the local data of a disk whose node is gone (or NODE_GONE) once nothing is pending. op_lock is held. */
+
+/* removal (agent_removal.c) */
+/* Is it certain that the disk was removed: its record says so, or it has none and its image says so? 1, 0, -errno. */
+int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *err);
+/* Removes the local data of a disk that was removed for certain, once nothing is pending. op_lock is held. */
 int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
+/* names' hook: what is about to lose its name says so. */
+int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err);
 
 /* rows (agent_ops.c) */
 int agent_pending_row(struct agent *a, const struct node *disk, const struct pending *p, struct snaprow *out, struct verr *err);

@@ -142,32 +142,86 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
     return r;
 }
 
+static int recover_named(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
+{
+    struct live_attr at;
+    /* It has a name, whatever a crash in the middle of its making or of its removal left. */
+    int r = live_removal_unsay(a->state_fd, &disk->id, err);
+    if (r == 0)
+        r = live_attr(l, &at, err);
+    if (r == 0 && (at.marks & LIVE_UNNAMED))
+        r = live_set_marks(l, 0, LIVE_UNNAMED, err);
+    if (r == 0)
+        r = recover_pendings(a, l, disk, err);
+    return r == 0 ? recover_changed(a, l, disk, err) : r;
+}
+
+/* What a crash between image and name leaves of a new disk: it never had a name, nor content. */
+static bool is_stillborn(struct live *l)
+{
+    struct live_attr at;
+    return live_attr(l, &at, NULL) == 0 && (at.marks & LIVE_UNNAMED) && at.size == 0 && !at.changed && at.pending == 0 &&
+           at.dirty_segments == 0;
+}
+
+/* Its name was lost, not taken away: it gets another, and nothing of it is deleted. */
+static int recover_nameless(struct agent *a, struct live *l, struct verr *err)
+{
+    struct node disk;
+    char hex[VID_HEX];
+    int r = names_adopt(a->names, live_id(l), &disk, err);
+    if (r < 0)
+        return verr_prefix(err, -r, "giving it a name, because its own was lost");
+    vid_hex(live_id(l), hex);
+    vlog(VLOG_WARN, "recover", "disk %s: its name was lost; its image is kept and shown as %s", hex, disk.name);
+    agent_event(a, "disk %s has lost its name: shown as %s", hex, disk.name);
+    return recover_named(a, l, &disk, err);
+}
+
+/* No live name leads to the image. */
+static int recover_unnamed(struct agent *a, struct live *l, const struct node *gone, bool *remove, struct verr *err)
+{
+    int r = agent_removal_certain(a, live_id(l), err);
+    if (r < 0)
+        return r;
+    if (r == 0 && !is_stillborn(l))
+        return recover_nameless(a, l, err);
+    struct pending p;
+    bool pending = live_pending(l, 0, &p, NULL) == 0;
+    if (pending && gone == NULL)    /* what nobody knows of was not removed */
+        return recover_nameless(a, l, err);
+    *remove = true;
+    return pending ? recover_pendings(a, l, gone, err) : 0;
+}
+
+static int recover_one(struct agent *a, const struct vid *id, struct verr *err)
+{
+    struct node disk;
+    struct live *l = NULL;
+    bool remove = false, stillborn = false;
+    int r = catalog_node_by_id(a->catalog, id, &disk, err);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    bool known = r == 0;
+    r = live_get(a->live, id, &l, err);
+    if (r == 0 && known && !(disk.flags & NODE_GONE)) {
+        r = recover_named(a, l, &disk, err);
+    } else if (r == 0) {
+        r = recover_unnamed(a, l, known ? &disk : NULL, &remove, err);
+        stillborn = is_stillborn(l);
+    }
+    if (l != NULL)
+        live_put(l);
+    if (r < 0 || !remove)
+        return r;
+    return stillborn ? live_remove(a->live, id, err) : agent_forget_if_gone(a, id, err);
+}
+
 static int recover_disk(void *ctx, const struct vid *id)
 {
     struct agent *a = ctx;
     struct verr err = {0};
-    struct node disk;
-    struct live *l = NULL;
-    int r = catalog_node_by_id(a->catalog, id, &disk, &err);
-    if (r == -ENOENT || (r == 0 && (disk.flags & NODE_GONE))) {
-        bool known = r == 0;
-        r = live_get(a->live, id, &l, &err);
-        if (r == 0 && known)
-            r = recover_pendings(a, l, &disk, &err);
-        if (l != NULL)
-            live_put(l);
-        if (r == 0)
-            r = agent_forget_if_gone(a, id, &err);
-    } else if (r == 0) {
-        r = live_get(a->live, id, &l, &err);
-        if (r == 0)
-            r = recover_pendings(a, l, &disk, &err);
-        if (r == 0)
-            r = recover_changed(a, l, &disk, &err);
-        if (l != NULL)
-            live_put(l);
-    }
-    if (r < 0) { /* one damaged disk must not keep the others from being served */
+    if (recover_one(a, id, &err) < 0) { /* one damaged disk must not keep the others from being served */
         char hex[VID_HEX];
         vid_hex(id, hex);
         vlog(VLOG_ERROR, "recover", "disk %s: %s", hex, verr_str(&err));
@@ -233,6 +287,9 @@ int agent_recover(struct agent *a, struct verr *err)
         r = catalog_open(a->state_fd, a->state_path, &store_conf(a->store)->id, &a->catalog, err);
     if (r == 0)
         r = names_open(a->store, a->catalog, a->conf.clock, &a->names, err);
+    const struct names_hooks hooks = {.removal = agent_say_removal, .ctx = a};
+    if (r == 0)
+        names_watch(a->names, &hooks);
     if (r == 0)
         r = names_reconcile(a->names, report_bad, a, err);
     if (r == 0)

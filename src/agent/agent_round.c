@@ -252,42 +252,6 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
     return r < 0 ? r : stored_row(a, &disk, &p, &hdr, err);
 }
 
-static int unanchor_all(struct agent *a, const struct vid *disk, struct verr *err)
-{
-    struct live *l;
-    struct live_anchor anchor;
-    int r = live_get(a->live, disk, &l, err);
-    if (r < 0)
-        return r;
-    for (unsigned i = 0; r == 0 && live_anchor_at(l, i, &anchor, NULL) == 0; i++)
-        r = store_unanchor(a->store, disk, anchor.seq, &anchor.snap, err);
-    live_put(l);
-    return r;
-}
-
-int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err)
-{
-    struct node node;
-    int r = catalog_node_by_id(a->catalog, disk, &node, NULL);
-    if (r == 0 && !(node.flags & NODE_GONE))
-        return 0;
-    struct live *l;
-    struct pending p;
-    r = live_get(a->live, disk, &l, err);
-    if (r < 0)
-        return r == -ENOENT ? 0 : r;
-    bool waiting = live_pending(l, 0, &p, NULL) == 0;
-    live_put(l);
-    if (waiting)
-        return 0;
-    /* Local data first: an anchor may go only when no table needs it. After a crash in between, anchors without a
-     * local disk are all that is left; they cost space and are listed by `varve status`. */
-    r = unanchor_all(a, disk, err);
-    if (r == 0)
-        r = live_remove(a->live, disk, err);
-    return r == -ENOENT || r == -EBUSY ? 0 : r;
-}
-
 /* ---- the round ---- */
 
 static int show_progress(void *ctx, const char *stage, uint64_t done, uint64_t total)

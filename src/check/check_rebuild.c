@@ -15,6 +15,7 @@
 #include "base/verr.h"
 #include "catalog/catalog.h"
 #include "fpindex/fpindex.h"
+#include "live/live.h"
 #include "names/names.h"
 #include "store/container.h"
 #include "store/publish.h"
@@ -224,6 +225,12 @@ static int remove_catalog(int state_dirfd, struct verr *err)
     return r < 0 ? verr_set(err, -r, "STATE: cannot be synced: %s", strerror(-r)) : 0;
 }
 
+static int say_removal(void *ctx, const struct vid *id, bool stays, struct verr *err)
+{
+    const int *state_dirfd = ctx;
+    return stays ? live_removal_unsay(*state_dirfd, id, err) : live_removal_say(*state_dirfd, id, err);
+}
+
 int check_rebuild_catalog(struct store *st, int state_dirfd, const char *state_path, const struct vclock *clock, const struct check_opts *o,
                           struct verr *err)
 {
@@ -235,6 +242,9 @@ int check_rebuild_catalog(struct store *st, int state_dirfd, const char *state_p
     if (r < 0)
         return r;
     r = names_open(st, c, clock, &n, err);
+    const struct names_hooks hooks = {.removal = say_removal, .ctx = &state_dirfd};
+    if (r == 0)
+        names_watch(n, &hooks);
     if (r == 0)
         r = names_reconcile(n, bad_record, (void *)(uintptr_t)o, err);
     names_close(n);

@@ -60,7 +60,7 @@ static void print_lists(struct jsonw *w, const struct live_head *h)
 
 static void print_record(struct jsonw *w, uint64_t off, const struct live_record *rec, const struct live_head *h)
 {
-    static const char *const flag_names[] = { "complete" }, *const mark_names[] = { "rewriting" };
+    static const char *const flag_names[] = { "complete" }, *const mark_names[] = { "rewriting", "unnamed" };
     jsonw_object(w, NULL);
     jsonw_u64(w, "offset", off);
     jsonw_flags(w, "flags", rec->flags, flag_names, 1);
@@ -77,7 +77,7 @@ static void print_record(struct jsonw *w, uint64_t off, const struct live_record
     jsonw_u64(w, "table_bytes", h->table_bytes);
     jsonw_u64(w, "layer", h->layer);
     jsonw_u64(w, "cache", h->cache);
-    jsonw_flags(w, "marks", h->marks, mark_names, 1);
+    jsonw_flags(w, "marks", h->marks, mark_names, 2);
     jsonw_bool(w, "changed", h->changed);
     print_lists(w, h);
     jsonw_end(w);
@@ -140,7 +140,7 @@ int dump_journal(struct dump *d, struct verr *err)
     return r;
 }
 
-/* ---- headers of table, map and vol ---- */
+/* ---- headers of table, map, vol and removal ---- */
 
 static int print_head(struct dump *d, enum live_file kind, struct vid *disk, uint64_t *number, struct verr *err)
 {
@@ -220,6 +220,15 @@ int dump_table(struct dump *d, struct verr *err)
     r = each_item(d, LIVE_ENTRY_BYTES, &disk, print_entry, err);
     jsonw_end(&d->w);
     return r;
+}
+
+/* ---- removal ---- */
+
+int dump_removal(struct dump *d, struct verr *err)
+{
+    struct vid disk;
+    uint64_t number;
+    return print_head(d, LIVE_REMOVED, &disk, &number, err);
 }
 
 /* ---- map and vol ---- */

@@ -73,8 +73,8 @@ void live_set_space(struct live_set *set, struct live_space *out);
 
 /* ---- one disk ---- */
 
-/* New empty disk whose next sequence number is at least min_seq and whose next snapshot name is later than last_name_s.
- * Durable on return. -EEXIST. */
+/* New empty disk whose next sequence number is at least min_seq and whose next snapshot name is later than last_name_s, marked
+ * LIVE_UNNAMED. Durable on return. -EEXIST. */
 int live_create(struct live_set *set, const struct vid *disk, uint64_t min_seq, int64_t last_name_s, struct live **out, struct verr *err);
 /* Opens (recovers, at first use) and takes a reference. -ENOENT; -EBADMSG damaged: names the file. */
 int live_get(struct live_set *set, const struct vid *disk, struct live **out, struct verr *err);
@@ -83,7 +83,21 @@ void live_put(struct live *l);
 int live_remove(struct live_set *set, const struct vid *disk, struct verr *err);
 const struct vid *live_id(const struct live *l);
 
-enum live_mark { LIVE_REWRITING = 1u << 0 };
+/* ---- removal, said before it begins ----
+ * An image without a name is no proof that it was removed: the name may have been lost. So whoever takes a name away says so
+ * first in the image's own directory, and only an image of which that was said is removed for want of a name. None of the
+ * three needs the image to be readable. */
+/* Durable on return. 0 also when there is no image of that disk. */
+int live_removal_say(int state_dirfd, const struct vid *disk, struct verr *err);
+/* It stays after all. Durable on return; 0 also when nothing was said. */
+int live_removal_unsay(int state_dirfd, const struct vid *disk, struct verr *err);
+/* 1 said, 0 not (or what stands there is damaged), -errno. */
+int live_removal_said(int state_dirfd, const struct vid *disk, struct verr *err);
+
+enum live_mark {
+    LIVE_REWRITING = 1u << 0,
+    LIVE_UNNAMED = 1u << 1,         /* set by live_create: no name leads here yet. Its maker clears it once one does */
+};
 struct live_attr {
     uint64_t size, alloc_bytes;     /* alloc: allocated logical bytes, a multiple of 4096; never 0 for a disk with data */
     int64_t mtime_ns;

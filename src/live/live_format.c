@@ -15,7 +15,7 @@ _Static_assert(4096 % LIVE_SLOT_BYTES == 0 && 512 % LIVE_SLOT_BYTES == 0, "a slo
 _Static_assert(512 % LIVE_ENTRY_BYTES == 0, "an entry never crosses a sector");
 _Static_assert((int)SEG_PAGES < (int)LIVE_PAGES_UNKNOWN, "counts of pages fit 16 bits");
 
-static const char magics[][9] = {"VARVTABL", "VARVEMAP", "VARVEVOL"};
+static const char magics[][9] = {"VARVTABL", "VARVEMAP", "VARVEVOL", "VARVGONE"};
 
 /* Ties bytes to disk and position: a block of another disk or place that turns up here does not pass. */
 static uint64_t seed_of(const struct vid *disk, uint64_t position)

@@ -474,7 +474,7 @@ int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_se
     int r = tree_remove(set->disksfd, temp);
     l->dirfd = r == 0 ? dir_make(set->disksfd, temp) : r;
     struct live_head h = {.mtime_ns = (int64_t)live_now(l), .last_name_s = last_name_s, .next_seq = min_seq > 0 ? min_seq : 1,
-                          .next_no = 3, .table = 1, .layer = 2};
+                          .next_no = 3, .table = 1, .layer = 2, .marks = LIVE_UNNAMED};
     r = l->dirfd < 0 ? live_fail(l, err, -l->dirfd, "cannot be made: %s", strerror(-l->dirfd)) : first_files(l, &h, err);
     if (r == 0 && fault_errno("live.create.before_rename"))
         r = live_fail(l, err, EIO, "fault before the rename");

@@ -65,6 +65,11 @@ void names_close(struct names *n)
     free(n);
 }
 
+void names_watch(struct names *n, const struct names_hooks *hooks)
+{
+    n->hooks = *hooks;
+}
+
 bool names_root_id(struct names *n, struct vid *out)
 {
     pthread_mutex_lock(&n->root_lock);
@@ -167,14 +172,26 @@ int names_settle_namesakes(struct names *n, const struct node *row, struct verr 
     }
 }
 
+int names_record_remove(struct names *n, const struct vid *id, struct verr *err)
+{
+    int r = n->hooks.removal != NULL ? n->hooks.removal(n->hooks.ctx, id, false, err) : 0;
+    if (r < 0)
+        return r;
+    fault_point("names.remove.said");
+    r = store_node_remove(n->store, id, err);
+    if (r < 0 && n->hooks.removal != NULL)
+        n->hooks.removal(n->hooks.ctx, id, true, NULL);
+    return r;
+}
+
 int names_drop(struct names *n, const struct node *row, struct verr *err)
 {
     int r = 0;
     /* A node that this one replaced, and whose own removal failed then, would come back once nothing replaces it. */
     if (!vid_is_zero(&row->replaces))
-        r = store_node_remove(n->store, &row->replaces, err);
+        r = names_record_remove(n, &row->replaces, err);
     if (r == 0)
-        r = store_node_remove(n->store, &row->id, err);
+        r = names_record_remove(n, &row->id, err);
     if (r < 0)
         return r;
     fault_point("names.drop.after_record");

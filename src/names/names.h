@@ -18,6 +18,16 @@ struct names;
 int names_open(struct store *st, struct catalog *c, const struct vclock *clock, struct names **out, struct verr *err);
 void names_close(struct names *n);
 
+/* What others need to know before the tree changes for good. Called with names' lock held: they must not call names. */
+struct names_hooks {
+    /* The record of a node is about to go: whoever keeps something under its id says durably now that it is to go with it.
+     * An error keeps the record. stays: it could not be removed after all. */
+    int (*removal)(void *ctx, const struct vid *id, bool stays, struct verr *err);
+    void *ctx;
+};
+/* Before the first use; hooks are copied. */
+void names_watch(struct names *n, const struct names_hooks *hooks);
+
 /* Compares STORE's nodes/ and snapshots/ with the catalog and mends the catalog: new or changed records are read, rows
  * without a record go. Pending snapshots (rows whose state is not STORED) are left to the agent, which knows the
  * journals. A record that cannot be read (damaged), and what is only strange, as a file that is no record, is reported
@@ -60,6 +70,14 @@ int names_list(struct names *n, const struct vid *dir, int (*fn)(void *ctx, cons
 /* -EEXIST. A NODE_GONE disk of that name comes back with its id and history (*revived). */
 int names_create(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, uint32_t mode, uint32_t uid,
                  uint32_t gid, struct node *out, bool *revived, struct verr *err);
+/* The same of a disk. Before its record is written, prepare makes what the name will lead to: a name without an image helps
+ * nobody, and a crash in between leaves an image that is known to be unnamed. node: as it will be. */
+int names_create_disk(struct names *n, const struct vid *parent, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
+                      int (*prepare)(void *ctx, const struct node *node, struct verr *err), void *ctx, struct node *out,
+                      struct verr *err);
+/* A disk whose record was lost gets one again: in its place if its snapshots still have a row, else as `lost-ID8` in the
+ * root. A damaged record is left alone; the disk then has a row only. Nothing changes if it has a name (*out). */
+int names_adopt(struct names *n, const struct vid *disk, struct node *out, struct verr *err);
 enum { SET_MODE = 1, SET_UID = 2, SET_GID = 4, SET_ATIME = 8, SET_MTIME = 16, SET_FLAGS = 32 };
 int names_setattr(struct names *n, const struct vid *id, unsigned what, const struct node *values, struct node *out, struct verr *err);
 /* Directory: -ENOTEMPTY if it has any child or any snapshot. Disk without snapshots: record removed. Disk with snapshots: NODE_GONE. */

@@ -23,6 +23,7 @@ struct names {
     pthread_mutex_t root_lock;
     struct vid root;
     bool root_known;
+    struct names_hooks hooks;
 };
 
 /* err is left untouched on success: a function that goes on after an error of a lower one fills `why`, and ends with this. */
@@ -38,6 +39,11 @@ bool names_root_id(struct names *n, struct vid *out);
 int names_set_root(struct names *n, const struct vid *root, struct verr *err);
 
 /* ---- names ---- */
+
+static inline uint32_t names_mode(uint32_t kind, uint32_t mode)
+{
+    return mode & (kind == NODE_DISK ? 0777 : 07777);
+}
 
 /* [A-Za-z0-9._-]{1,64} and not of the form of a timestamp. */
 bool snapname_label_ok(const char *label);
@@ -58,6 +64,8 @@ int names_touch(struct names *n, const struct vid *dir, int64_t now, struct verr
 /* Others with the same name as row that are shown as NAME~HEX4 get that name for good, before row gives its name up:
  * otherwise one of them would take it at the next start. */
 int names_settle_namesakes(struct names *n, const struct node *row, struct verr *err);
+/* The record of a node goes from STORE, once that is said to those who watch. Every removal of a record is this one. */
+int names_record_remove(struct names *n, const struct vid *id, struct verr *err);
 /* Removes record and row of a node, and what it still replaces. */
 int names_drop(struct names *n, const struct node *row, struct verr *err);
 /* A NODE_GONE disk without snapshots is dropped. 1 dropped, 0 it stays. */

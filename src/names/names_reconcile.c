@@ -175,7 +175,7 @@ static int choose_root(struct reconcile *rc)
 
 static int drop(struct reconcile *rc, struct rnode *r)
 {
-    int e = store_node_remove(rc->n->store, &r->id, rc->err);
+    int e = names_record_remove(rc->n, &r->id, rc->err);
     if (e < 0)
         return e;
     fault_point("names.reconcile.after_remove");

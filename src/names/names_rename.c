@@ -65,7 +65,7 @@ static int set_replaces(struct names *n, struct node *rec, const struct vid *id,
 {
     int r = 0;
     if (!vid_is_zero(&rec->replaces) && !vid_eq(&rec->replaces, id))
-        r = store_node_remove(n->store, &rec->replaces, err);
+        r = names_record_remove(n, &rec->replaces, err);
     if (r == 0)
         rec->replaces = *id;
     return r;

@@ -32,6 +32,7 @@ static int box_new(void **state)
     snprintf(b->dir, sizeof b->dir, "disks/%s", hex);
     b->set = open_set(b->state, &b->src, true, NULL);
     CHECK(live_create(b->set, &b->disk, 1, 0, &b->l, &err));
+    CHECK(live_set_marks(b->l, 0, LIVE_UNNAMED, &err));
     *state = b;
     return 0;
 }

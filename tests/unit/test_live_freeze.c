@@ -31,6 +31,7 @@ static int box_new(void **state)
     for (int i = 0; i < N; i++) {
         b->id[i] = vid_random();
         CHECK(live_create(b->set, &b->id[i], 1, 0, &b->l[i], &err));
+        CHECK(live_set_marks(b->l[i], 0, LIVE_UNNAMED, &err));
     }
     *state = b;
     return 0;

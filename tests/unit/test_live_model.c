@@ -664,6 +664,7 @@ static void set_up(void)
     const struct live_env env = {.open_max = 2, .cache_limit = 8 << 20};
     m.set = open_set(m.state, &m.src, true, &env);
     CHECK(live_create(m.set, &m.disk, 1, 0, &m.l, &err));
+    CHECK(live_set_marks(m.l, 0, LIVE_UNNAMED, &err));
     power_watch(m.disk_dir, shadow);
     power.hook = hook;
     forget_history();

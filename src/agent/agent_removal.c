@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * When does a live image go? Only for a reason that somebody said: its record has NODE_GONE, or `removed` stands in its
+ * directory (live_removal_say, durable before the record goes) and the record is gone. An image without a name for no such
+ * reason has lost it, and gets another one (agent_recover.c).
+ */
+#include "agent/agent_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err)
+{
+    struct agent *a = agent;
+    return stays ? live_removal_unsay(a->state_fd, id, err) : live_removal_say(a->state_fd, id, err);
+}
+
+int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct node rec;
+    struct verr why = {0};
+    int r = store_node_load(a->store, disk, &rec, &why);
+    if (r == 0)
+        return (rec.flags & NODE_GONE) != 0;
+    if (r == -ENOENT)
+        return live_removal_said(a->state_fd, disk, err);
+    if (r == -EBADMSG || r == -ENOTSUP)     /* what it says nobody knows */
+        return 0;
+    return verr_set(err, -r, "%s", verr_str(&why));
+}
+
+static int unanchor_all(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct live *l;
+    struct live_anchor anchor;
+    int r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; r == 0 && live_anchor_at(l, i, &anchor, NULL) == 0; i++)
+        r = store_unanchor(a->store, disk, anchor.seq, &anchor.snap, err);
+    live_put(l);
+    return r;
+}
+
+int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct node node;
+    int r = catalog_node_by_id(a->catalog, disk, &node, err);
+    if (r == 0 && !(node.flags & NODE_GONE))
+        return 0;
+    if (r < 0 && r != -ENOENT)
+        return r;
+    r = agent_removal_certain(a, disk, err);
+    if (r <= 0)
+        return r;
+    struct live *l;
+    struct pending p;
+    r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    bool waiting = live_pending(l, 0, &p, NULL) == 0;
+    live_put(l);
+    if (waiting)
+        return 0;
+    /* Anchors first: once the image is gone nobody knows any more which were its own. That it goes is certain, so nothing
+     * relies on them; a crash in between leaves an image that the next start removes. */
+    r = unanchor_all(a, disk, err);
+    if (r == 0)
+        r = live_remove(a->live, disk, err);
+    return r == -ENOENT || r == -EBUSY ? 0 : r;
+}
