@@ -274,6 +274,7 @@ static void agent_destroy(struct agent *a)
         close(a->state_fd);
     free(a->state_path);
     free(a->queue);
+    agent_rows_free(a);
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->op_lock);

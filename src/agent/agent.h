@@ -72,6 +72,8 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
  * Returns bytes pointed to (a multiple of a segment, or up to the end of the source), 0 if nothing could be: copy bytes. */
 int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *dst_node, uint64_t dst_off, const struct snaprow *src_snap,
                           const struct node *src_disk, uint64_t src_off, uint64_t len, struct verr *err);
+/* rm of a disk's name or of a directory, also where the last block is taken. What it leaves: agent_disk_remove. */
+int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err);
 /* rm of a snapshot in any state: pending ones are dropped (-EBUSY while a round works on it), stored ones go to trash/. */
 int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err);
 int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *label, struct verr *err);
@@ -84,7 +86,7 @@ int agent_disk_replace(struct agent *a, const struct node *source, const struct 
 void agent_kick(struct agent *a);
 
 /* Waiting: done is called once, from the agent's thread or at once, with 0 when each snapshot in ids is stored, -EIO when
- * one has failed an attempt, -ETIMEDOUT, -EINTR at shutdown. timeout_ms < 0: none. The caller's thread does not block. */
+ * one has failed an attempt (one that had failed before gets another, at once; one behind a failed one has failed too), -ETIMEDOUT, -EINTR at shutdown. timeout_ms < 0: none. The caller's thread does not block. */
 struct agent_wait;
 int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t timeout_ms, void (*done)(void *ctx, int result), void *ctx,
                      struct agent_wait **out, struct verr *err);
@@ -94,7 +96,7 @@ struct agent_viewer {
     void *ctx;
     bool root;      /* also what tells of other owners' data: which blocks were found elsewhere, bytes added */
 };
-/* What is pending or provisional now: below a node (NULL: everywhere). malloc'ed ids. */
+/* What is pending or provisional now: below a node (NULL: everywhere). malloc'ed ids. -EIO: the catalog cannot be trusted now. */
 int agent_pending_ids(struct agent *a, const struct node *below, const struct agent_viewer *who, struct vid **ids, unsigned *n,
                       struct verr *err);
 

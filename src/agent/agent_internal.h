@@ -21,11 +21,14 @@
 #include <stdatomic.h>
 
 enum { EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
+/* Stays free on the filesystem of STATE, beyond a part of what is to be stored: journals, tables and the catalog grow in it. */
+enum { STATE_SPARE = 4 << 20 };
 
 struct queued {                 /* a disk that has pending snapshots */
     struct vid disk;
     int64_t retry_ns;           /* monotonic; 0: at once */
     int64_t backoff_ns;
+    bool failed;                /* its oldest pending snapshot has failed its last attempt: those behind it do not move either */
 };
 
 struct agent_wait {
@@ -64,10 +67,12 @@ struct agent {
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake;
     bool started, stopping, kicked;
+    atomic_bool reserve_short;  /* a reserve is not there: it is to be made again */
     pthread_t thread;
     struct queued *queue;
     unsigned queued, queue_cap;
     struct agent_wait *waits;
+    struct owed_row *owed;      /* rows that the catalog has not taken (agent_rows.c) */
     struct {
         char stage[32];
         uint64_t done, total;
@@ -83,8 +88,14 @@ struct agent {
 /* The name of this run, durable (agent.c). */
 int agent_instance_write(struct agent *a, struct verr *err);
 
+/* Space kept for removals (agent_reserve.c). use: true if there was some and result says that space is what lacks: try again. */
+void agent_reserve_fill(struct agent *a);
+bool agent_reserve_use(struct agent *a, int result);
+
 /* queue (agent_round.c) */
 int agent_queue_disk(struct agent *a, const struct vid *disk);
+/* An attempt at once for a disk whose last one has failed. */
+void agent_queue_retry(struct agent *a, const struct vid *disk);
 void *agent_thread(void *agent);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *p, struct verr *err);
@@ -96,6 +107,16 @@ int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *
 int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
 /* names' hook: what is about to lose its name says so. */
 int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err);
+
+/* rows that the catalog may not take at once (agent_rows.c). What they say has happened already, so put and del fail for
+ * want of memory only. op_lock is held by whoever changes one. */
+int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err);
+int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err);
+int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);
+int agent_row_get_locked(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);  /* lock held */
+/* Offers what is owed again. False: some is left. No lock held. */
+bool agent_rows_pay(struct agent *a);
+void agent_rows_free(struct agent *a);
 
 /* rows (agent_ops.c) */
 int agent_pending_row(struct agent *a, const struct node *disk, const struct pending *p, struct snaprow *out, struct verr *err);

@@ -79,7 +79,7 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
         struct snaprow row;
         r = agent_pending_row(a, &disks[i], &pend[i], &row, err);
         if (r == 0)
-            r = catalog_snap_put(a->catalog, &row, err);
+            r = agent_row_put(a, &row, err);
         if (r == 0)
             r = agent_queue_disk(a, &disks[i].id);
         if (r == 0 && out != NULL)
@@ -118,7 +118,7 @@ int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct
     if (r < 0)
         return r;
     row->flags = (row->flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
-    return catalog_snap_put(a->catalog, row, err);
+    return agent_row_put(a, row, err);
 }
 
 static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, struct verr *err)
@@ -130,10 +130,10 @@ static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool cle
     if (live_pending_by_seq(l, seq, &p, NULL) == 0) {
         r = live_pending_update(l, seq, clean ? 0 : PEND_PARTIAL, PEND_PROVISIONAL, NULL, err);
         if (r == 0)
-            r = catalog_snap_by_id(a->catalog, &p.snap, &row, err);
+            r = agent_row_get(a, &p.snap, &row, err);
         if (r == 0) {
             row.flags = (row.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
-            r = catalog_snap_put(a->catalog, &row, err);
+            r = agent_row_put(a, &row, err);
         }
     } else {
         int n = catalog_snaps(a->catalog, disk, seq - 1, &row, 1, err);
@@ -163,10 +163,9 @@ int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool cle
 
 static int drop_pending(struct agent *a, struct live *l, const struct pending *p, struct verr *err)
 {
+    const struct snaprow row = {.id = p->snap, .seq = p->seq};
     int r = live_pending_drop(l, p->seq, err);
-    if (r == 0)
-        r = catalog_snap_del(a->catalog, &p->snap, err);
-    return r;
+    return r < 0 ? r : agent_row_del(a, &row, err);
 }
 
 int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err)
@@ -222,12 +221,12 @@ static int forget_node(struct agent *a, const struct vid *disk, struct verr *err
     return r;
 }
 
-int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
+static int snap_remove_locked(struct agent *a, const struct snaprow *s, uint64_t *seq, struct verr *err)
 {
     struct snaprow now;
     bool pending;
-    pthread_mutex_lock(&a->op_lock);
-    int r = catalog_snap_by_id(a->catalog, &s->id, &now, err); /* it may have been stored since the caller looked */
+    int r = agent_row_get(a, &s->id, &now, err); /* it may have been stored since the caller looked */
+    *seq = s->seq;
     if (r == 0 && now.protected_)
         r = verr_set(err, EPERM, "the snapshot is protected: clear user.varve.protected first");
     if (r == 0)
@@ -236,9 +235,29 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
         r = names_snap_remove(a->names, &now, err);
     if (r == 0)
         r = forget_node(a, &now.disk, err);
+    return r;
+}
+
+int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
+{
+    uint64_t seq;
+    pthread_mutex_lock(&a->op_lock);
+    int r = snap_remove_locked(a, s, &seq, err);
+    if (r < 0 && agent_reserve_use(a, r))
+        r = snap_remove_locked(a, s, &seq, err);
     pthread_mutex_unlock(&a->op_lock);
-    if (r == 0)
-        agent_event(a, "snapshot %llu removed", (unsigned long long)now.seq);
+    if (r == 0) {
+        agent_event(a, "snapshot %llu removed", (unsigned long long)seq);
+        agent_kick(a);      /* it may have made room for others */
+    }
+    return r;
+}
+
+int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
+{
+    int r = names_remove(a->names, id, err);
+    if (r < 0 && agent_reserve_use(a, r))
+        r = names_remove(a->names, id, err);
     return r;
 }
 
@@ -248,7 +267,7 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
     struct node disk;
     struct live *l;
     pthread_mutex_lock(&a->op_lock);
-    int r = catalog_snap_by_id(a->catalog, &s->id, &now, err);
+    int r = agent_row_get(a, &s->id, &now, err);
     if (r == 0)
         r = catalog_node_by_id(a->catalog, &now.disk, &disk, err);
     if (r == 0)
@@ -263,7 +282,7 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
         }
         if (r == 0) {
             strncpy(now.label, label, sizeof now.label - 1);
-            r = catalog_snap_put(a->catalog, &now, err);
+            r = agent_row_put(a, &now, err);
         }
     }
     pthread_mutex_unlock(&a->op_lock);
@@ -276,5 +295,7 @@ int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err
     pthread_mutex_lock(&a->op_lock);
     int r = agent_forget_if_gone(a, &disk->id, err);
     pthread_mutex_unlock(&a->op_lock);
+    if (r == 0)
+        agent_kick(a);      /* it may have made room for others */
     return r;
 }

@@ -76,6 +76,7 @@ static int open_live(struct agent *a, struct verr *err)
         .clock = a->conf.clock,
         .trusted = a->trusted,
         .layer_limit = a->conf.layer_limit,
+        .spare = STATE_SPARE,
         .cache_limit = a->conf.cache_limit,
         .open_max = 256,
     };
@@ -115,7 +116,7 @@ static int recover_pendings(struct agent *a, struct live *l, const struct node *
         if (r == 0)
             r = agent_pending_row(a, disk, &p, &row, err);
         if (r == 0)
-            r = catalog_snap_put(a->catalog, &row, err);
+            r = agent_row_put(a, &row, err);
         if (r == 0)
             r = agent_queue_disk(a, live_id(l));
         if (r < 0)
@@ -274,7 +275,7 @@ static int mend_leftovers(struct agent *a, struct verr *err)
         if (list.rows[i].state == SNAPST_STORED)
             r = agent_settle_stored(a, &list.rows[i], false, err);
         else
-            r = catalog_snap_del(a->catalog, &list.rows[i].id, err);
+            r = agent_row_del(a, &list.rows[i], err);
     }
     free(list.rows);
     return r;
@@ -308,5 +309,7 @@ int agent_recover(struct agent *a, struct verr *err)
     if (r == 0)
         r = agent_instance_write(a, err);
     a->recovered = r == 0;
+    if (r == 0)
+        agent_reserve_fill(a);
     return r;
 }

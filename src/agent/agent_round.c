@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 enum { BATCH_MAX = 64, DROPS_MAX = 64 };
+#define OWED_RETRY_NS INT64_C(1000000000)
 #define BACKOFF_FIRST_NS (INT64_C(5) * 1000000000)
 #define BACKOFF_MAX_NS (INT64_C(600) * 1000000000)
 
@@ -71,6 +72,30 @@ static unsigned due_disks(struct agent *a, int64_t now, struct vid out[BATCH_MAX
     return n;
 }
 
+void agent_queue_retry(struct agent *a, const struct vid *disk)
+{
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->queued; i++) {
+        struct queued *q = &a->queue[i];
+        if (!vid_eq(&q->disk, disk))
+            continue;
+        q->retry_ns = 0;
+        q->failed = false;
+        a->kicked = true;
+    }
+    pthread_cond_broadcast(&a->wake);
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* What kept others from being stored (a full disk, a store out of reach) does so no longer: they need not wait it out. */
+static void forget_backoffs(struct agent *a)
+{
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->queued; i++)
+        a->queue[i] = (struct queued){.disk = a->queue[i].disk};
+    pthread_mutex_unlock(&a->lock);
+}
+
 static void unqueue_disk(struct agent *a, const struct vid *disk)
 {
     pthread_mutex_lock(&a->lock);
@@ -94,6 +119,7 @@ static void postpone_disk(struct agent *a, const struct vid *disk)
         if (q->backoff_ns > BACKOFF_MAX_NS)
             q->backoff_ns = BACKOFF_MAX_NS;
         q->retry_ns = vclock_mono_ns(a->conf.clock) + q->backoff_ns;
+        q->failed = true;
     }
     pthread_mutex_unlock(&a->lock);
 }
@@ -201,7 +227,7 @@ static int carry_flags(struct agent *a, const struct vid *disk, const struct pen
 static int stored_row(struct agent *a, const struct vid *disk, const struct pending *p, const struct snaprcp *hdr, struct verr *err)
 {
     struct snaprow row;
-    int r = catalog_snap_by_id(a->catalog, &p->snap, &row, err);
+    int r = agent_row_get(a, &p->snap, &row, err);
     if (r == -ENOENT) {
         struct node node;
         r = catalog_node_by_id(a->catalog, disk, &node, err);
@@ -219,7 +245,7 @@ static int stored_row(struct agent *a, const struct vid *disk, const struct pend
     row.uid = hdr->uid;
     row.gid = hdr->gid;
     memcpy(row.label, p->label, sizeof row.label);
-    return catalog_snap_put(a->catalog, &row, err);
+    return agent_row_put(a, &row, err);
 }
 
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *pending, struct verr *err)
@@ -279,9 +305,9 @@ static void job_failed(struct agent *a, const struct vid *disk, struct live *l, 
     struct snaprow row;
     if (l != NULL)
         live_pending_update(l, p->seq, PEND_FAILED, PEND_STARTED, NULL, NULL);
-    if (catalog_snap_by_id(a->catalog, &p->snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
+    if (agent_row_get(a, &p->snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
         row.state = SNAPST_FAILED;
-        catalog_snap_put(a->catalog, &row, NULL);
+        agent_row_put(a, &row, NULL);
     }
     pthread_mutex_lock(&a->lock);
     a->progress.failed++;
@@ -308,6 +334,7 @@ static void job_done(struct agent *a, struct dedup_job *job)
         vid_hex(&disk, hex);
         agent_event(a, "snapshot %llu of disk %s stored, %llu bytes added", (unsigned long long)job->pend.seq, hex,
                     (unsigned long long)job->recipe.levels.stored);
+        forget_backoffs(a);
         if (live_pending(job->live, 0, &next, NULL) != 0)
             unqueue_disk(a, &disk);
     } else {
@@ -408,6 +435,8 @@ void *agent_thread(void *arg)
         int64_t now = vclock_mono_ns(a->conf.clock);
         int64_t next = agent_waits_deadline(a);
         unsigned n = a->stopping ? 0 : due_disks(a, now, disks, &next);
+        if ((a->owed != NULL || atomic_load(&a->reserve_short)) && next > now + OWED_RETRY_NS)
+            next = now + OWED_RETRY_NS;
         if (n == 0 && !a->stopping && !a->kicked && next > now) {
             if (next == INT64_MAX) {
                 pthread_cond_wait(&a->wake, &a->lock);
@@ -423,6 +452,9 @@ void *agent_thread(void *arg)
             return NULL;
         if (n > 0)
             one_pass(a, disks, n);
+        agent_rows_pay(a);
+        if (atomic_load(&a->reserve_short))
+            agent_reserve_fill(a);
         agent_waits_check(a);
     }
 }

@@ -6,16 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* lock held. An older snapshot of the disk has failed: snapshots are stored in their order, so waiting would be in vain. */
+static bool disk_stuck(const struct agent *a, const struct vid *disk)
+{
+    for (unsigned i = 0; i < a->queued; i++)
+        if (vid_eq(&a->queue[i].disk, disk))
+            return a->queue[i].failed;
+    return false;
+}
+
 /* lock held. -EINPROGRESS while one is neither stored nor failed. A row that is gone (dropped, removed) counts as done. */
 static int waiter_state(struct agent *a, const struct agent_wait *w)
 {
     int result = 0;
     for (unsigned i = 0; i < w->n; i++) {
         struct snaprow row;
-        int r = catalog_snap_by_id(a->catalog, &w->ids[i], &row, NULL);
+        int r = agent_row_get_locked(a, &w->ids[i], &row, NULL);
         if (r == -ENOENT)
             continue;
         if (r < 0 || row.state == SNAPST_FAILED)
+            return -EIO;
+        if (row.state == SNAPST_PENDING && disk_stuck(a, &row.disk))
             return -EIO;
         if (row.state == SNAPST_PENDING || (row.flags & SNAP_PROVISIONAL))
             result = -EINPROGRESS;
@@ -82,6 +93,23 @@ void agent_waits_end(struct agent *a)
     }
 }
 
+/* Who waits for what has failed asks for another attempt, at once, and is told what that one comes to. */
+static void try_again(struct agent *a, const struct vid *ids, unsigned n)
+{
+    pthread_mutex_lock(&a->op_lock);
+    for (unsigned i = 0; i < n; i++) {
+        struct snaprow row;
+        if (agent_row_get(a, &ids[i], &row, NULL) < 0 || row.state == SNAPST_STORED)
+            continue;
+        if (row.state == SNAPST_FAILED) {
+            row.state = SNAPST_PENDING;
+            agent_row_put(a, &row, NULL);
+        }
+        agent_queue_retry(a, &row.disk);
+    }
+    pthread_mutex_unlock(&a->op_lock);
+}
+
 int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t timeout_ms, void (*done)(void *ctx, int result), void *ctx,
                      struct agent_wait **out, struct verr *err)
 {
@@ -97,6 +125,7 @@ int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t
     *w = (struct agent_wait){.ids = copy, .n = n, .done = done, .ctx = ctx,
                              .deadline_ns = timeout_ms < 0 ? INT64_MAX : vclock_mono_ns(a->conf.clock) + timeout_ms * 1000000};
     *out = w;
+    try_again(a, copy, n);
     pthread_mutex_lock(&a->lock);
     w->next = a->waits;
     a->waits = w;
@@ -153,6 +182,8 @@ int agent_pending_ids(struct agent *a, const struct node *below, const struct ag
                       struct verr *err)
 {
     struct pending_list list = {.a = a, .who = who};
+    if (!agent_rows_pay(a))
+        return verr_set(err, EIO, "%s/catalog.sqlite does not take what has changed: look at the log, and make room there", a->state_path);
     int r = catalog_snap_each(a->catalog, add_pending, &list, err);
     if (r < 0) {
         free(list.ids);

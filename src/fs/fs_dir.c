@@ -266,7 +266,7 @@ static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node,
     pthread_mutex_lock(&f->lock);
     d->dying = true;
     pthread_mutex_unlock(&f->lock);
-    int rc = names_remove(f->names, &node->id, err);
+    int rc = agent_node_remove(f->agent, &node->id, err);
     pthread_mutex_lock(&f->lock);
     bool open = d->handles > 0;
     if (rc < 0) {
@@ -337,7 +337,7 @@ static void rmdir_run(struct op *op)
     pthread_mutex_lock(&op->f->tree);
     int rc = remove_entry(op, &e, &err);
     if (rc == 0)
-        rc = e.kind == ENTRY_DIR ? names_remove(op->f->names, &e.node.id, &err) : -ENOTDIR;
+        rc = e.kind == ENTRY_DIR ? agent_node_remove(op->f->agent, &e.node.id, &err) : -ENOTDIR;
     pthread_mutex_unlock(&op->f->tree);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("rmdir", op->ino, rc, &err) : 0);
 }

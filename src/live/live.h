@@ -58,6 +58,8 @@ struct live_env {
     const struct vclock *clock;
     bool trusted;                   /* volatile presence of the last run may be believed */
     uint64_t layer_limit;           /* bytes of open and pending layers (not of caches) together; then writes get ENOSPC. 0: none */
+    uint64_t spare;                 /* bytes of STATE's filesystem, and 1/32 of the layers', that no data take: who stores and who
+                                     * removes needs them. Short of twice that, caches go; then writes get ENOSPC. 0: no look */
     uint64_t cache_limit;           /* bytes of published layers kept as a read cache; 0: none */
     unsigned open_max;              /* disks kept open when nobody uses them (LRU) */
 };

@@ -199,9 +199,11 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Also what is below its bound goes while data have not room enough. */
 static bool above_limit(struct live_set *set)
 {
-    return atomic_load(&set->cache_bytes) > (int64_t)set->env.cache_limit;
+    int64_t bytes = atomic_load(&set->cache_bytes);
+    return bytes > (int64_t)set->env.cache_limit || (bytes > 0 && live_room(set) < (int64_t)set->env.spare);
 }
 
 /* One segment at a time, so that readers of others go on. False: the disk has no cache layer (any more). */

@@ -127,6 +127,7 @@ struct live_set {
     struct live *oldest, *newest;   /* unused open disks */
     unsigned unused;
     _Atomic int64_t layer_bytes, cache_bytes;
+    _Atomic int64_t granted;        /* of the room seen last, what may still be taken without another look */
 };
 
 /* ---- errors (live_set.c) ---- */
@@ -182,6 +183,9 @@ int llayer_write(struct live *l, struct llayer *ly, uint64_t off, const void *bu
 void llayer_punch(struct llayer *ly, uint64_t off, uint64_t len);
 void llayer_charge(struct llayer *ly, int64_t bytes);
 /* Adds bytes to what layers take, or -ENOSPC with nothing changed. */
+/* Bytes that data may still take: what is free without the spare part. Negative: none. INT64_MAX: not looked at. */
+int64_t live_room(const struct live_set *set);
+/* Room for data before they are written, and the charge for them. -ENOSPC. */
 int live_space_reserve(struct live *l, struct llayer *ly, uint64_t bytes, struct verr *err);
 /* Moves its bytes to the set's cache counter. */
 void llayer_to_cache(struct llayer *ly);

@@ -300,6 +300,19 @@ int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, 
     return r;
 }
 
+static int write_locked(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
+{
+    size_t done = 0;
+    pthread_rwlock_rdlock(&l->freeze);
+    int r = live_write_range(l, off, buf, len, &done, err);
+    /* Also after an error: what is present must not lie beyond the size. */
+    int g = done > 0 ? grow(l, off + done, r == 0 ? err : NULL) : 0;
+    if (done > 0)
+        live_note_mtime(l);
+    pthread_rwlock_unlock(&l->freeze);
+    return r < 0 ? r : g;
+}
+
 int live_write(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
 {
     uint64_t end;
@@ -308,15 +321,11 @@ int live_write(struct live *l, uint64_t off, const void *buf, size_t len, struct
     int r = live_check_failed(l, err);
     if (r < 0 || len == 0)
         return r;
-    size_t done = 0;
-    pthread_rwlock_rdlock(&l->freeze);
-    r = live_write_range(l, off, buf, len, &done, err);
-    /* Also after an error: what is present must not lie beyond the size. */
-    int g = done > 0 ? grow(l, off + done, r == 0 ? err : NULL) : 0;
-    if (done > 0)
-        live_note_mtime(l);
-    pthread_rwlock_unlock(&l->freeze);
-    return r < 0 ? r : g;
+    r = write_locked(l, off, buf, len, err);
+    /* Space that only a cache takes is there for data. */
+    if ((r == -ENOSPC || r == -EDQUOT) && atomic_load(&l->set->cache_bytes) > 0 && live_set_evict(l->set, NULL) == 0)
+        r = write_locked(l, off, buf, len, err);
+    return r;
 }
 
 /* ---- zeroing whole pages ---- */

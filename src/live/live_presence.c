@@ -17,7 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
+
+enum { GRANT_MAX = 64 << 20 };
 
 static off_t slot_off(uint64_t seg)
 {
@@ -400,12 +403,38 @@ void llayer_charge(struct llayer *ly, int64_t bytes)
     atomic_fetch_add(&ly->charged, bytes);
 }
 
+int64_t live_room(const struct live_set *set)
+{
+    struct statvfs vfs;
+    if (set->env.spare == 0 || fstatvfs(set->disksfd, &vfs) < 0)
+        return INT64_MAX;           /* the device itself says when it is full */
+    int64_t layers = atomic_load(&set->layer_bytes);
+    return (int64_t)(vfs.f_bavail * vfs.f_frsize) - (int64_t)set->env.spare - (layers > 0 ? layers / 32 : 0);
+}
+
+/* A look at the filesystem serves for a quarter of what it found. */
+static bool take_room(struct live_set *set, int64_t bytes)
+{
+    if (set->env.spare == 0 || atomic_fetch_sub(&set->granted, bytes) >= bytes)
+        return true;
+    int64_t room = live_room(set), grant = room / 4 < GRANT_MAX ? room / 4 : GRANT_MAX;
+    atomic_store(&set->granted, grant > bytes ? grant - bytes : 0);
+    return room >= bytes;
+}
+
 int live_space_reserve(struct live *l, struct llayer *ly, uint64_t bytes, struct verr *err)
 {
+    if (bytes == 0 || l->recovering) {
+        llayer_charge(ly, (int64_t)bytes);
+        return 0;
+    }
+    if (!take_room(l->set, (int64_t)bytes))
+        return live_fail(l, err, ENOSPC, "the filesystem of STATE is full but for what storing and removing needs: make room there, or wait "
+                         "for pending snapshots to be stored");
     llayer_charge(ly, (int64_t)bytes);
     uint64_t limit = l->set->env.layer_limit;
     int64_t now = atomic_load(&l->set->layer_bytes);
-    if (bytes == 0 || limit == 0 || l->recovering || now < 0 || (uint64_t)now <= limit)
+    if (limit == 0 || now < 0 || (uint64_t)now <= limit)
         return 0;
     llayer_charge(ly, -(int64_t)bytes);
     return live_fail(l, err, ENOSPC, "layers take %" PRIu64 " bytes, the bound of layer space: wait for pending snapshots to be stored",

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What lets things be removed when the last block is taken: a removal writes, too (a record, a row of the catalog). One file
+ * in STATE and one beside the records in STORE hold some space; a removal that meets the end of space gives both up and tries
+ * again. The agent's thread makes them anew as soon as there is room. They hold nothing, so neither is ever fsynced.
+ */
+#include "agent/agent_internal.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { STATE_RESERVE = 1 << 20, STORE_RESERVE = 64 << 10 };
+
+/* ".tmp-": no reader of the store looks at it. */
+static void store_name(const struct agent *a, char out[64])
+{
+    char hex[VID_HEX];
+    vid_hex(&a->host, hex);
+    snprintf(out, 64, ".tmp-reserve-%s", hex);
+}
+
+/* 1 made, 0 there already, -errno. Written, not only allocated: not every filesystem can do the latter. */
+static int fill_one(int dirfd, const char *name, size_t len)
+{
+    static const uint8_t nothing[64 << 10] = {1};   /* not all zero: a filesystem that compresses must not make a hole of it */
+    if (faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    int r = 0;
+    for (size_t off = 0; r == 0 && off < len; off += sizeof nothing)
+        r = pwrite_full(fd, nothing, sizeof nothing, (off_t)off);
+    if (close(fd) < 0 && r == 0)
+        r = -errno;
+    if (r < 0)
+        unlinkat(dirfd, name, 0);
+    return r < 0 ? r : 1;
+}
+
+void agent_reserve_fill(struct agent *a)
+{
+    char name[64];
+    store_name(a, name);
+    int r = fill_one(a->state_fd, "reserve", STATE_RESERVE);
+    int s = fill_one(store_dirfd(a->store, DIR_NODES), name, STORE_RESERVE);
+    atomic_store(&a->reserve_short, r < 0 || s < 0);
+}
+
+bool agent_reserve_use(struct agent *a, int result)
+{
+    char name[64];
+    if (result != -ENOSPC && result != -EDQUOT)
+        return false;
+    store_name(a, name);
+    bool any = unlinkat(a->state_fd, "reserve", 0) == 0;
+    any = (unlinkat(store_dirfd(a->store, DIR_NODES), name, 0) == 0) || any;
+    if (!any)
+        return false;
+    vlog(VLOG_INFO, "agent", "the reserve of %s and %s is used for a removal", a->state_path, store_path(a->store));
+    pthread_mutex_lock(&a->lock);
+    atomic_store(&a->reserve_short, true);
+    a->kicked = true;
+    pthread_cond_broadcast(&a->wake);
+    pthread_mutex_unlock(&a->lock);
+    return true;
+}

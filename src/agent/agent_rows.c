@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rows of snapshots that the catalog owes. The catalog is a cache: what a journal or a recipe says has happened, whether
+ * SQLite takes the row or not (STATE is full, its disk has an error). Such a row is kept in memory, counts as the row of its
+ * snapshot for the agent, and is offered again until the catalog takes it. After a restart recovery makes it anew.
+ */
+#include "agent/agent_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct owed_row {
+    struct owed_row *next;
+    struct snaprow row;             /* deleted: its id alone counts */
+    bool deleted;
+};
+
+/* lock held */
+static struct owed_row **find(struct agent *a, const struct vid *snap)
+{
+    struct owed_row **p = &a->owed;
+    while (*p != NULL && !vid_eq(&(*p)->row.id, snap))
+        p = &(*p)->next;
+    return p;
+}
+
+static int owe(struct agent *a, const struct snaprow *row, bool deleted)
+{
+    pthread_mutex_lock(&a->lock);
+    struct owed_row **p = find(a, &row->id);
+    if (*p == NULL)
+        *p = calloc(1, sizeof **p);
+    bool ok = *p != NULL;
+    if (ok) {
+        (*p)->row = *row;
+        (*p)->deleted = deleted;
+    }
+    pthread_mutex_unlock(&a->lock);
+    return ok ? 0 : -ENOMEM;
+}
+
+/* lock held */
+static void paid(struct agent *a, const struct vid *snap)
+{
+    struct owed_row **p = find(a, snap), *gone = *p;
+    if (gone != NULL) {
+        *p = gone->next;
+        free(gone);
+    }
+}
+
+static int settle_row(struct agent *a, const struct snaprow *row, bool deleted, struct verr *err)
+{
+    struct verr why = {0};
+    int r = deleted ? catalog_snap_del(a->catalog, &row->id, &why) : catalog_snap_put(a->catalog, row, &why);
+    if (r == 0) {
+        pthread_mutex_lock(&a->lock);
+        paid(a, &row->id);
+        pthread_mutex_unlock(&a->lock);
+        return 0;
+    }
+    vlog(VLOG_WARN, "agent", "the catalog does not take snapshot %llu yet: %s", (unsigned long long)row->seq, verr_str(&why));
+    r = owe(a, row, deleted);
+    return r < 0 ? verr_set(err, -r, "out of memory") : 0;
+}
+
+int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err)
+{
+    return settle_row(a, row, false, err);
+}
+
+int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err)
+{
+    return settle_row(a, row, true, err);
+}
+
+int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err)
+{
+    pthread_mutex_lock(&a->lock);
+    int r = agent_row_get_locked(a, snap, out, err);
+    pthread_mutex_unlock(&a->lock);
+    return r;
+}
+
+int agent_row_get_locked(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err)
+{
+    const struct owed_row *o = *find(a, snap);
+    if (o == NULL)
+        return catalog_snap_by_id(a->catalog, snap, out, err);
+    if (o->deleted)
+        return verr_set(err, ENOENT, "the snapshot is gone");
+    *out = o->row;
+    return 0;
+}
+
+/* Until the first one that is refused again: the others would be too. op_lock keeps rows from changing meanwhile. */
+bool agent_rows_pay(struct agent *a)
+{
+    struct owed_row o;
+    int r = 0;
+    bool any = false;
+    pthread_mutex_lock(&a->op_lock);
+    for (;;) {
+        pthread_mutex_lock(&a->lock);
+        bool left = a->owed != NULL;
+        if (left)
+            o = *a->owed;
+        pthread_mutex_unlock(&a->lock);
+        if (!left || r < 0)
+            break;
+        r = o.deleted ? catalog_snap_del(a->catalog, &o.row.id, NULL) : catalog_snap_put(a->catalog, &o.row, NULL);
+        if (r < 0)
+            continue;
+        any = true;
+        pthread_mutex_lock(&a->lock);
+        paid(a, &o.row.id);
+        pthread_mutex_unlock(&a->lock);
+    }
+    pthread_mutex_unlock(&a->op_lock);
+    if (any)
+        vlog(VLOG_INFO, "agent", "the catalog has caught up%s", r < 0 ? " in part" : "");
+    return r == 0;
+}
+
+void agent_rows_free(struct agent *a)
+{
+    while (a->owed != NULL) {
+        struct owed_row *o = a->owed;
+        a->owed = o->next;
+        free(o);
+    }
+}
