@@ -315,6 +315,8 @@ static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, 
         rc = live_truncate(d->live, 0, err);
     else
         rc = fs_rewrite(op->f, n, d->live, err);
+    if (h != NULL)
+        fs_disk_resized(d, size, rc);
     /* truncate(2) by path: nobody's close will freeze it, unless there is a writer. */
     if (rc == 0 && h == NULL && !d->orphan && d->writers == 0)
         rc = fs_freeze_loose(op->f, n, d->live, err);

@@ -6,6 +6,7 @@
  *   write .. flush write  the provisional one is superseded: dropped, or `partial` if a round has taken it already
  *   last writer released  each provisional one is settled: clean, or partial if that flush came from a killed process
  *   no flush seen         the release freezes what is left and settles it as partial
+ *   a write was refused   and not repeated with success until the flush: as if that flush came from a killed process
  *
  * All run on the disk's queue (fs_handle.h), so that a release that is still at work cannot clear the mark that the next
  * truncating open sets.
@@ -178,6 +179,9 @@ static int flush_wants(struct handle *h, const struct node *node, bool killed, s
 
 static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snaprow *row, struct verr *err)
 {
+    /* `cp` that was told ENOSPC closes its file like any other: what it left is no backup. */
+    bool lacks = fs_disk_lacks(h->disk);
+    killed = killed || lacks;
     struct node node;
     struct live_attr a;
     int rc = names_by_ino(f->names, h->disk->ino, &node, err);
@@ -188,7 +192,7 @@ static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snap
         return rc;
     /* Cleared first: what is written from here on may miss the freeze and belongs to the next one. */
     atomic_store(&h->changed, false);
-    unsigned flags = PEND_PROVISIONAL | (killed && (a.marks & LIVE_REWRITING) ? PEND_PARTIAL : 0);
+    unsigned flags = PEND_PROVISIONAL | (lacks || (killed && (a.marks & LIVE_REWRITING)) ? PEND_PARTIAL : 0);
     rc = fs_freeze(f, &node, flags, NULL, NULL, row, err);
     if (rc == 0 && f->conf.sync_close)      /* only what is settled gets stored for good: it cannot wait for the release */
         rc = agent_settle(f->agent, &h->disk->id, row->seq, !killed, err);
@@ -255,9 +259,9 @@ static int release_freeze(struct fs *f, struct fs_disk *d, const struct node *no
     if (rc <= 0)
         return rc;
     struct snaprow row;
-    unsigned flags = PEND_PROVISIONAL | (!d->ever_clean ? PEND_PARTIAL : 0);
-    rc = fs_freeze(f, node, flags, NULL, NULL, &row, err);
-    return rc < 0 ? rc : fs_disk_made_add(d, row.seq, d->ever_clean);
+    bool clean = d->ever_clean && !fs_disk_lacks(d);
+    rc = fs_freeze(f, node, PEND_PROVISIONAL | (clean ? 0 : PEND_PARTIAL), NULL, NULL, &row, err);
+    return rc < 0 ? rc : fs_disk_made_add(d, row.seq, clean);
 }
 
 /* A dot-file, or an image whose last state an asked-for snapshot holds: nothing to settle, but the rewrite is finished. */
@@ -283,7 +287,7 @@ static void last_writer_gone(struct fs *f, struct fs_disk *d)
         rc = release_freeze(f, d, &node, &a, &err);
     if (rc < 0 && rc != -ENOENT)
         fs_errno("release", d->ino, rc, &err);
-    if (rc == 0 && atomic_load(&d->touched) && d->clean && d->nmade == 0 && (rc = release_unmark(d, &err)) < 0)
+    if (rc == 0 && atomic_load(&d->touched) && d->clean && !fs_disk_lacks(d) && d->nmade == 0 && (rc = release_unmark(d, &err)) < 0)
         fs_errno("release", d->ino, rc, &err);
     for (unsigned i = 0; i < d->nmade; i++) {
         struct verr settle = {0};
@@ -292,6 +296,7 @@ static void last_writer_gone(struct fs *f, struct fs_disk *d)
             fs_errno("release", d->ino, src, &settle);
     }
     d->nmade = 0;
+    fs_disk_lacks_nothing(d);
     atomic_store(&d->touched, false);
     d->clean = d->ever_clean = false;
 }

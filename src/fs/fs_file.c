@@ -361,10 +361,14 @@ static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const vo
 {
     struct verr err = {0};
     int rc = live_write(h->disk->live, off, buf, size, &err);
-    if (rc < 0)
+    if (rc < 0) {
+        if (rc != -EFBIG)   /* beyond what an image can have: nothing is missing in it */
+            fs_disk_refused(h->disk, off, size);
         fuse_reply_err(req, fs_io_errno("write", ino, rc, &err));
-    else
+    } else {
+        fs_disk_written(h->disk, off, size);
         fuse_reply_write(req, size);
+    }
 }
 
 /* On the disk's queue: the first write after a flush supersedes what that made. */
@@ -372,10 +376,12 @@ static void write_first_run(struct op *op)
 {
     struct verr err = {0};
     int rc = fs_will_change(op->f, op->h, &err);
-    if (rc < 0)
+    if (rc < 0) {
+        fs_disk_refused(op->h->disk, op->off, op->data_len);
         fuse_reply_err(op->req, fs_io_errno("write", op->ino, rc, &err));
-    else
+    } else {
         write_now(op->req, op->ino, op->h, op->data, op->data_len, op->off);
+    }
 }
 
 static void write_run(struct op *op)
@@ -413,8 +419,10 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
         }
     }
     struct op *op = op_new(req, first ? write_first_run : write_run, NULL, NULL, buf, size);
-    if (op == NULL)
+    if (op == NULL) {
+        fs_disk_refused(h->disk, (uint64_t)off, size);
         return;
+    }
     op->ino = ino;
     op->h = h;
     op->off = (uint64_t)off;

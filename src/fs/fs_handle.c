@@ -103,6 +103,7 @@ struct fs_disk *fs_disk_get(struct fs *f, const struct vid *id)
         d->qtail = &d->qhead;
         d->turn.run = disk_turn;
         pthread_mutex_init(&d->qlock, NULL);
+        pthread_mutex_init(&d->refused_lock, NULL);
         d->next = *disk_bucket(f, ino);
         *disk_bucket(f, ino) = d;
     }
@@ -138,6 +139,7 @@ void fs_disk_put(struct fs_disk *d)
         live_put(d->live);
     free(d->made);
     pthread_mutex_destroy(&d->qlock);
+    pthread_mutex_destroy(&d->refused_lock);
     free(d);
 }
 
@@ -284,4 +286,77 @@ void fs_disk_made_del(struct fs_disk *d, uint64_t seq)
         if (d->made[i].seq != seq)
             d->made[kept++] = d->made[i];
     d->nmade = kept;
+}
+
+/* ---- what programs were refused ---- */
+
+void fs_disk_refused(struct fs_disk *d, uint64_t off, uint64_t len)
+{
+    uint64_t end;
+    if (len == 0 || __builtin_add_overflow(off, len, &end))
+        return;
+    pthread_mutex_lock(&d->refused_lock);
+    unsigned n = atomic_load(&d->nrefused);
+    if (n == REFUSED_MAX) {
+        for (unsigned i = 0; i < n; i++) {
+            off = d->refused[i].off < off ? d->refused[i].off : off;
+            end = d->refused[i].end > end ? d->refused[i].end : end;
+        }
+        n = 0;
+    }
+    d->refused[n] = (struct refused){off, end};
+    atomic_store(&d->nrefused, n + 1);
+    pthread_mutex_unlock(&d->refused_lock);
+}
+
+/* Takes [off, end) out of what is missing. A range that would be split stays as it is where there is no room for two. */
+static void refused_cut(struct fs_disk *d, uint64_t off, uint64_t end)
+{
+    pthread_mutex_lock(&d->refused_lock);
+    unsigned n = atomic_load(&d->nrefused);
+    for (unsigned i = n; i-- > 0;) {
+        struct refused *r = &d->refused[i];
+        if (end <= r->off || off >= r->end)
+            continue;
+        if (off > r->off && end < r->end) {
+            if (n < REFUSED_MAX) {
+                d->refused[n++] = (struct refused){end, r->end};
+                r->end = off;
+            }
+        } else if (off > r->off) {
+            r->end = off;
+        } else if (end < r->end) {
+            r->off = end;
+        } else {
+            *r = d->refused[--n];
+        }
+    }
+    atomic_store(&d->nrefused, n);
+    pthread_mutex_unlock(&d->refused_lock);
+}
+
+void fs_disk_written(struct fs_disk *d, uint64_t off, uint64_t len)
+{
+    if (atomic_load_explicit(&d->nrefused, memory_order_relaxed) > 0)
+        refused_cut(d, off, off + len);
+}
+
+void fs_disk_resized(struct fs_disk *d, uint64_t size, int rc)
+{
+    atomic_store(&d->size_refused, rc < 0 && rc != -EFBIG);
+    if (rc == 0)
+        refused_cut(d, size, UINT64_MAX);
+}
+
+bool fs_disk_lacks(const struct fs_disk *d)
+{
+    return atomic_load(&d->nrefused) > 0 || atomic_load(&d->size_refused);
+}
+
+void fs_disk_lacks_nothing(struct fs_disk *d)
+{
+    pthread_mutex_lock(&d->refused_lock);
+    atomic_store(&d->nrefused, 0);
+    atomic_store(&d->size_refused, false);
+    pthread_mutex_unlock(&d->refused_lock);
 }

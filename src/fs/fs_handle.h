@@ -29,6 +29,12 @@ struct made {
     bool clean;                     /* that flush came from a process that was not killed */
 };
 
+/* A range that a program was told could not be written, and that nobody has written since. */
+struct refused {
+    uint64_t off, end;
+};
+enum { REFUSED_MAX = 64 };          /* more become one range that spans them */
+
 struct fs_disk {
     struct fs_disk *next;           /* in its bucket */
     struct fs *f;
@@ -47,6 +53,11 @@ struct fs_disk {
     bool ever_clean;                /* one of the flushes was */
     struct made *made;
     unsigned nmade, made_cap;
+
+    pthread_mutex_t refused_lock;   /* guards the two below; taken inside no other lock, and no other inside it */
+    struct refused refused[REFUSED_MAX];
+    atomic_uint nrefused;
+    atomic_bool size_refused;       /* a change of its size was refused, and none has succeeded since */
 
     pthread_mutex_t qlock;          /* guards the queue */
     struct job *qhead, **qtail;
@@ -140,5 +151,13 @@ void fs_disk_submit(struct fs_disk *d, struct job *job);
 
 int fs_disk_made_add(struct fs_disk *d, uint64_t seq, bool clean);
 void fs_disk_made_del(struct fs_disk *d, uint64_t seq);
+
+/* What a program was refused is missing in the image, whatever the program does about it: until the same range is written
+ * after all, or the image shrinks below it, a snapshot that a close makes is partial. Of any thread. */
+void fs_disk_refused(struct fs_disk *d, uint64_t off, uint64_t len);
+void fs_disk_written(struct fs_disk *d, uint64_t off, uint64_t len);
+void fs_disk_resized(struct fs_disk *d, uint64_t size, int rc);     /* rc: what it came to */
+bool fs_disk_lacks(const struct fs_disk *d);
+void fs_disk_lacks_nothing(struct fs_disk *d);                      /* its last writer has gone */
 
 #endif

@@ -35,11 +35,21 @@ static int falloc(struct op *op, struct verr *err)
     bool clear = zero && op->off < a.size;
     if (!extend && !clear)
         return 0;       /* space is not reserved */
+    struct fs_disk *d = op->h->disk;
     rc = fs_will_change(op->f, op->h, err);
-    if (rc == 0 && clear)
-        rc = live_zero(l, op->off, end < a.size ? len : a.size - op->off, err);
-    if (rc == 0 && extend)
+    if (rc == 0 && clear) {
+        if (len > a.size - op->off)
+            len = a.size - op->off;
+        rc = live_zero(l, op->off, len, err);
+        if (rc < 0)
+            fs_disk_refused(d, op->off, len);
+        else
+            fs_disk_written(d, op->off, len);
+    }
+    if (rc == 0 && extend) {
         rc = live_truncate(l, end, err);
+        fs_disk_resized(d, end, rc);
+    }
     return rc;
 }
 
@@ -149,10 +159,11 @@ static int64_t copy_bytes(struct op *op, uint64_t len, struct verr *err)
         size_t want = len - done < COPY_PIECE ? (size_t)(len - done) : (size_t)COPY_PIECE;
         ssize_t n = copy_read(op->f, op->h, op->off + done, buf, want, err);
         int rc = n > 0 ? copy_out(op->h2->disk->live, op->off2 + done, buf, (size_t)n, err) : (int)n;
-        if (rc < 0)
+        if (rc < 0) /* the next call says what is wrong; this one, that it got so far */
             return done > 0 ? (int64_t)done : rc;
         if (n == 0)
             break;
+        fs_disk_written(op->h2->disk, op->off2 + done, (uint64_t)n);
         done += (uint64_t)n;
     }
     return (int64_t)done;
@@ -204,11 +215,19 @@ static int64_t copy_range(struct op *op, struct verr *err)
     if (busy != 0)
         return verr_set(err, EBUSY, "another program has the disk open for writing");
     int rc = fs_will_change(op->f, op->h2, err);
-    if (rc < 0)
+    if (rc < 0) {
+        fs_disk_refused(op->h2->disk, op->off2, len);
         return rc;
+    }
     /* Whole segments, or what reaches the end of the source: by pointers. */
     n = len >= SEG_BYTES || op->off + len == size ? copy_pointers(op, len, err) : 0;
-    return n != 0 ? n : copy_bytes(op, len, err);
+    if (n > 0)
+        fs_disk_written(op->h2->disk, op->off2, (uint64_t)n);
+    if (n == 0)
+        n = copy_bytes(op, len, err);
+    if (n < 0)
+        fs_disk_refused(op->h2->disk, op->off2, len);
+    return n;
 }
 
 static void copy_run(struct op *op)
