@@ -128,7 +128,7 @@ for suite in $suites; do
     case $suite in
         lint) suite_lint ;;
         unit) unit_tests unit asan ;;
-        tsan) unit_tests tsan tsan live live_freeze live_model container bus dedup agent segread ;;
+        tsan) unit_tests tsan tsan crew live live_freeze live_model container bus dedup agent segread ;;
         large) unit_tests large plain fpindex_large live_model ;;
         mount) mount_cases mount plain tests/mount/[0-9]*.sh ;;
         mount-asan) export ROUNDS=2; mount_cases mount-asan asan tests/mount/[0-9]*.sh; unset ROUNDS ;;

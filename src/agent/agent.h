@@ -25,6 +25,7 @@ struct agent_conf {
     size_t memory;                      /* M of the stages, bytes */
     size_t frame_cache;                 /* decoded frames, bytes */
     uint64_t layer_limit, cache_limit;  /* bytes; 0 = no bound / no cache */
+    unsigned workers;                   /* threads that compute segments in a round; 0: cores, at most 8 */
     bool sync_close;
     const struct vclock *clock;
 };

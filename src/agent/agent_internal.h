@@ -10,6 +10,7 @@
 
 #include "agent/agent.h"
 
+#include "base/crew.h"
 #include "base/verr.h"
 #include "base/vlog.h"
 #include "bus/bus.h"
@@ -58,6 +59,7 @@ struct agent {
     struct names *names;
     struct live_set *live;
     struct bus *bus;
+    struct crew *crew;          /* of the round that runs */
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;

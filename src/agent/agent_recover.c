@@ -40,6 +40,15 @@ static int check_reach(struct agent *a, struct verr *err)
     return 0;
 }
 
+static unsigned worker_count(const struct agent *a)
+{
+    enum { WORKERS_MAX = 8 };   /* more only wait for the disk */
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (a->conf.workers != 0)
+        return a->conf.workers;
+    return cores < 1 ? 1 : cores > WORKERS_MAX ? WORKERS_MAX : (unsigned)cores;
+}
+
 static int open_parts(struct agent *a, struct verr *err)
 {
     const struct store_conf *sc = store_conf(a->store);
@@ -55,6 +64,9 @@ static int open_parts(struct agent *a, struct verr *err)
         return r;
     a->bus = bus_local_new(a->conf.memory / 8, err);
     if (a->bus == NULL)
+        return -ENOMEM;
+    a->crew = crew_new(worker_count(a), err);
+    if (a->crew == NULL)
         return -ENOMEM;
     a->nslots = sc->slots;
     a->slots = calloc(a->nslots, sizeof *a->slots);

@@ -87,6 +87,16 @@ static int set_threads(struct mount_options *o, const char *v)
     return 0;
 }
 
+static int set_workers(struct mount_options *o, const char *v)
+{
+    char *end;
+    unsigned long n = strtoul(v, &end, 10);
+    if (*v == '\0' || *end != '\0' || n < 1 || n > 64)
+        return -EINVAL;
+    o->agent.workers = (unsigned)n;
+    return 0;
+}
+
 static const struct setting {
     const char *name;
     int (*set)(struct mount_options *o, const char *value);
@@ -104,6 +114,7 @@ static const struct setting {
     {"cache_size", set_cache, false, true, "a size; 0 for none"},
     {"layer_limit", set_layers, false, true, "a size; 0 for no bound"},
     {"threads", set_threads, false, true, "1 to 256"},
+    {"workers", set_workers, false, true, "1 to 64"},
     {"debug", set_debug, true, true, "yes or no"},
 };
 

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dedup_internal: what the stages of a round share. Included inside src/dedup only. One thread. */
+/*
+ * dedup_internal: what the stages of a round share. Included inside src/dedup only.
+ *
+ * One thread runs the stages. What is computed of one segment without regard to any other (reading, cutting, fingerprints)
+ * may run on the crew meanwhile: functions that take a `segwork` and no `round` of their own touch nothing else.
+ */
 #ifndef VARVE_DEDUP_DEDUP_INTERNAL_H
 #define VARVE_DEDUP_DEDUP_INTERNAL_H
 
+#include "base/crew.h"
 #include "base/endian.h"
+#include "base/verr.h"
 #include "chunk/fingerprint.h"
 #include "dedup/answers.h"
 #include "dedup/dedup.h"
@@ -21,6 +28,7 @@ struct extsort;
  * floors below win over a small M, so that about 5 MB is the least that a round takes.
  *
  *   fixed                      2 MiB segment, 0.3 MB plan record and blocks, 0.1 MB recipe, 0.3 MB frames      2.8 MB
+ *   crew                       2.3 MB for each further segment under way: one more than threads, at most M/4
  *   1a  bundles                R/4 over slots x q partitions
  *       request partitions     R/4 over the partitions this host owns
  *   1b  sort of one partition  R/4, then  answers R/8 + index R/4
@@ -37,12 +45,28 @@ struct shares {
 enum { PARENT_TABLE = 4096 };       /* power of two, at least twice SEGRCP_BLOCKS_MAX */
 
 struct parent {
-    struct snap *snap;              /* parent snapshot of the disk, or NULL */
     bool have;                      /* the current segment has a parent: rcp, refs, table are valid */
     uint64_t place;
     struct segrcp rcp;
     uint64_t refs[SEGRCP_BLOCKS_MAX];
     uint16_t table[PARENT_TABLE];   /* block number + 1; 0 is empty */
+};
+
+/* One segment under way, and all that computing it needs. */
+struct segwork {
+    struct crew_task task;          /* first */
+    struct round *r;
+    const struct jobstate *js;
+    struct seg_entry entry;         /* stage 1a: as the frozen table has it */
+    uint8_t *seg;                   /* SEG_BYTES */
+    struct plan_seg s;
+    struct fper *fper;
+    struct fp_job *fpjobs;          /* PLAN_BLOCKS_MAX */
+    struct fp *fps;
+    struct parent parent;
+    int rc;                         /* of the task; err says why */
+    struct verr err;
+    struct verr note;               /* code != 0: trouble that costs space only */
 };
 
 struct jobstate {
@@ -64,17 +88,15 @@ struct round {
     uint32_t q, nslots;             /* partitions a slot; slots owned here: 0 .. nslots-1 */
     struct shares mem;
     struct chunker chunker;
-    struct fper *fper;
+    struct snap *parent_snap;       /* of the disk that stage 1a works on, or NULL */
     uint64_t done_bytes, total_bytes;
     uint64_t generations;           /* digest of the names in generations/ when the round began; 0: unknown */
     bool stopped;                   /* env.progress said so */
 
-    uint8_t *seg;                   /* SEG_BYTES */
     uint8_t *rec, *blob;            /* PLAN_RECORD_MAX, SEGRCP_BYTES_MAX */
-    struct plan_seg cur;
-    struct fp_job *fpjobs;          /* PLAN_BLOCKS_MAX */
-    struct fp *fps;
-    struct parent *parent;
+    struct segwork *work;
+    unsigned nwork;
+    struct plan_seg *cur;           /* work[0]'s: for stages that look at one segment after another */
     struct answers answers;
     struct owner_slot *slots;
     struct wire *wire;
@@ -107,21 +129,41 @@ bool round_owns(const struct round *r, const struct fp *fp);
 bool generations_changed(struct round *r);
 
 /* ---- segment.c ---- */
-int seg_load(struct round *r, const struct jobstate *js, uint64_t segment, uint32_t *bytes, struct verr *err);
+/* Reads segment w->s.segment of w->js into w->seg. */
+int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err);
 bool seg_is_zero(const uint8_t *p, size_t n);
-/* Cuts and fingerprints r->seg; every block BLK_NEW. _new: the segment digest too. */
-int seg_cut(struct round *r, struct plan_seg *s, struct verr *err);
-int seg_cut_new(struct round *r, struct plan_seg *s, struct verr *err);
-/* Reads the segment, writes its BLK_NEW blocks, which become BLK_OWN; s not PLAN_BLOCKS: cut anew first. late: gets what was
- * written (late.c); may be NULL. */
-int seg_write_new(struct round *r, const struct jobstate *js, struct plan_seg *s, struct cwriter *w, struct extsort **late,
-                  struct verr *err);
+/* Cuts and fingerprints w->seg into w->s; every block BLK_NEW. */
+int seg_cut(struct segwork *w, struct verr *err);
+/* Reads the segment again for its BLK_NEW blocks; where they are not what the plan says (or it is not PLAN_BLOCKS) it is cut
+ * anew, and all of its blocks are BLK_NEW. */
+int seg_prepare_new(struct segwork *w, struct verr *err);
+/* After seg_prepare_new: writes the BLK_NEW blocks, which become BLK_OWN. late: gets them too (late.c); may be NULL. */
+int seg_append_new(struct segwork *w, struct cwriter *cw, struct extsort **late, struct verr *err);
 bool seg_has(const struct plan_seg *s, enum blk_kind kind);
 /* BLK_WAIT -> BLK_RESOLVED, or BLK_NEW where no resolution came. */
 int resolve_waiting(struct round *r, struct plan_seg *s, struct verr *err);
 
+/* ---- line.c: segments under way on the crew, used in their order ---- */
+struct line {
+    struct round *r;
+    /* A result, in order. An error is one of the whole round: what is still under way is dropped. */
+    int (*use)(void *ctx, struct segwork *w, struct verr *err);
+    void *ctx;
+    unsigned first, busy;
+};
+/* *w: free to be filled in (js, s, entry). Waits for the oldest and uses it when all are under way. */
+int line_take(struct line *l, struct segwork **w, struct verr *err);
+/* The one that was taken is under way. run NULL: nothing to compute, it only waits for its turn. */
+void line_go(struct line *l, void (*run)(struct crew_task *task));
+/* rc 0: uses all that are under way. Else: waits for them, uses none. Returns rc, or the first error of use. */
+int line_end(struct line *l, int rc, struct verr *err);
+/* work[0 .. nwork-1]. Undone by line_free_work, also half-way. */
+int line_alloc_work(struct round *r, unsigned nwork, struct verr *err);
+void line_free_work(struct round *r);
+
 /* ---- parent.c ---- */
-void parent_load(struct round *r, struct parent *p, const struct seg_entry *e, uint64_t segment);
+/* The parent of w->s.segment into w->parent; what cannot be read is noted in w->note. */
+void parent_load(struct segwork *w);
 void parent_clear(struct parent *p);
 bool parent_same(const struct parent *p, const struct plan_seg *s);
 bool parent_find(const struct parent *p, const struct fp *fp, uint32_t len, uint64_t *ref);

@@ -43,28 +43,23 @@ static void parent_index(struct parent *p)
     }
 }
 
-void parent_load(struct round *r, struct parent *p, const struct seg_entry *e, uint64_t segment)
+void parent_load(struct segwork *w)
 {
-    struct verr note = {0};
+    struct parent *p = &w->parent;
+    struct snap *snap = w->r->parent_snap;
+    struct segread *segread = w->r->env->segread;
     bool zero = true;
     uint32_t pages;
     parent_clear(p);
-    if (e->kind == SEGK_STORED) {
-        p->place = e->place;
+    if (w->entry.kind == SEGK_STORED) {
+        p->place = w->entry.place;
         zero = false;
-    } else if (p->snap != NULL && segment < seg_count(snap_header(p->snap)->size)) {
-        int rc = snap_place(p->snap, segment, &zero, &p->place, &pages, &note);
-        if (rc < 0) {
-            round_note(r, "stage_1a", &note);
+    } else if (snap != NULL && w->s.segment < seg_count(snap_header(snap)->size)) {
+        if (snap_place(snap, w->s.segment, &zero, &p->place, &pages, &w->note) < 0)
             return;
-        }
     }
-    if (zero)
+    if (zero || segread_recipe(segread, p->place, &p->rcp, &w->note) < 0)
         return;
-    if (segread_recipe(r->env->segread, p->place, &p->rcp, &note) < 0) {
-        round_note(r, "stage_1a", &note);
-        return;
-    }
     p->have = true;
     if (p->rcp.nblocks > SEGRCP_BLOCKS_MAX) {
         parent_clear(p);

@@ -91,12 +91,12 @@ static int collect(struct round *r, const struct jobstate *js, struct extsort *x
     if (rc < 0)
         return rc == -ENOENT ? verr_set(err, ENOENT, "%s is gone from the round's directory", name) : rc;
     rc = answers_rewind(&r->answers, err);
-    while (rc >= 0 && (rc = plan_get(&in, &r->cur, js->seed, r->rec, err)) > 0) {
+    while (rc >= 0 && (rc = plan_get(&in, r->cur, js->seed, r->rec, err)) > 0) {
         rc = 0;
-        if (r->cur.kind == PLAN_SAME)
-            rc = collect_same(r, xs, bad, &r->cur, index, err);
-        else if (r->cur.kind == PLAN_BLOCKS)
-            rc = collect_blocks(r, xs, &r->cur, index, check_own, err);
+        if (r->cur->kind == PLAN_SAME)
+            rc = collect_same(r, xs, bad, r->cur, index, err);
+        else if (r->cur->kind == PLAN_BLOCKS)
+            rc = collect_blocks(r, xs, r->cur, index, check_own, err);
         if (rc < 0)
             break;
         index++;

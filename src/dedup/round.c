@@ -6,7 +6,7 @@
  *                       locked by one process, which runs one round at a time. Nothing in it outlives a crash: a round
  *                       that died is done again from the frozen layers.
  *
- * On one host the stages run one after another in one thread. Whoever sends and is told "again" by the bus takes in what
+ * On one host the stages run one after another in one thread, which has a crew to compute segments for it. Whoever sends and is told "again" by the bus takes in what
  * waits for this host first (wire.c), so that nobody blocks and nothing is held in memory beyond the bus's own bound.
  */
 #include "dedup/dedup_internal.h"
@@ -24,8 +24,8 @@
 #include <unistd.h>
 
 enum {
-    FIXED_BYTES = SEG_BYTES + 2 * PLAN_RECORD_MAX + PLAN_BLOCKS_MAX * (sizeof(struct fp_job) + FP_BYTES) + (int)sizeof(struct parent) +
-                  SEGRCP_BYTES_MAX + 2 * BUS_FRAME_MAX,
+    WORK_BYTES = SEG_BYTES + PLAN_RECORD_MAX + PLAN_BLOCKS_MAX * (sizeof(struct fp_job) + FP_BYTES) + (int)sizeof(struct segwork),
+    FIXED_BYTES = WORK_BYTES + PLAN_RECORD_MAX + SEGRCP_BYTES_MAX + 2 * BUS_FRAME_MAX,
     REST_MIN = 1024 * 1024, FILE_BUFFER = 64 * 1024, SORT_MIN = 64 * 1024,
 };
 
@@ -134,10 +134,23 @@ static size_t at_least(size_t n, size_t floor)
     return n < floor ? floor : n;
 }
 
+static size_t memory_of(const struct round *r)
+{
+    return r->env->memory == 0 ? DEDUP_MEMORY_DEFAULT : r->env->memory;
+}
+
+/* Segments under way beside the one that is used: one for each thread, one that waits. */
+static size_t extra_work(const struct round *r)
+{
+    size_t threads = crew_threads(r->env->crew), room = memory_of(r) / 4 / WORK_BYTES;
+    size_t want = threads == 0 ? 0 : threads + 1;
+    return want < room ? want : room;
+}
+
 static void share_memory(struct round *r)
 {
-    size_t m = r->env->memory == 0 ? DEDUP_MEMORY_DEFAULT : r->env->memory;
-    size_t rest = m > FIXED_BYTES + REST_MIN ? m - FIXED_BYTES : REST_MIN;
+    size_t m = memory_of(r), fixed = FIXED_BYTES + (extra_work(r) * WORK_BYTES);
+    size_t rest = m > fixed + REST_MIN ? m - fixed : REST_MIN;
     r->mem.bundles = rest / 4;
     r->mem.requests = rest / 4;
     r->mem.windows = rest / 8;
@@ -176,21 +189,15 @@ static int alloc_slots(struct round *r, struct verr *err)
 
 static int alloc_buffers(struct round *r, struct verr *err)
 {
-    r->seg = malloc(SEG_BYTES);
     r->rec = malloc(PLAN_RECORD_MAX);
     r->blob = malloc(SEGRCP_BYTES_MAX);
-    r->cur.b = calloc(PLAN_BLOCKS_MAX, sizeof *r->cur.b);
-    r->fpjobs = calloc(PLAN_BLOCKS_MAX, sizeof *r->fpjobs);
-    r->fps = calloc(PLAN_BLOCKS_MAX, sizeof *r->fps);
-    r->parent = calloc(1, sizeof *r->parent);
     r->js = calloc(at_least(r->njobs, 1), sizeof *r->js);
-    if (r->seg == NULL || r->rec == NULL || r->blob == NULL || r->cur.b == NULL || r->fpjobs == NULL || r->fps == NULL ||
-        r->parent == NULL || r->js == NULL)
+    if (r->rec == NULL || r->blob == NULL || r->js == NULL)
         return verr_set(err, ENOMEM, "no memory for the buffers of a round");
-    r->fper = fper_new((enum fp_kind)r->conf->fingerprint, r->conf->digest_key, err);
-    if (r->fper == NULL)
-        return err != NULL && err->code != 0 ? -err->code : -ENOMEM;
-    int rc = chunker_init(&r->chunker, r->conf->cdc, r->conf->block_bytes);
+    int rc = line_alloc_work(r, 1 + (unsigned)extra_work(r), err);
+    if (rc < 0)
+        return rc;
+    rc = chunker_init(&r->chunker, r->conf->cdc, r->conf->block_bytes);
     return rc < 0 ? verr_set(err, -rc, "store.conf: blocks of %u bytes are not supported", r->conf->block_bytes) : 0;
 }
 
@@ -298,14 +305,9 @@ static void round_end(struct round *r)
         free(r->slots[s].buf);
     }
     free(r->slots);
-    fper_free(r->fper);
-    free(r->seg);
     free(r->rec);
     free(r->blob);
-    free(r->cur.b);
-    free(r->fpjobs);
-    free(r->fps);
-    free(r->parent);
+    line_free_work(r);
     free(r->js);
     if (r->dirfd >= 0) {
         close(r->dirfd);

@@ -11,11 +11,12 @@
 #include <errno.h>
 #include <string.h>
 
-int seg_load(struct round *r, const struct jobstate *js, uint64_t segment, uint32_t *bytes, struct verr *err)
+int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err)
 {
-    uint64_t off = segment << SEG_SHIFT, left = js->job->pend.size - off;
+    const struct dedup_job *job = w->js->job;
+    uint64_t segment = w->s.segment, off = segment << SEG_SHIFT, left = job->pend.size - off;
     size_t want = left < SEG_BYTES ? (size_t)left : SEG_BYTES;
-    ssize_t got = live_pending_read(js->job->live, js->job->pend.seq, off, r->seg, want, err);
+    ssize_t got = live_pending_read(job->live, job->pend.seq, off, w->seg, want, err);
     if (got < 0)
         return verr_prefix(err, (int)-got, "reading segment %llu of the frozen disk", (unsigned long long)segment);
     if ((size_t)got != want)
@@ -48,12 +49,13 @@ static uint32_t count_pages(const struct plan_seg *s)
     return pages;
 }
 
-int seg_cut(struct round *r, struct plan_seg *s, struct verr *err)
+int seg_cut(struct segwork *w, struct verr *err)
 {
+    struct plan_seg *s = &w->s;
     uint32_t off = 0, n = 0, jobs = 0;
     while (off < s->bytes) {
         bool zero;
-        size_t len = chunk_next(&r->chunker, r->seg + off, s->bytes - off, &zero);
+        size_t len = chunk_next(&w->r->chunker, w->seg + off, s->bytes - off, &zero);
         if (n == PLAN_BLOCKS_MAX || len == 0 || len > s->bytes - off)
             return verr_set(err, E2BIG, "segment %llu cannot be cut into at most %d blocks", (unsigned long long)s->segment,
                             PLAN_BLOCKS_MAX);
@@ -63,66 +65,67 @@ int seg_cut(struct round *r, struct plan_seg *s, struct verr *err)
         b->kind = zero ? BLK_ZERO : BLK_NEW;
         b->ref = zero ? REF_ZERO : REF_NONE;
         if (!zero)
-            r->fpjobs[jobs++] = (struct fp_job){r->seg + off, len, &b->fp};
+            w->fpjobs[jobs++] = (struct fp_job){w->seg + off, len, &b->fp};
         off += (uint32_t)len;
     }
     s->kind = PLAN_BLOCKS;
     s->nblocks = n;
     s->data_pages = count_pages(s);
-    return jobs == 0 ? 0 : fper_batch(r->fper, r->fpjobs, jobs, err);
-}
-
-int seg_cut_new(struct round *r, struct plan_seg *s, struct verr *err)
-{
-    int rc = fper_segment(r->fper, r->seg, s->bytes, s->digest, err);
-    return rc < 0 ? rc : seg_cut(r, s, err);
+    return jobs == 0 ? 0 : fper_batch(w->fper, w->fpjobs, jobs, err);
 }
 
 /* Are the blocks that will be written still what the plan says? 1, 0 or -errno. */
-static int new_blocks_match(struct round *r, const struct plan_seg *s, struct verr *err)
+static int new_blocks_match(struct segwork *w, struct verr *err)
 {
+    const struct plan_seg *s = &w->s;
     uint32_t off = 0, n = 0;
     for (uint32_t i = 0; i < s->nblocks; i++) {
         if (s->b[i].kind == BLK_NEW) {
-            r->fpjobs[n] = (struct fp_job){r->seg + off, s->b[i].len, &r->fps[n]};
+            w->fpjobs[n] = (struct fp_job){w->seg + off, s->b[i].len, &w->fps[n]};
             n++;
         }
         off += s->b[i].len;
     }
-    int rc = fper_batch(r->fper, r->fpjobs, n, err);
+    int rc = fper_batch(w->fper, w->fpjobs, n, err);
     if (rc < 0)
         return rc;
     n = 0;
     for (uint32_t i = 0; i < s->nblocks; i++)
-        if (s->b[i].kind == BLK_NEW && !fp_eq(&r->fps[n++], &s->b[i].fp))
+        if (s->b[i].kind == BLK_NEW && !fp_eq(&w->fps[n++], &s->b[i].fp))
             return 0;
     return 1;
 }
 
-int seg_write_new(struct round *r, const struct jobstate *js, struct plan_seg *s, struct cwriter *w, struct extsort **late,
-                  struct verr *err)
+int seg_prepare_new(struct segwork *w, struct verr *err)
 {
+    struct plan_seg *s = &w->s;
     uint32_t bytes;
-    int rc = seg_load(r, js, s->segment, &bytes, err);
+    int rc = seg_load(w, &bytes, err);
     if (rc < 0)
         return rc;
     if (bytes != s->bytes)
         return verr_set(err, EIO, "segment %llu of the frozen disk changed its length", (unsigned long long)s->segment);
-    rc = s->kind == PLAN_BLOCKS ? new_blocks_match(r, s, err) : 0;
-    if (rc == 0)
-        rc = seg_cut_new(r, s, err);
-    if (rc < 0)
-        return rc;
+    rc = s->kind == PLAN_BLOCKS ? new_blocks_match(w, err) : 0;
+    if (rc == 0) {
+        rc = fper_segment(w->fper, w->seg, s->bytes, s->digest, err);
+        if (rc == 0)
+            rc = seg_cut(w, err);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int seg_append_new(struct segwork *w, struct cwriter *cw, struct extsort **late, struct verr *err)
+{
     uint32_t off = 0;
-    for (uint32_t i = 0; i < s->nblocks; i++) {
-        struct plan_block *b = &s->b[i];
+    for (uint32_t i = 0; i < w->s.nblocks; i++) {
+        struct plan_block *b = &w->s.b[i];
         if (b->kind == BLK_NEW) {
-            rc = cwriter_append(w, &b->fp, r->seg + off, b->len, &b->ref, err);
+            int rc = cwriter_append(cw, &b->fp, w->seg + off, b->len, &b->ref, err);
             if (rc < 0)
                 return verr_prefix(err, -rc, "writing new blocks to the store");
             b->kind = BLK_OWN;
             if (late != NULL)
-                late_add(r, js, late, b);
+                late_add(w->r, w->js, late, b);
         }
         off += b->len;
     }

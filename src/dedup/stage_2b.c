@@ -65,29 +65,55 @@ static void seal_group(struct round *r, struct cwriter *w, unsigned first, unsig
     fault_point("dedup.2b.after_seal");
 }
 
-static int back_up_job(struct round *r, struct jobstate *js, struct cwriter *w, struct seqin *plan, struct seqout *result, struct verr *err)
+struct backing_up { struct jobstate *js; struct cwriter *cw; struct seqout *result; };
+
+/* On the crew. */
+static void prepare_task(struct crew_task *task)
 {
-    uint64_t before = cwriter_stored(w);
-    int rc;
-    while ((rc = plan_get(plan, &r->cur, js->seed, r->rec, err)) > 0) {
-        rc = apply_answers(r, &r->cur, err);
-        if (rc < 0)
-            return rc;
-        if (seg_has(&r->cur, BLK_NEW)) {
-            js->wrote = true;
-            rc = seg_write_new(r, js, &r->cur, w, NULL, js->job->err);
-            if (rc < 0) {
-                job_fail(js, rc);
-                return 0;
-            }
-        }
-        rc = plan_put(result, &r->cur, js->seed, r->rec, err);
-        if (rc == 0)
-            rc = round_progress(r, "stage_2b", r->cur.bytes, err);
-        if (rc < 0)
-            return rc;
+    struct segwork *w = (struct segwork *)task;
+    w->rc = seg_prepare_new(w, &w->err);
+}
+
+/* In disk order: the blocks of the segment into the container, the segment into result-J. */
+static int use_prepared(void *ctx, struct segwork *w, struct verr *err)
+{
+    struct backing_up *b = ctx;
+    struct round *r = w->r;
+    if (b->js->failed)
+        return 0;
+    if (w->rc == 0 && seg_has(&w->s, BLK_NEW))
+        w->rc = seg_append_new(w, b->cw, NULL, &w->err);
+    if (w->rc < 0) {
+        job_fail_why(b->js, w->rc, &w->err);
+        return 0;
     }
-    js->stored += cwriter_stored(w) - before;
+    int rc = plan_put(b->result, &w->s, b->js->seed, r->rec, err);
+    return rc < 0 ? rc : round_progress(r, "stage_2b", w->s.bytes, err);
+}
+
+static int back_up_job(struct round *r, struct backing_up *b, struct seqin *plan, struct verr *err)
+{
+    struct jobstate *js = b->js;
+    struct line line = {.r = r, .use = use_prepared, .ctx = b};
+    uint64_t before = cwriter_stored(b->cw);
+    int rc = 0;
+    while (!js->failed) {
+        struct segwork *w;
+        rc = line_take(&line, &w, err);
+        if (rc == 0)
+            rc = plan_get(plan, &w->s, js->seed, r->rec, err);
+        if (rc <= 0)
+            break;
+        rc = apply_answers(r, &w->s, err);
+        if (rc < 0)
+            break;
+        w->js = js;
+        bool new = seg_has(&w->s, BLK_NEW);
+        js->wrote = js->wrote || new;
+        line_go(&line, new ? prepare_task : NULL);
+    }
+    rc = line_end(&line, rc < 0 ? rc : 0, err);
+    js->stored += cwriter_stored(b->cw) - before;
     return rc;
 }
 
@@ -103,7 +129,8 @@ static int back_up_files(struct round *r, struct jobstate *js, struct cwriter *w
     round_file(name, "result", js->index);
     rc = seqout_open(&result, r->dirfd, name, r->mem.file, err);
     if (rc == 0) {
-        rc = back_up_job(r, js, w, &plan, &result, err);
+        struct backing_up b = {js, w, &result};
+        rc = back_up_job(r, &b, &plan, err);
         int rc2 = seqout_close(&result, rc == 0 ? err : NULL);
         if (rc == 0)
             rc = rc2;
@@ -116,8 +143,10 @@ static struct cwriter *open_group(struct round *r, struct jobstate *js)
 {
     struct cwriter *w;
     int rc = cwriter_open(r->env->store, CONTAINER_BLOCKS, job_flags(js), js->job->last_blocks, &w, js->job->err);
-    if (rc == 0)
+    if (rc == 0) {
+        cwriter_use_crew(w, r->env->crew);
         return w;
+    }
     job_fail(js, verr_prefix(js->job->err, -rc, "opening a container in the store"));
     return NULL;
 }

@@ -17,10 +17,10 @@ static int send_job(struct round *r, const struct jobstate *js, struct verr *err
     int rc = seqin_open(&in, r->dirfd, name, r->mem.file, err);
     if (rc < 0)
         return rc == -ENOENT ? verr_set(err, ENOENT, "%s is gone from the round's directory", name) : rc;
-    while ((rc = plan_get(&in, &r->cur, js->seed, r->rec, err)) > 0) {
+    while ((rc = plan_get(&in, r->cur, js->seed, r->rec, err)) > 0) {
         rc = 0;
-        for (uint32_t i = 0; r->cur.kind == PLAN_BLOCKS && i < r->cur.nblocks && rc == 0; i++) {
-            const struct plan_block *b = &r->cur.b[i];
+        for (uint32_t i = 0; r->cur->kind == PLAN_BLOCKS && i < r->cur->nblocks && rc == 0; i++) {
+            const struct plan_block *b = &r->cur->b[i];
             if (b->kind == BLK_OWN && round_owns(r, &b->fp))
                 rc = send_reference(r, &b->fp, b->ref, err);
         }

@@ -81,7 +81,7 @@ static int store_recipe(struct completion *c, const struct plan_seg *s, uint64_t
                         c->rcp->nblocks);
     struct fp fp;
     struct fp_job job = {r->blob, (size_t)len, &fp};
-    rc = fper_batch(r->fper, &job, 1, err);
+    rc = fper_batch(r->work[0].fper, &job, 1, err);
     if (rc < 0)
         return rc;
     rc = cwriter_append(c->recipes, &fp, r->blob, (size_t)len, place, err);
@@ -109,7 +109,7 @@ static void count_segment(struct snap_levels *lv, const struct plan_seg *s)
     }
 }
 
-/* What the publish check refused is new again. A whole segment: it is cut again by seg_write_new. */
+/* What the publish check refused is new again. A whole segment: it is cut again by seg_prepare_new. */
 static int apply_bad(struct completion *c, struct plan_seg *s, uint64_t index, bool *whole, struct verr *err)
 {
     uint32_t i;
@@ -135,8 +135,11 @@ static int write_missing(struct completion *c, struct plan_seg *s, bool whole, s
             return verr_prefix(err, -rc, "opening a container in the store");
     }
     if (whole)
-        s->kind = PLAN_SAME;    /* not PLAN_BLOCKS: seg_write_new cuts it again */
-    return seg_write_new(c->r, js, s, c->blocks, &c->late, err);
+        s->kind = PLAN_SAME;    /* not PLAN_BLOCKS: seg_prepare_new cuts it again */
+    struct segwork *w = &c->r->work[0];     /* s is its segment */
+    w->js = js;
+    int rc = seg_prepare_new(w, err);
+    return rc < 0 ? rc : seg_append_new(w, c->blocks, &c->late, err);
 }
 
 static int complete_segment(struct completion *c, struct plan_seg *s, uint64_t index, struct verr *err)
@@ -184,12 +187,12 @@ static int complete_segments(struct completion *c, struct seqin *result, struct 
         if (!e.dirty) {
             rc = clean_segment(c, &e, i, err);
         } else {
-            rc = plan_get(result, &r->cur, c->js->seed, r->rec, err);
-            if (rc >= 0 && (rc == 0 || r->cur.segment != i))
+            rc = plan_get(result, r->cur, c->js->seed, r->rec, err);
+            if (rc >= 0 && (rc == 0 || r->cur->segment != i))
                 rc = verr_set(err, EBADMSG, "the round's log of this disk does not have segment %llu", (unsigned long long)i);
             if (rc > 0)
-                rc = complete_segment(c, &r->cur, index++, err);
-            if (rc == 0 && round_progress(r, "stage_4b", r->cur.bytes, err) < 0) {
+                rc = complete_segment(c, r->cur, index++, err);
+            if (rc == 0 && round_progress(r, "stage_4b", r->cur->bytes, err) < 0) {
                 r->stopped = true;
                 rc = -EINTR;
             }

@@ -3,7 +3,8 @@
  * append: writing of containers.
  *
  * A block goes into the frame in memory; a full frame is compressed, decoded again, compared and written behind the
- * last one. What is on disk at each step of a section:
+ * last one. With a crew, several frames are compressed at once; they are written in order all the same, and the file has
+ * the same bytes. What is on disk at each step of a section:
  *
  *     frames                      a torn tail: no reader takes it for anything
  *     frames, footer pages        still a torn tail; fdatasynced
@@ -61,11 +62,13 @@ int cw_write(struct cwriter *w, const void *data, size_t len)
 
 /* ---- files ---- */
 
-/* Also full by entries: they are kept in memory until the section is closed. */
-static bool file_full(const struct cw_file *f, uint32_t entries)
+/* Also full by entries: they are kept in memory until the section is closed. Frames under way count with all they can take. */
+static bool file_full(const struct cwriter *w, uint32_t entries)
 {
+    const struct cw_file *f = &w->file;
     uint64_t footer = (uint64_t)footer_pages(entries) * FOOTER_PAGE_BYTES;
-    return f->off + footer >= CONTAINER_FULL || entries >= SECTION_ENTRIES || f->next_ordinal >= ORDINALS_FULL;
+    uint64_t coming = (uint64_t)w->busy * (CFRAME_BYTES + FRAME_RAW_MAX);
+    return f->off + coming + footer >= CONTAINER_FULL || entries >= SECTION_ENTRIES || f->next_ordinal >= ORDINALS_FULL;
 }
 
 void cw_section_begin(struct cw_file *f)
@@ -160,32 +163,64 @@ static void file_resume(struct cwriter *w, uint64_t last)
 
 /* ---- frames ---- */
 
+static struct cw_frame *frame_filled(struct cwriter *w) { return &w->frame[(w->first + w->busy) % w->nframes]; }
+
+/* On the crew. */
+static void frame_pack(struct crew_task *task)
+{
+    struct cw_frame *fr = (struct cw_frame *)task;
+    fr->why = "";
+    fr->rc = fpack_close(fr->pack, &fr->f, &fr->bytes, &fr->len, &fr->why);
+}
+
+/* The oldest frame under way goes into the file: only now its place is known. */
+static int frame_write(struct cwriter *w)
+{
+    struct cw_frame *fr = &w->frame[w->first];
+    crew_wait(w->crew, &fr->task);
+    w->first = (w->first + 1) % w->nframes;
+    w->busy--;
+    if (fr->rc < 0) {
+        char path[32];
+        container_path(w->file.id.container, path);
+        return verr_set(&w->dead, -fr->rc, "%s/containers/%s: a frame does not read back and was not written (%s): check this host's "
+                        "memory", w->st->path, path, fr->why);
+    }
+    for (uint32_t i = 0; i < fr->f.blocks; i++)
+        w->entry[fr->entry + i].frame_off = (uint32_t)w->file.off;
+    return cw_write(w, fr->bytes, fr->len);
+}
+
+static int frames_finish(struct cwriter *w)
+{
+    int r = 0;
+    while (w->busy > 0 && r == 0)
+        r = frame_write(w);
+    return r;
+}
+
 static int frame_flush(struct cwriter *w)
 {
     if (w->frame_blocks == 0)
         return 0;
-    struct cframe f = {.id = w->file.id, .first_ordinal = w->file.next_ordinal - w->frame_blocks, .blocks = w->frame_blocks,
-                       .raw_len = w->frame_len};
-    const uint8_t *bytes;
-    size_t len;
-    const char *why = "";
-    int r = fpack_close(w->pack, &f, &bytes, &len, &why);
-    if (r < 0) {
-        char path[32];
-        container_path(w->file.id.container, path);
-        return verr_set(&w->dead, -r, "%s/containers/%s: a frame does not read back and was not written (%s): check this host's memory",
-                        w->st->path, path, why);
-    }
-    r = cw_write(w, bytes, len);
+    struct cw_frame *fr = frame_filled(w);
+    fr->f = (struct cframe){.id = w->file.id, .first_ordinal = w->file.next_ordinal - w->frame_blocks, .blocks = w->frame_blocks,
+                            .raw_len = w->frame_len};
+    fr->entry = w->entries - w->frame_blocks;
+    fr->task.run = frame_pack;
+    crew_submit(w->crew, &fr->task);
+    w->busy++;
     w->frame_blocks = w->frame_len = 0;
-    return r;
+    return w->busy == w->nframes ? frame_write(w) : 0;
 }
 
 /* Flushes the frame; a file that is full then gets its footer and waits for the seal. */
 static int frame_end(struct cwriter *w)
 {
     int r = frame_flush(w);
-    if (r < 0 || !file_full(&w->file, w->entries))
+    if (r == 0 && file_full(w, w->entries))
+        r = frames_finish(w);
+    if (r < 0 || !file_full(w, w->entries))
         return r;
     return cw_file_full(w);
 }
@@ -212,8 +247,8 @@ static int append(struct cwriter *w, const struct fp *fp, const void *data, uint
         r = entries_grow(w);
     if (r < 0)
         return r;
-    w->entry[w->entries++] = (struct footer_entry){.fp = *fp, .frame_off = (uint32_t)w->file.off, .in_frame = w->frame_len, .len = len};
-    memcpy(fpack_raw(w->pack) + w->frame_len, data, len);
+    w->entry[w->entries++] = (struct footer_entry){.fp = *fp, .in_frame = w->frame_len, .len = len};
+    memcpy(fpack_raw(frame_filled(w)->pack) + w->frame_len, data, len);
     w->frame_len += len;
     w->frame_blocks++;
     *ref = ref_make(w->file.id.container, w->file.next_ordinal++);
@@ -227,11 +262,12 @@ int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last,
     if (type != CONTAINER_BLOCKS && type != CONTAINER_RECIPES)
         return verr_set(err, EINVAL, "opening a container: unknown type %u", type);
     struct cwriter *w = calloc(1, sizeof *w);
-    if (w == NULL || (w->pack = fpack_new()) == NULL) {
+    if (w == NULL || (w->frame[0].pack = fpack_new()) == NULL) {
         free(w);
         return verr_set(err, ENOMEM, "opening a container: out of memory");
     }
     w->st = st;
+    w->nframes = 1;
     w->type = type;
     w->flags = flags;
     w->file.fd = -1;
@@ -240,6 +276,15 @@ int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last,
         file_resume(w, last);
     *out = w;
     return 0;
+}
+
+void cwriter_use_crew(struct cwriter *w, struct crew *crew)
+{
+    if (crew_threads(crew) == 0)
+        return;
+    w->crew = crew;
+    while (w->nframes < FRAMES_MAX && (w->frame[w->nframes].pack = fpack_new()) != NULL)
+        w->nframes++;
 }
 
 /* The first error stays the answer to every later call. */
@@ -265,8 +310,10 @@ int cwriter_seal(struct cwriter *w, struct verr *err)
         return answer(w, -w->dead.code, err);
     int r = frame_flush(w);
     if (r == 0)
+        r = frames_finish(w);
+    if (r == 0)
         r = cw_seal(w);
-    if (r == 0 && w->file.fd >= 0 && file_full(&w->file, 0))
+    if (r == 0 && w->file.fd >= 0 && file_full(w, 0))
         cw_file_close(w);
     return answer(w, r, err);
 }
@@ -282,7 +329,12 @@ void cwriter_free(struct cwriter *w)
     cw_file_close(w);
     for (unsigned i = 0; i < w->nwaiting; i++)
         close(w->waiting[i].fd);
-    fpack_free(w->pack);
+    for (; w->busy > 0; w->busy--) { /* of a writer that failed, or was not sealed */
+        crew_wait(w->crew, &w->frame[w->first].task);
+        w->first = (w->first + 1) % w->nframes;
+    }
+    for (unsigned i = 0; i < w->nframes; i++)
+        fpack_free(w->frame[i].pack);
     free(w->entry);
     free(w);
 }

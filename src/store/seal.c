@@ -11,10 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Footer pages of the open section, as many at a time as the scratch buffer takes. */
+/* Footer pages of the open section, as many at a time as the scratch buffer takes. No frame is under way. */
 static int footer_write(struct cwriter *w)
 {
-    uint8_t *buf = fpack_scratch(w->pack);
+    uint8_t *buf = fpack_scratch(w->frame[0].pack);
     size_t used = 0;
     for (uint32_t i = 0; i < w->entries; i += FOOTER_PAGE_ENTRIES) {
         uint32_t n = w->entries - i < FOOTER_PAGE_ENTRIES ? w->entries - i : FOOTER_PAGE_ENTRIES;

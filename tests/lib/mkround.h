@@ -6,6 +6,7 @@
 #ifndef VARVE_TESTS_MKROUND_H
 #define VARVE_TESTS_MKROUND_H
 
+#include "base/crew.h"
 #include "base/file.h"
 #include "base/verr.h"
 #include "dedup/dedup.h"
@@ -43,6 +44,7 @@ struct mkround {
     struct live_set *set;
     struct fpindex *slots[MKR_SLOTS];
     struct bus *bus;
+    struct crew *crew;
     struct dedup_env env;
     struct mkr_disk disk[MKR_DISKS];
     struct dedup_job job[MKR_DISKS];
@@ -52,7 +54,7 @@ struct mkround {
     void *collector;                /* of a test that changes the store while a round runs */
 };
 
-struct mkr_options { uint32_t slots, partitions; bool fixed; size_t memory; size_t bus_bytes; uint64_t rough; };
+struct mkr_options { uint32_t slots, partitions; bool fixed; size_t memory; size_t bus_bytes; uint64_t rough; unsigned threads; };
 
 #define MKR_TRY(call)                                                                                         \
     do {                                                                                                      \
@@ -115,9 +117,11 @@ static inline void mkr_open_parts(struct mkround *m, const struct mkr_options *o
     size_t bus_bytes = o->bus_bytes != 0 ? o->bus_bytes : 1 << 20;
     m->bus = o->rough != 0 ? bus_local_new_rough(bus_bytes, o->rough, &mkr_err) : bus_local_new(bus_bytes, &mkr_err);
     MKR_TRY(m->bus == NULL ? -ENOMEM : 0);
+    MKR_TRY(o->threads != 0 && (m->crew = crew_new(o->threads, &mkr_err)) == NULL ? -ENOMEM : 0);
     m->env = (struct dedup_env){
         .store = m->st, .reader = m->reader, .segread = m->segread, .slots = m->slots, .nslots = c->slots, .bus = m->bus,
         .clock = &vclock_system, .work_dirfd = m->workfd, .memory = o->memory, .progress_ctx = m, .note = mkr_note,
+        .crew = m->crew,
     };
     memset(m->env.host.b, 7, VID_BYTES);
 }
@@ -132,6 +136,8 @@ static inline void mkr_close_parts(struct mkround *m)
         }
     MKR_TRY(live_set_close(m->set, &mkr_err));
     bus_close(m->bus);
+    crew_free(m->crew);
+    m->crew = NULL;
     for (unsigned s = 0; s < MKR_SLOTS; s++)
         if (m->slots[s] != NULL)
             fpindex_close(m->slots[s]);

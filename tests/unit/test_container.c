@@ -5,6 +5,7 @@
  */
 #include "store/container.h"
 
+#include "base/crew.h"
 #include "base/endian.h"
 #include "store/layout_internal.h"
 #include "store/store_internal.h"
@@ -59,6 +60,8 @@ static void block_fill(const struct block *b, uint8_t *out)
     }
 }
 
+static struct crew *crew;
+
 static struct fp block_fp(const struct block *b)
 {
     struct fp fp = {{0}};
@@ -107,10 +110,14 @@ static void get_ok(struct creader *r, const struct block *b)
     assert_int_equal(code, 0);
 }
 
+/* Every second writer compresses on a crew: what it writes must not depend on that. */
 static struct cwriter *writer(uint64_t last)
 {
+    static unsigned n;
     struct cwriter *w;
     assert_int_equal(cwriter_open(m.st, CONTAINER_BLOCKS, CONTAINER_SHARED, last, &w, &err), 0);
+    if (n++ % 2 == 0)
+        cwriter_use_crew(w, crew);
     return w;
 }
 
@@ -863,11 +870,12 @@ static void write_errors_kill_the_writer(void **state)
         {"store.seal.fdatasync:1=5", EIO}, {"store.seal.trailer:1=28", ENOSPC}, {"store.seal.fdatasync:2=5", EIO},
         {"base.dir_sync:2=5", EIO}, /* 1: the claim */
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int r = mks_child("write", m.path, cases[i].fault);
-        if (r != cases[i].code)
-            print_message("%s: %d\n", cases[i].fault, r);
-        assert_int_equal(r, cases[i].code);
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        setenv("TEST_CREW", i % 2 == 0 ? "2" : "0", 1);
+        int r = mks_child("write", m.path, cases[i / 2].fault);
+        if (r != cases[i / 2].code)
+            print_message("%s: %d\n", cases[i / 2].fault, r);
+        assert_int_equal(r, cases[i / 2].code);
     }
     assert_int_equal(mks_child("write", m.path, "none:1=5"), 0);
 }
@@ -892,6 +900,7 @@ static void writer_killed_anywhere_leaves_no_damage(void **state)
         for (int n = 1; n < 12; n += 1 + (n > 3) * 3) {
             char fault[96];
             snprintf(fault, sizeof fault, "%s:%d=kill", places[i], n);
+            setenv("TEST_CREW", n % 2 == 0 ? "2" : "0", 1);
             int r = mks_child("write", m.path, fault);
             assert_true(r == 0 || r == 1009);
         }
@@ -910,6 +919,7 @@ static int child_write(struct store *st)
     m.st = st;
     if (cwriter_open(st, CONTAINER_BLOCKS, CONTAINER_SHARED, REF_NONE, &w, &err) < 0)
         return 124;
+    cwriter_use_crew(w, crew);
     for (int i = 0; r == 0 && i < 12; i++) {
         r = put(w, &b, 60000);
         if (first == REF_NONE && r == 0)
@@ -937,7 +947,10 @@ static int child(const char *path)
     mks_rng = 12345;
     if (store_open(path, &st, NULL) < 0)
         return 125;
+    const char *threads = getenv("TEST_CREW");
+    crew = crew_new(threads != NULL ? (unsigned)atoi(threads) : 0, NULL);
     int r = child_write(st);
+    crew_free(crew);
     store_close(st);
     return r;
 }
@@ -965,5 +978,8 @@ int main(int argc, char **argv)
     (void)write_errors_kill_the_writer;
     (void)writer_killed_anywhere_leaves_no_damage;
 #endif
-    return cmocka_run_group_tests(tests, group_setup, NULL);
+    crew = crew_new(2, NULL);
+    int r = cmocka_run_group_tests(tests, group_setup, NULL);
+    crew_free(crew);
+    return r;
 }

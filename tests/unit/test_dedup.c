@@ -544,6 +544,13 @@ static void tiny_memory_gives_the_same_result(void **state)
     same_series(&(struct mkr_options){.memory = 2 * 1000 * 1000, .slots = 4, .partitions = 8}, false, false);
 }
 
+static void any_number_of_threads_gives_the_same_result(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 4; threads++)
+        same_series(&(struct mkr_options){.threads = threads}, false, false);
+}
+
 static void rough_bus_gives_the_same_result(void **state)
 {
     (void)state;
@@ -569,7 +576,7 @@ static void random_disks_always_read_back(void **state)
     uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : (uint64_t)vclock_system.real_ns(NULL);
     print_message("VARVE_SEED=%llu\n", (unsigned long long)seed);
     struct mkround m;
-    mkr_new(&m, &(struct mkr_options){.memory = 3 * 1000 * 1000});
+    mkr_new(&m, &(struct mkr_options){.memory = 12 * 1000 * 1000, .threads = 2});
     for (unsigned i = 0; i < 3; i++)
         mkr_disk(&m, i, i % 2, 2 * SEG_BYTES + 10000 * i);
     for (unsigned round = 0; round < 4; round++) {
@@ -795,6 +802,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(adopted_vm_fences_the_round),
         cmocka_unit_test(merge_and_probe_give_the_same_result),
         cmocka_unit_test(tiny_memory_gives_the_same_result),
+        cmocka_unit_test(any_number_of_threads_gives_the_same_result),
         cmocka_unit_test(rough_bus_gives_the_same_result),
         cmocka_unit_test(fixed_blocks_work_too),
         cmocka_unit_test(random_disks_always_read_back),

@@ -172,10 +172,14 @@ static void parent_finds_blocks_by_prefix_and_length(void **state)
     assert_true(mkr_backup(&m, 0, 1));
     struct snap *snap;
     assert_int_equal(snap_open(m.st, m.segread, &d->id, d->parent_seq, &d->parent, &snap, NULL), 0);
-    struct round r = {.env = &m.env};
-    struct parent *p = calloc(1, sizeof *p);
-    p->snap = snap;
-    parent_load(&r, p, &(struct seg_entry){.kind = SEGK_ZERO, .dirty = true}, 0);
+    struct round r = {.env = &m.env, .conf = store_conf(m.st), .parent_snap = snap};
+    assert_int_equal(line_alloc_work(&r, 1, NULL), 0);
+    struct segwork *w = &r.work[0];
+    struct parent *p = &w->parent;
+    w->entry = (struct seg_entry){.kind = SEGK_ZERO, .dirty = true};
+    w->s.segment = 0;
+    parent_load(w);
+    assert_int_equal(w->note.code, 0);
     assert_true(p->have);
     uint64_t ref;
     for (uint32_t i = 0; i < p->rcp.nblocks; i++) {
@@ -190,7 +194,7 @@ static void parent_finds_blocks_by_prefix_and_length(void **state)
     }
     parent_clear(p);
     assert_false(parent_find(p, &(struct fp){{0}}, 4096, &ref));
-    free(p);
+    line_free_work(&r);
     snap_close(snap);
     mkr_free(&m);
 }
@@ -207,36 +211,35 @@ static void segment_that_reads_differently_is_cut_again(void **state)
     mkr_freeze(&m, 0);
     mkr_job(&m, 0);
     const struct store_conf *conf = store_conf(m.st);
-    struct round r = {.env = &m.env, .conf = conf, .seg = malloc(SEG_BYTES), .fpjobs = calloc(PLAN_BLOCKS_MAX, sizeof *r.fpjobs),
-                      .fps = calloc(PLAN_BLOCKS_MAX, sizeof *r.fps),
-                      .fper = fper_new((enum fp_kind)conf->fingerprint, conf->digest_key, &err)};
+    struct round r = {.env = &m.env, .conf = conf};
     struct jobstate js = {.job = &m.job[0]};
-    struct plan_seg s = {.b = calloc(PLAN_BLOCKS_MAX, sizeof *s.b)};
-    struct cwriter *w;
+    struct cwriter *cw;
     assert_int_equal(chunker_init(&r.chunker, conf->cdc, conf->block_bytes), 0);
-    assert_int_equal(seg_load(&r, &js, 0, &s.bytes, &err), 0);
-    assert_int_equal(seg_cut_new(&r, &s, &err), 0);
-    assert_int_equal(s.data_pages, SEG_PAGES);
-    struct fp right = s.b[2].fp;
-    s.b[2].fp.b[31] ^= 1;                       /* what 1a saw is not what is there now */
-    s.b[1].kind = BLK_GLOBAL;
-    s.b[1].ref = ref_make(1, 1);
-    assert_int_equal(cwriter_open(m.st, CONTAINER_BLOCKS, CONTAINER_SHARED, REF_NONE, &w, &err), 0);
-    assert_int_equal(seg_write_new(&r, &js, &s, w, NULL, &err), 0);
-    assert_int_equal(cwriter_seal(w, &err), 0);
-    assert_true(fp_eq(&s.b[2].fp, &right));
-    for (uint32_t i = 0; i < s.nblocks; i++) {
+    assert_int_equal(line_alloc_work(&r, 1, &err), 0);
+    struct segwork *w = &r.work[0];
+    struct plan_seg *s = &w->s;
+    w->js = &js;
+    assert_int_equal(seg_load(w, &s->bytes, &err), 0);
+    assert_int_equal(fper_segment(w->fper, w->seg, s->bytes, s->digest, &err), 0);
+    assert_int_equal(seg_cut(w, &err), 0);
+    assert_int_equal(s->data_pages, SEG_PAGES);
+    struct fp right = s->b[2].fp;
+    s->b[2].fp.b[31] ^= 1;                       /* what 1a saw is not what is there now */
+    s->b[1].kind = BLK_GLOBAL;
+    s->b[1].ref = ref_make(1, 1);
+    assert_int_equal(cwriter_open(m.st, CONTAINER_BLOCKS, CONTAINER_SHARED, REF_NONE, &cw, &err), 0);
+    assert_int_equal(seg_prepare_new(w, &err), 0);
+    assert_int_equal(seg_append_new(w, cw, NULL, &err), 0);
+    assert_int_equal(cwriter_seal(cw, &err), 0);
+    assert_true(fp_eq(&s->b[2].fp, &right));
+    for (uint32_t i = 0; i < s->nblocks; i++) {
         struct footer_entry e;
-        assert_int_equal(s.b[i].kind, BLK_OWN);
-        assert_int_equal(creader_entries(m.reader, s.b[i].ref, 1, &e, &err), 0);
-        assert_true(fp_eq(&e.fp, &s.b[i].fp) && e.len == s.b[i].len);
+        assert_int_equal(s->b[i].kind, BLK_OWN);
+        assert_int_equal(creader_entries(m.reader, s->b[i].ref, 1, &e, &err), 0);
+        assert_true(fp_eq(&e.fp, &s->b[i].fp) && e.len == s->b[i].len);
     }
-    cwriter_free(w);
-    fper_free(r.fper);
-    free(r.seg);
-    free(r.fpjobs);
-    free(r.fps);
-    free(s.b);
+    cwriter_free(cw);
+    line_free_work(&r);
     mkr_free(&m);
 }
 
