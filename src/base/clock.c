@@ -30,8 +30,8 @@ void time_name(int64_t seconds, char out[17])
 {
     if (seconds < 0)
         seconds = 0;
-    if (seconds > 253402300799)
-        seconds = 253402300799;
+    if (seconds > TIME_NAME_MAX)
+        seconds = TIME_NAME_MAX;
     time_t t = (time_t)seconds;
     struct tm tm;
     gmtime_r(&t, &tm);

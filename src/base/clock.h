@@ -16,6 +16,7 @@ extern const struct vclock vclock_system;
 static inline int64_t vclock_real_ns(const struct vclock *c) { return c->real_ns(c->ctx); }
 static inline int64_t vclock_mono_ns(const struct vclock *c) { return c->mono_ns(c->ctx); }
 
+#define TIME_NAME_MAX INT64_C(253402300799)    /* the last second of year 9999: names have four digits for the year */
 /* "YYYYMMDDTHHMMSSZ" of seconds since the epoch (17 bytes with NUL). Years 1970-9999; others are clamped. */
 void time_name(int64_t seconds, char out[17]);
 

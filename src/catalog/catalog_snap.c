@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of snapshots. */
+#include "base/clock.h"
 #include "catalog/catalog_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define NAME_S_MAX INT64_C(253402300799)       /* 9999-12-31T23:59:59Z: the last time that a name can say */
 
 /* ---- struct snaprow <-> row ---- */
 
@@ -35,7 +34,7 @@ static const char *snap_doubt(const struct snaprow *s)
         return "state";
     if (s->mode > 07777)
         return "mode";
-    if (s->name_s < 0 || s->name_s > NAME_S_MAX)
+    if (s->name_s < 0 || s->name_s > TIME_NAME_MAX)
         return "name_s";
     if (!label_is_sound(s->label, sizeof s->label))
         return "label";
@@ -77,7 +76,7 @@ static int read_snap(struct catalog_use *u, struct snaprow *s, struct verr *err)
     s->alloc_bytes = read_u64(u, "alloc_bytes");
     s->dirty_segments = read_u64(u, "dirty_segments");
     s->freeze_ns = read_int(u, "freeze_ns", INT64_MIN, INT64_MAX);
-    s->name_s = read_int(u, "name_s", 0, NAME_S_MAX);
+    s->name_s = read_int(u, "name_s", 0, TIME_NAME_MAX);
     read_bytes(u, "label", SQLITE_TEXT, s->label, sizeof s->label);
     read_bytes(u, "note", SQLITE_BLOB, s->note, sizeof s->note);
     read_levels(u, &s->levels);

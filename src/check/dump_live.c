@@ -144,11 +144,16 @@ int dump_journal(struct dump *d, struct verr *err)
 
 static int print_head(struct dump *d, enum live_file kind, struct vid *disk, uint64_t *number, struct verr *err)
 {
-    memcpy(disk->b, d->head + 16, VID_BYTES);
-    *number = get_le64(d->head + 32);
-    int r = live_header_decode(kind, disk, *number, d->head);
+    uint8_t page[LIVE_HEADER_BYTES] = {0};     /* a vol file may be shorter */
+    size_t n = d->size < sizeof page ? (size_t)d->size : sizeof page;
+    int r = dump_read(d, 0, page, n, err);
     if (r < 0)
-        return verr_set(err, r == -ENODATA ? EBADMSG : -r, "header: %s", r == -ENOTSUP ? "version is not known" : "wrong checksum");
+        return r;
+    memcpy(disk->b, page + 16, VID_BYTES);
+    *number = get_le64(page + 32);
+    r = live_header_page_decode(kind, disk, *number, page);
+    if (r < 0)
+        return verr_set(err, r == -ENODATA ? EBADMSG : -r, "header: %s", r == -ENOTSUP ? "version is not known" : "it is damaged");
     jsonw_id(&d->w, "disk", disk);
     jsonw_u64(&d->w, "number", *number);
     return 0;

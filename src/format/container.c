@@ -111,6 +111,8 @@ int cheader_decode(const uint8_t in[CHEADER_BYTES], struct cheader *out, const c
         return bad(why, "unknown type of container");
     if (h.flags & ~(uint32_t)(CONTAINER_SHARED | CONTAINER_PRIVATE | CONTAINER_CDS))
         return bad(why, "unknown flags");
+    if ((h.flags & CONTAINER_SHARED) != 0 && (h.flags & CONTAINER_PRIVATE) != 0)
+        return bad(why, "shared and private at once");
     if (!all_zero(in + HDR_FLAGS + 4, HDR_SUM - HDR_FLAGS - 4))
         return bad(why, "reserved bytes are not zero");
     *out = h;

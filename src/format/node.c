@@ -29,6 +29,10 @@ static const char *node_problem(const struct node *n, size_t name_len)
         return "the root is no directory";
     if ((n->flags & ~(uint32_t)(NODE_GONE | NODE_SELECTIVE)) != 0)
         return "unknown flags";
+    if ((n->flags & (n->kind == NODE_DISK ? NODE_SELECTIVE : NODE_GONE)) != 0)
+        return "a flag that this kind cannot have";
+    if (n->version == 0)
+        return "version is zero";
     if ((n->mode & ~(n->kind == NODE_DISK ? 0777u : 07777u)) != 0)
         return "mode has bits that this kind cannot have";
     if (name_len > NODE_NAME_MAX)

@@ -2,6 +2,7 @@
 /* Snapshot recipe (header, pages of runs) and its side file: bytes <-> structs. The segment recipe is recipe_segment.c. */
 #include "format/recipe.h"
 
+#include "base/clock.h"
 #include "format/record_internal.h"
 
 static const char snap_magic[RECORD_MAGIC + 1] = "VARVSNAP";
@@ -51,6 +52,10 @@ static const char *snap_problem(const struct snaprcp *r, size_t label_len, size_
         return "snapshot is its own parent";
     if ((r->flags & ~(uint32_t)SNAP_FLAGS_KNOWN) != 0)
         return "unknown flags";
+    if (r->seq == 0)
+        return "sequence number is zero";
+    if (r->name_s < 0 || r->name_s > TIME_NAME_MAX)
+        return "time of the name out of range";
     if (r->size > SNAP_SIZE_MAX)
         return "size out of range";
     uint64_t segments = seg_count(r->size);
@@ -265,8 +270,14 @@ static const char *attr_problem(const struct snapattr *a, size_t label_len, size
         return "snapshot id is zero";
     if (((a->set_flags | a->clear_flags) & ~(uint32_t)SNAP_FLAGS_KNOWN) != 0)
         return "unknown flags";
+    if (a->version == 0)
+        return "version is zero";
     if ((a->mode & ~0777u) != 0)
         return "mode has bits that a snapshot cannot have";
+    if (!a->owner_set && (a->mode != 0 || a->uid != 0 || a->gid != 0))
+        return "mode or owner without the mark that they count";
+    if (a->verified_s < 0)
+        return "time of the verification out of range";
     if (!label_valid(a->label, label_len))
         return "label has characters other than [A-Za-z0-9._-], or more than 64";
     if (!note_valid(a->note, note_len))

@@ -68,6 +68,14 @@ static bool all_zero(const uint8_t *p, size_t n)
     return true;
 }
 
+static uint64_t present_partitions(const struct fpi_header *h)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < sizeof h->present; i++)
+        n += (uint64_t)__builtin_popcount(h->present[i]);
+    return n;
+}
+
 /* The checksum stands for the bytes; these rules, for a file that another program made with the same checksum. */
 static const char *header_doubt(const uint8_t *in, const struct fpi_header *h)
 {
@@ -76,6 +84,8 @@ static const char *header_doubt(const uint8_t *in, const struct fpi_header *h)
         return "a field is out of range";
     if (h->partitions == 0 || h->partitions > FPI_PARTITIONS_MAX || (h->partitions & (h->partitions - 1)) != 0)
         return "the number of partitions is not a power of two up to 4096";
+    if (h->partitions > UINT32_C(1) << h->bits || h->slot >= FPI_SLOTS_MAX)
+        return "slot or number of bits do not fit the partitions";
     if (h->partition != FPI_DELTA && h->partition >= h->partitions)
         return "the partition is not one of the slot";
     if (pages > FPI_PAGES_MAX || get_le64(in + H_PAGES) != pages || get_le64(in + H_FENCES) != (1 + pages) * PAGE_BYTES)
@@ -83,6 +93,13 @@ static const char *header_doubt(const uint8_t *in, const struct fpi_header *h)
     bool delta = h->partition == FPI_DELTA;
     if (delta ? h->merged_through != 0 : !all_zero(h->present, sizeof h->present))
         return "a field of the other kind of file is set";
+    if (delta && (present_partitions(h) == 0) != (h->entries == 0))
+        return "it has entries of no partition, or partitions without entries";
+    if (delta && present_partitions(h) > h->entries)
+        return "it has more partitions than entries";
+    for (uint32_t i = h->partitions; delta && i < FPI_PARTITIONS_MAX; i++)
+        if ((h->present[i / 8] >> (i % 8) & 1) != 0)
+            return "it has entries of a partition that the slot does not have";
     if (!all_zero(in + H_ZERO, H_NUMBER - H_ZERO) || !all_zero(in + H_SEED + 8, H_PRESENT - H_SEED - 8) ||
         !all_zero(in + H_PRESENT + FPI_PRESENT_BYTES, H_CHECKSUM - H_PRESENT - FPI_PRESENT_BYTES))
         return "bytes are set that no field has";
@@ -126,10 +143,11 @@ void fpi_page_seal(uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number
     put_le64(page + P_CHECKSUM, hash64_seed(page + P_COUNT, PAGE_BYTES - P_COUNT, seed));
 }
 
-int fpi_page_check(const uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number, uint64_t seed)
+int fpi_page_check(const uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number, uint64_t total, uint64_t seed)
 {
     uint32_t count = get_le16(page + P_COUNT), most = kind == FPI_DATA ? FPI_PAGE_ENTRIES : FPI_PAGE_FENCES;
-    if (get_le16(page + P_KIND) != kind || get_le32(page + P_NUMBER) != number || count == 0 || count > most)
+    uint64_t before = (uint64_t)number * most, left = total > before ? total - before : 0;
+    if (get_le16(page + P_KIND) != kind || get_le32(page + P_NUMBER) != number || count == 0 || count != (left < most ? left : most))
         return -EBADMSG;
     if (get_le64(page + P_CHECKSUM) != hash64_seed(page + P_COUNT, PAGE_BYTES - P_COUNT, seed))
         return -EBADMSG;

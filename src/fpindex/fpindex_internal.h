@@ -19,6 +19,7 @@ enum {
     FPI_PAGE_ENTRIES = 127,
     FPI_PAGE_FENCES = 1020,
     FPI_PARTITIONS_MAX = 4096,
+    FPI_SLOTS_MAX = 4096,
     FPI_BITS_MAX = 24,
     FPI_PRESENT_BYTES = FPI_PARTITIONS_MAX / 8,
     FPI_NAME_MAX = 48,
@@ -40,8 +41,8 @@ void fpi_header_encode(const struct fpi_header *h, uint8_t out[PAGE_BYTES]);
 int fpi_header_decode(const uint8_t in[PAGE_BYTES], struct fpi_header *out, const char **why);
 /* Fills in the head of a page whose items are in place, zeroes the rest. */
 void fpi_page_seal(uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number, uint32_t count, uint64_t seed);
-/* Number of items, or -EBADMSG. */
-int fpi_page_check(const uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number, uint64_t seed);
+/* total: items of that kind in the whole file, which say how many this page must have. That number, or -EBADMSG. */
+int fpi_page_check(const uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number, uint64_t total, uint64_t seed);
 uint64_t fpi_data_pages(uint64_t entries);
 uint64_t fpi_fence_pages(uint64_t data_pages);
 uint64_t fpi_file_bytes(uint64_t entries);

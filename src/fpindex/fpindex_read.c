@@ -57,8 +57,9 @@ static int page_get(struct fpi_reader *r, struct fpi_pagebuf *pb, enum fpi_kind 
     ssize_t got = pread_full(r->fd, pb->mem, PAGE_BYTES, (off_t)(page * PAGE_BYTES));
     if (got > 0)
         r->ix->bytes_read += (uint64_t)got;
+    uint64_t total = kind == FPI_DATA ? r->file->entries : r->file->pages;
     pb->number = number;
-    pb->count = got == PAGE_BYTES ? fpi_page_check(pb->mem, kind, number, r->file->seed) : -EBADMSG;
+    pb->count = got == PAGE_BYTES ? fpi_page_check(pb->mem, kind, number, total, r->file->seed) : -EBADMSG;
     if (pb->count < 0)
         fpi_mark_damaged(r->ix, r->file);
     return pb->count;

@@ -45,7 +45,7 @@ static void next_page(struct fpi_reader *r)
             continue;
         }
         const uint8_t *page = r->buf + (size_t)(r->next_page - r->buf_first) * PAGE_BYTES;
-        int count = fpi_page_check(page, FPI_DATA, r->next_page, r->file->seed);
+        int count = fpi_page_check(page, FPI_DATA, r->next_page, r->file->entries, r->file->seed);
         r->next_page++;
         if (count > 0) {
             r->page = page;

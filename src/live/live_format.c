@@ -48,7 +48,15 @@ int live_header_decode(enum live_file kind, const struct vid *disk, uint64_t num
         return -ENOTSUP;
     if (memcmp(in + 16, disk->b, VID_BYTES) != 0 || get_le64(in + 32) != number)
         return -EBADMSG;
-    return 0;
+    return get_le32(in + 12) == 0 && all_zero(in + 40, 16) ? 0 : -EBADMSG;
+}
+
+int live_header_page_decode(enum live_file kind, const struct vid *disk, uint64_t number, const uint8_t in[LIVE_HEADER_BYTES])
+{
+    size_t used = kind == LIVE_VOL ? LIVE_STATE_OFF + LIVE_STATE_BYTES : LIVE_STATE_OFF;
+    if (!all_zero(in + used, LIVE_HEADER_BYTES - used))
+        return -EBADMSG;
+    return live_header_decode(kind, disk, number, in);
 }
 
 void live_state_encode(const struct vid *disk, uint64_t number, const struct live_state *s, uint8_t out[LIVE_STATE_BYTES])
@@ -70,7 +78,7 @@ int live_state_decode(const struct vid *disk, uint64_t number, const uint8_t in[
         return -EBADMSG;
     uint64_t size = get_le64(in);
     uint32_t changed = get_le32(in + 24), clean = get_le32(in + 28);
-    if (size > LIVE_SIZE_MAX || changed > 1 || clean > 1)
+    if (size > LIVE_SIZE_MAX || changed > 1 || clean > 1 || get_le64(in + 48) != 0)
         return -EBADMSG;
     *out = (struct live_state){.size = size, .alloc_bytes = get_le64(in + 8), .mtime_ns = (int64_t)get_le64(in + 16),
                                .dirty = get_le64(in + 32), .unknown = get_le64(in + 40), .changed = changed == 1, .clean = clean == 1};
@@ -88,6 +96,21 @@ void live_entry_encode(const struct vid *disk, uint64_t segment, const struct li
     put_le32(out + 12, (uint32_t)hash64_seed(out, 12, seed_of(disk, segment)));
 }
 
+/* What no writer writes means nothing, though the checksum be right: it is refused, not guessed. */
+static bool entry_makes_sense(unsigned kind, unsigned flags, unsigned pages, uint64_t value)
+{
+    switch (kind) {
+    case SEGK_ZERO:
+        return value == 0 && pages == 0 && (flags & ENTRY_DIRTY) != 0;   /* a clean one is zero bytes */
+    case SEGK_STORED:
+        return ref_is_block(value) && (pages <= SEG_PAGES || pages == LIVE_PAGES_UNKNOWN);
+    case SEGK_FROZEN:
+        return value != 0 && pages <= SEG_PAGES;
+    default:
+        return false;
+    }
+}
+
 int live_entry_decode(const struct vid *disk, uint64_t segment, const uint8_t in[LIVE_ENTRY_BYTES], struct live_entry *out)
 {
     if (all_zero(in, LIVE_ENTRY_BYTES)) {
@@ -99,9 +122,7 @@ int live_entry_decode(const struct vid *disk, uint64_t segment, const uint8_t in
     unsigned flags = get_le16(in + 8), kind = flags & ENTRY_KIND_MASK;
     unsigned pages = get_le16(in + 10);
     uint64_t value = get_le64(in);
-    if ((flags & ~(unsigned)ENTRY_FLAGS) != 0 || kind > SEGK_FROZEN || (pages > SEG_PAGES && pages != LIVE_PAGES_UNKNOWN))
-        return -EBADMSG;
-    if (kind == SEGK_ZERO && (value != 0 || pages != 0))
+    if ((flags & ~(unsigned)ENTRY_FLAGS) != 0 || !entry_makes_sense(kind, flags, pages, value))
         return -EBADMSG;
     *out = (struct live_entry){(enum seg_kind)kind, (flags & ENTRY_DIRTY) != 0, (uint16_t)pages, value};
     return 0;
@@ -139,14 +160,20 @@ int live_slot_decode(const struct vid *disk, uint64_t segment, const uint8_t in[
     if (get_le64(in + 248) != hash64_seed(in, 248, seed_of(disk, segment)))
         return -EBADMSG;
     struct live_slot s = {.place = get_le64(in + 128), .absent = get_le16(in + 136), .flags = get_le16(in + 138)};
+    unsigned present = 0;
     for (unsigned i = 0; i < LIVE_WORDS; i++) {
         s.present[i] = get_le64(in + 8 * i);
         s.zero[i] = get_le64(in + 64 + 8 * i);
         if ((s.zero[i] & ~s.present[i]) != 0)
             return -EBADMSG;
+        present += (unsigned)__builtin_popcountll(s.present[i]);
     }
-    if (s.absent > SEG_PAGES || (s.flags & ~(unsigned)LIVE_SLOT_TAGGED) != 0)
+    if (s.absent > SEG_PAGES - present || (s.flags & ~(unsigned)LIVE_SLOT_TAGGED) != 0 || !all_zero(in + 140, 108))
         return -EBADMSG;
+    if ((s.flags & LIVE_SLOT_TAGGED) != 0 ? !ref_is_block(s.place) : s.place != 0)
+        return -EBADMSG;
+    if (slot_empty(&s))
+        return -EBADMSG;    /* that is zero bytes */
     *out = s;
     return 0;
 }

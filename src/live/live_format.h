@@ -34,6 +34,8 @@ enum live_file { LIVE_TABLE, LIVE_MAP, LIVE_VOL, LIVE_REMOVED };
 void live_header_encode(enum live_file kind, const struct vid *disk, uint64_t number, uint8_t out[LIVE_STATE_OFF]);
 /* 0; -ENODATA: all zero (never completed); -EBADMSG; -ENOTSUP. */
 int live_header_decode(enum live_file kind, const struct vid *disk, uint64_t number, const uint8_t in[LIVE_STATE_OFF]);
+/* The same of the whole page of a table, map or vol file, the rest of which is zero but for the attributes of a vol file. */
+int live_header_page_decode(enum live_file kind, const struct vid *disk, uint64_t number, const uint8_t in[LIVE_HEADER_BYTES]);
 
 /* Attributes of the live image that survive kill -9 in the open layer's vol file. */
 struct live_state {
@@ -103,6 +105,9 @@ int live_record_peek(const struct vid *disk, const uint8_t in[LIVE_RECORD_HEAD],
 /* Whole record, -EBADMSG or -ENOTSUP; in has peeked.length bytes. h may be NULL (checksum only). On success h is to be released. */
 int live_record_decode(const struct vid *disk, uint64_t offset, const uint8_t *in, size_t len, struct live_record *rec,
                        struct live_head *h);
+/* How long the record that begins here must be by what it counts (pending snapshots, anchors, texts), as far as the first n
+ * bytes tell it; 0: they end before that can be said. in has peeked. Nothing of it is checked otherwise. */
+size_t live_record_claims(const uint8_t *in, size_t n);
 /* Deep copy, with room for one more pending snapshot and one more anchor; -ENOMEM. */
 int live_head_copy(const struct live_head *from, struct live_head *to);
 void live_head_release(struct live_head *h);

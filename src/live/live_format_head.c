@@ -126,8 +126,17 @@ static int decode_fixed(const uint8_t *p, struct live_head *h)
     h->first_seq = get_le64(p + 104);
     bool ok = h->size <= LIVE_SIZE_MAX && changed <= 1 && h->npend <= LIVE_PENDING_MAX && h->nanchors <= LIVE_ANCHOR_MAX &&
               h->table != 0 && h->table < h->next_no && h->layer != 0 && h->layer < h->next_no && h->cache < h->next_no &&
-              h->next_seq > 0 && h->first_seq <= h->next_seq;
+              h->next_seq > 0 && h->last_name_s >= 0 && h->last_name_s <= TIME_NAME_MAX && h->first_seq <= h->next_seq && (h->marks & ~(uint32_t)(LIVE_REWRITING | LIVE_UNNAMED)) == 0 &&
+              get_le64(p + 112) == 0 && get_le64(p + 120) == 0;
     return ok ? 0 : -EBADMSG;
+}
+
+static bool zeros(const uint8_t *p, size_t n)
+{
+    uint8_t any = 0;
+    for (size_t i = 0; i < n; i++)
+        any |= p[i];
+    return any == 0;
 }
 
 static int copy_text(char *out, const uint8_t *p, size_t n)
@@ -166,8 +175,11 @@ static int decode_pend(const uint8_t *in, size_t len, size_t *pos, const struct 
     size_t label = get_le16(p + 112), note = get_le16(p + 114);
     if (label > LABEL_MAX || note > NOTE_MAX || len - *pos - PEND_BYTES < label + note)
         return -EBADMSG;
-    if (s->seq >= h->next_seq || s->size > LIVE_SIZE_MAX || (s->flags & ~pend_flags_known) != 0 || (s->mode & ~0555u) != 0 || lp->table == 0 ||
-        lp->table >= h->next_no || lp->layer == 0 || lp->layer >= h->next_no)
+    if (s->name_s < 0 || s->name_s > TIME_NAME_MAX || s->seq == 0 || vid_is_zero(&s->snap) || get_le32(p + 116) != 0 ||
+        !zeros(p + 140, 20))
+        return -EBADMSG;
+    if (s->seq >= h->next_seq || s->size > LIVE_SIZE_MAX || (s->flags & ~pend_flags_known) != 0 || (s->mode & ~0555u) != 0 ||
+        lp->table == 0 || lp->table >= h->next_no || lp->layer == 0 || lp->layer >= h->next_no)
         return -EBADMSG;
     if (copy_text(s->label, p + PEND_BYTES, label) < 0 || copy_text(s->note, p + PEND_BYTES + label, note) < 0)
         return -EBADMSG;
@@ -189,6 +201,8 @@ static int decode_lists(const uint8_t *in, size_t len, struct live_head *h)
         h->anchors[i].seq = get_le64(in + pos + 16);
         memcpy(h->anchors[i].snap.b, in + pos + 24, VID_BYTES);
         h->anchors[i].stamp = get_le64(in + pos + 40);
+        if (vid_is_zero(&h->anchors[i].disk) || vid_is_zero(&h->anchors[i].snap))
+            return -EBADMSG;
     }
     for (unsigned i = 0; i < h->npend; i++) {
         int r = decode_pend(in, len, &pos, h, &h->pend[i]);
@@ -197,7 +211,8 @@ static int decode_lists(const uint8_t *in, size_t len, struct live_head *h)
         if (i > 0 && h->pend[i].p.seq <= h->pend[i - 1].p.seq)
             return -EBADMSG;
     }
-    return 0;
+    /* Nothing but the padding may be left. */
+    return len - pos < LIVE_RECORD_HEAD && zeros(in + pos, len - pos) ? 0 : -EBADMSG;
 }
 
 /* Checksum with its own field taken as zero. In pieces it would need a streaming hash, so the header goes through a copy. */
@@ -230,6 +245,8 @@ int live_record_decode(const struct vid *disk, uint64_t offset, const uint8_t *i
         return -EBADMSG;
     if (get_le32(in + 8) != RECORD_VERSION)
         return -ENOTSUP;            /* whole, so it is not damage */
+    if ((rec->flags & ~(uint32_t)LIVE_COMPLETE) != 0 || rec->synced > offset)
+        return -EBADMSG;
     if (h == NULL)
         return 0;
     struct live_head got = {0};
@@ -242,6 +259,20 @@ int live_record_decode(const struct vid *disk, uint64_t offset, const uint8_t *i
     }
     *h = got;
     return 0;
+}
+
+size_t live_record_claims(const uint8_t *in, size_t n)
+{
+    if (n < LIVE_RECORD_HEAD + FIXED_BYTES)
+        return 0;
+    uint32_t npend = get_le32(in + LIVE_RECORD_HEAD + 88), nanchors = get_le32(in + LIVE_RECORD_HEAD + 92);
+    size_t pos = LIVE_RECORD_HEAD + FIXED_BYTES + (size_t)nanchors * ANCHOR_BYTES;
+    for (; npend > 0; npend--) {
+        if (pos > n || n - pos < PEND_BYTES)
+            return 0;
+        pos += PEND_BYTES + (size_t)get_le16(in + pos + 112) + get_le16(in + pos + 114);
+    }
+    return (pos + LIVE_RECORD_HEAD - 1) / LIVE_RECORD_HEAD * LIVE_RECORD_HEAD;
 }
 
 int live_head_copy(const struct live_head *from, struct live_head *to)

@@ -97,7 +97,7 @@ static void fill_pending(const struct frozen *f, const struct freeze_req *req, c
     p->dirty_segments = a.dirty_segments;
     p->freeze_ns = now;
     int64_t now_s = now / 1000000000;
-    p->name_s = last_name_s < INT64_MAX && now_s <= last_name_s ? last_name_s + 1 : now_s;
+    p->name_s = now_s > last_name_s ? now_s : last_name_s < TIME_NAME_MAX ? last_name_s + 1 : TIME_NAME_MAX;
     if (req->owners != NULL) {
         p->mode = req->owners[f->at].mode & 0555;
         p->uid = req->owners[f->at].uid;

@@ -52,14 +52,19 @@ static int check_covered(struct live *l, const struct ljournal_scan *s, struct v
     return 0;
 }
 
-/* An append cut short by a kill leaves a header that promises more than there is, or less than a header. */
+/* An append cut short by a kill leaves less than a header, or a header that promises more than there is. All bytes that are
+ * there are right then, so where they tell how long the record must be, it is as long as it says: another length is damage of
+ * that very field, and the record was whole. */
 static bool looks_torn(struct live *l, const struct ljournal_scan *s)
 {
     struct live_record rec;
     uint64_t left = s->len - s->end;
     if (left < LIVE_RECORD_HEAD)
         return true;
-    return live_record_peek(&l->id, s->data + s->end, &rec) == 0 && rec.length > left;
+    if (live_record_peek(&l->id, s->data + s->end, &rec) < 0 || rec.length <= left)
+        return false;
+    size_t claims = live_record_claims(s->data + s->end, left);
+    return claims == 0 || claims == rec.length;
 }
 
 int ljournal_scan(struct live *l, struct ljournal_scan *out, struct verr *err)

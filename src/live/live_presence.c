@@ -114,12 +114,12 @@ int llayer_create(struct live *l, uint64_t no, const struct live_state *st, stru
 
 static int check_header(struct live *l, uint64_t no, enum live_file kind, int fd, struct verr *err)
 {
-    uint8_t head[LIVE_STATE_OFF] = {0};
+    uint8_t head[LIVE_HEADER_BYTES] = {0};     /* a vol file may be shorter */
     const char *suffix = kind == LIVE_MAP ? ".map" : ".vol";
     ssize_t got = pread_full(fd, head, sizeof head, 0);
     if (got < 0)
         return live_fail(l, err, (int)-got, "layer-%" PRIu64 "%s: %s", no, suffix, strerror((int)-got));
-    int r = live_header_decode(kind, &l->id, no, head);
+    int r = live_header_page_decode(kind, &l->id, no, head);
     if (r == -ENODATA && kind == LIVE_VOL)
         return r;
     if (r == -ENOTSUP)

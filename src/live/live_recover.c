@@ -71,10 +71,7 @@ static int choose_head(struct live *l, bool *trusted, struct verr *err)
         l->jend = s.end;
         l->jsynced = rec.synced;
         l->next_no = h.next_no;
-        /* What a kill cut short is taken off before anything is appended. */
         r = ljournal_open(l, err);
-        if (r == 0 && *trusted && s.end < s.len && ftruncate(l->jfd, (off_t)s.end) < 0)
-            r = live_fail(l, err, errno, "journal: %s", strerror(errno));
     } else {
         live_head_release(&h);
     }
@@ -357,6 +354,10 @@ static int recover_trusted(struct live *l, struct verr *err)
         r = llayer_state_get(l, l->cur.layer, &st, err);
     if (r < 0)
         return r;
+    /* What a kill cut short is taken off before anything is appended, and after the rest was found whole. */
+    struct stat js;
+    if (fstat(l->jfd, &js) < 0 || (js.st_size > (off_t)l->jend && ftruncate(l->jfd, (off_t)l->jend) < 0))
+        return live_fail(l, err, errno, "journal: %s", strerror(errno));
     open_cache(l);
     atomic_store(&l->size, st.size);
     atomic_store(&l->mtime_ns, st.mtime_ns);

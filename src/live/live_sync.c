@@ -217,12 +217,33 @@ int live_sync_younger(struct live *l, unsigned i, struct verr *err)
     return r;
 }
 
+/* The last record once more, durable. It says that the journal was durable up to it, so that damage of the record before is told
+ * from a torn append after a power loss too; and damage of this copy loses nothing. */
+static int say_again(struct live *l, struct verr *err)
+{
+    struct live_head nh;
+    int r = live_commit_lock(l, false, err);
+    if (r < 0)
+        return r;
+    uint64_t size = l->head.size;
+    r = live_head_now(l, &nh, err);
+    if (r == 0) {
+        nh.size = size;
+        r = live_commit_put(l, &nh, err);
+        live_head_release(&nh);
+    }
+    live_commit_unlock(l, false);
+    return r < 0 ? r : ljournal_sync(l, err);
+}
+
 int live_make_clean(struct live *l, struct verr *err)
 {
     if (atomic_load(&l->clean))
         return 0;
     pthread_mutex_lock(&l->sync_lock);
     int r = live_fsync_locked(l, 0, err);
+    if (r == 0)
+        r = say_again(l, err);
     if (r == 0) {
         pthread_mutex_lock(&l->head_lock);
         atomic_store(&l->clean, true);

@@ -58,12 +58,15 @@ int ltable_create(struct live *l, uint64_t no, struct ltable **out, struct verr 
 
 static int check_table(struct live *l, int fd, uint64_t no, uint64_t min_bytes, uint64_t *bytes, struct verr *err)
 {
-    uint8_t head[LIVE_STATE_OFF];
+    uint8_t head[LIVE_HEADER_BYTES];
     struct stat st;
     ssize_t got = pread_full(fd, head, sizeof head, 0);
     if (got < 0 || fstat(fd, &st) < 0)
         return live_fail(l, err, EIO, "table-%" PRIu64 ": cannot be read: %s", no, strerror(got < 0 ? (int)-got : errno));
-    if (got != (ssize_t)sizeof head || live_header_decode(LIVE_TABLE, &l->id, no, head) < 0)
+    int r = got == (ssize_t)sizeof head ? live_header_page_decode(LIVE_TABLE, &l->id, no, head) : -EBADMSG;
+    if (r == -ENOTSUP)
+        return live_fail(l, err, ENOTSUP, "table-%" PRIu64 ": has a newer format", no);
+    if (r < 0)
         return live_fail(l, err, EBADMSG, "table-%" PRIu64 ": header is damaged or of another disk", no);
     if ((uint64_t)st.st_size < min_bytes || st.st_size < LIVE_HEADER_BYTES)
         return live_fail(l, err, EBADMSG, "table-%" PRIu64 ": is %jd bytes long, at least %" PRIu64 " were written", no,

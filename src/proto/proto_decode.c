@@ -54,6 +54,17 @@ static const char *decode_items(struct proto_msg *m, const uint8_t *p, size_t fi
     return why;
 }
 
+/* References of other items than entries: a block, or REF_NONE where there may be no answer. */
+static const char *check_refs(const uint8_t *refs, uint32_t n, size_t step, bool none)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t ref = get_le64(refs + i * step);
+        if (!ref_is_block(ref) && !(none && ref == REF_NONE))
+            return "a reference is none";
+    }
+    return NULL;
+}
+
 /* No answer but the known ones, as many duplicates as references, and nothing behind the last answer. */
 static const char *check_bits(const struct proto_msg *m)
 {
@@ -82,7 +93,8 @@ static const char *decode_summary(struct proto_msg *m, const uint8_t *p)
     if (get_le32(p + PP_SUMMARY_RESERVED) != 0)
         return "a reserved field is set";
     m->bits = m->items + refs;
-    return check_bits(m);
+    why = check_refs(m->items, m->duplicates, 8, false);
+    return why != NULL ? why : check_bits(m);
 }
 
 static const char *decode_end(struct proto_msg *m, const uint8_t *p)
@@ -100,16 +112,19 @@ static const char *decode_end(struct proto_msg *m, const uint8_t *p)
 
 static const char *decode_payload(struct proto_msg *m, const uint8_t *p)
 {
+    const char *why;
     switch (m->head.type) {
     case PROTO_REQUESTS:
         return decode_items(m, p, PP_POSITIONAL_BYTES, PROTO_KEY_BYTES);
     case PROTO_SUMMARY:
         return decode_summary(m, p);
     case PROTO_REFERENCES:
-        return decode_items(m, p, PP_REFERENCES_BYTES, PROTO_KEY_BYTES + 8);
+        why = decode_items(m, p, PP_REFERENCES_BYTES, PROTO_KEY_BYTES + 8);
+        return why != NULL ? why : check_refs(m->items + PROTO_KEY_BYTES, m->count, PROTO_KEY_BYTES + 8, false);
     case PROTO_NEW_REFERENCES:
     case PROTO_RESOLUTIONS:
-        return decode_items(m, p, PP_POSITIONAL_BYTES, 8);
+        why = decode_items(m, p, PP_POSITIONAL_BYTES, 8);
+        return why != NULL ? why : check_refs(m->items, m->count, 8, true);
     default:
         return decode_end(m, p);
     }

@@ -77,6 +77,9 @@ static int log_check(const struct store *st, const uint8_t *log, size_t len, uin
     for (uint64_t i = 1; i < n; i++)
         if (get_le64(log + LOG_REFS + i * 8 - 8) >= get_le64(log + LOG_REFS + i * 8))
             return -EBADMSG;
+    *why = "a reference is none";
+    if (n > 0 && !ref_is_block(get_le64(log + LOG_REFS + n * 8 - 8))) /* reserved ones are the highest */
+        return -EBADMSG;
     return 0;
 }
 

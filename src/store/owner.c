@@ -59,6 +59,11 @@ static int owner_check(const struct store *st, const uint8_t *record, size_t len
     *why = "reserved bytes are not zero";
     if (get_le32(record + OWN_VERSION + 4) != 0 || get_le64(record + OWN_RESERVED) != 0)
         return -EBADMSG;
+    *why = "it names no host";
+    struct vid host;
+    memcpy(host.b, record + OWN_HOST, VID_BYTES);
+    if (vid_is_zero(&host))
+        return -EBADMSG;
     *why = "it is of another store, VM or epoch";
     if (memcmp(record + OWN_STORE, st->conf.id.b, VID_BYTES) != 0 || memcmp(record + OWN_VM, vm->b, VID_BYTES) != 0 ||
         get_le64(record + OWN_EPOCH) != epoch)

@@ -146,7 +146,8 @@ def node(data):
     fields = struct.unpack_from("<16s16s16sQIIIIIIqqqq", data, 16)
     n = Node(*fields, data[128:-8])
     need(n.id != NO_ID and n.id not in (n.parent, n.replaces), "ids")
-    need(n.kind in (DIRECTORY, DISK) and n.flags & ~3 == 0, "kind or flags")
+    need(n.version >= 1 and n.kind in (DIRECTORY, DISK), "version or kind")
+    need(n.flags & ~(1 if n.kind == DISK else 2) == 0, "flags")
     need(n.parent != NO_ID or n.kind == DIRECTORY, "a disk without a directory")
     need(n.mode <= (0o777 if n.kind == DISK else 0o7777), "permission bits")
     need(n.length == len(n.name) <= 255, "length of the name")
@@ -179,7 +180,7 @@ def begin(data, magic, sum_at):
 def container_header(data):
     """04 "Header"."""
     h = Header(*begin(data, b"varveCON", 120), struct.unpack_from("<I", data, 56)[0])
-    need(h.type in (BLOCKS, RECIPES) and h.flags & ~7 == 0, "header: type or flags")
+    need(h.type in (BLOCKS, RECIPES) and h.flags & ~7 == 0 and h.flags & 3 != 3, "header: type or flags")
     zero(data[60:120], "header")
     return h
 
@@ -301,6 +302,7 @@ def snapshot_header(data):
     s = Snapshot(*f[:15], tuple(f[15:24]), f[24], f[25], *f[30:], label[:label_len], note[:note_len])
     need(page == PAGE and full == RUNS, "header: sizes of a page")
     need(NO_ID not in (s.store, s.disk, s.id) and s.parent != s.id, "header: ids")
+    need(s.seq >= 1 and 0 <= s.name_s <= 253402300799, "header: sequence number or time of the name")
     need(s.flags & ~3 == 0 and s.size <= 2**53 and s.alloc <= segments_of(s.size) * SEGMENT, "header: flags or sizes")
     need(label_len <= 64 and note_len <= 1024, "header: length of label or note")
     text_field(s.label, "label", LABEL)
@@ -334,6 +336,8 @@ def side_file(data):
     s = Side(*f[:9], f[10], text_field(data[76:76 + k], "label", LABEL), text_field(data[76 + k:76 + k + m], "note"))
     need(s.id != NO_ID and (s.set_flags | s.clear_flags) & ~3 == 0 and s.mode <= 0o777, "id, flags or permission bits")
     need(s.protected <= 1 and s.owner_set <= 1, "protected or owner set is neither 0 nor 1")
+    need(s.version >= 1 and s.verified >= 0, "version or time of the verification")
+    need(s.owner_set or s.mode == s.uid == s.gid == 0, "owner without the mark that it counts")
     return s
 
 
@@ -355,9 +359,13 @@ def index_header(data):
     need(h.number >= 1 and h.bits <= 24, "index header: number or bits")
     need(h.partitions in {1 << i for i in range(13)}, "index header: partitions")
     need(h.partition == DELTA or h.partition < h.partitions, "index header: partition")
+    need(h.slot < 4096 and h.partitions <= 1 << h.bits, "index header: slot or bits")
     need(h.pages == -(-h.entries // INDEX_ENTRIES) and h.fences == PAGE * (1 + h.pages), "index header: places")
     if h.partition == DELTA:
         need(h.merged_through == 0, "index header: a delta that was merged")
+        present = [p for p in range(4096) if h.present[p // 8] >> p % 8 & 1]
+        need(len(present) <= h.entries and bool(present) == bool(h.entries), "index header: partitions and entries")
+        need(all(p < h.partitions for p in present), "index header: a partition that the slot does not have")
     else:
         zero(h.present, "index header of a base")
     return h
@@ -392,6 +400,7 @@ def deletion_log(data, store, generation):
     need(len(data) == 56 + 8 * n, "deletion log: length")
     refs = struct.unpack_from(f"<{n}Q", data, 48)
     need(all(a < b for a, b in zip(refs, refs[1:])), "deletion log: order")
+    need(not refs or container_of(refs[-1]) <= CONTAINER_MAX, "deletion log: reserved reference")
     return refs
 
 
@@ -402,5 +411,6 @@ def owner_record(data, store, vm, epoch):
     version, rest, its_store, its_vm, host, its_epoch, more = struct.unpack_from("<II16s16s16sQQ", data, 8)
     check_version(version)
     need(rest == more == 0, "owner record: bytes that must be zero are not")
+    need(host != NO_ID, "owner record: no host")
     need((its_store, its_vm, its_epoch) == (store, vm, epoch), "owner record of another store, VM or epoch")
     return host

@@ -4,6 +4,7 @@
  * was encoded again is identical, every flipped bit and every truncation is found, random bytes never crash, and fields
  * that lie under a correct checksum are still refused. (The container has its own test.)
  */
+#include "base/clock.h"
 #include "base/endian.h"
 #include "base/hash.h"
 #include "format/node.h"
@@ -192,10 +193,12 @@ static void assert_refused_with(decoder *decode, const uint8_t *data, size_t len
 static struct node sample_node(void)
 {
     struct node n = {
-        .id = rnd_id(), .parent = rnd_id(), .version = rnd(), .kind = rnd() % 2 ? NODE_DIR : NODE_DISK, .flags = (uint32_t)(rnd() % 4),
+        .id = rnd_id(), .parent = rnd_id(), .version = 1 + rnd() / 2, .kind = rnd() % 2 ? NODE_DIR : NODE_DISK,
         .mode = (uint32_t)(rnd() & 0777), .uid = (uint32_t)rnd(), .gid = (uint32_t)rnd(), .atime_ns = (int64_t)rnd(),
         .mtime_ns = (int64_t)rnd(), .ctime_ns = (int64_t)rnd(), .btime_ns = (int64_t)rnd(),
     };
+    if (rnd() % 2)
+        n.flags = n.kind == NODE_DIR ? NODE_SELECTIVE : NODE_GONE;
     if (rnd() % 2)
         n.replaces = rnd_id();
     size_t len = 3 + rnd() % (NODE_NAME_MAX - 2);
@@ -240,6 +243,8 @@ static void damaged_node_records_are_refused(void **state)
     assert_refused_with(try_node, a, len, 8, 0, 4, -EBADMSG);
     assert_refused_with(try_node, a, len, 72, 3, 4, -EBADMSG);                   /* kind */
     assert_refused_with(try_node, a, len, 76, 1u << 2, 4, -EBADMSG);             /* flags */
+    assert_refused_with(try_node, a, len, 76, n.kind == NODE_DIR ? NODE_GONE : NODE_SELECTIVE, 4, -EBADMSG);
+    assert_refused_with(try_node, a, len, 64, 0, 8, -EBADMSG);                   /* version of the content */
     assert_refused_with(try_node, a, len, 80, 010000, 4, -EBADMSG);              /* mode */
     assert_refused_with(try_node, a, len, 92, UINT32_MAX, 4, -EBADMSG);          /* length of the name */
     assert_refused_with(try_node, a, len, 92, len - 136 - 1, 4, -EBADMSG);
@@ -268,6 +273,7 @@ static void nodes_with_impossible_fields_are_not_encoded(void **state)
     assert_int_equal(node_encode(&n, a), 0);
     n = sample_node();
     n.kind = NODE_DISK;
+    n.flags = 0;
     n.mode = 04755;
     assert_int_equal(node_encode(&n, a), 0);
     n.kind = NODE_DIR;
@@ -278,7 +284,7 @@ static void only_the_root_may_have_no_name(void **state)
 {
     (void)state;
     uint8_t a[NODE_RECORD_MAX];
-    struct node root = {.id = rnd_id(), .kind = NODE_DIR, .mode = 0755}, back;
+    struct node root = {.id = rnd_id(), .version = 1, .kind = NODE_DIR, .mode = 0755}, back;
     size_t len = node_encode(&root, a);
     assert_int_equal(len, 136);
     assert_int_equal(node_decode(a, len, &back, NULL), 0);
@@ -650,9 +656,9 @@ static struct snaprcp sample_snap(void)
 {
     struct snaprcp r = {
         .store = rnd_id(), .disk = rnd_id(), .vm = rnd_id(), .snap = rnd_id(), .parent = rnd_id(), .host = rnd_id(), .group = rnd_id(),
-        .seq = rnd(), .epoch = rnd(), .flags = (uint32_t)(rnd() % 4), .group_members = (uint32_t)rnd(),
+        .seq = 1 + rnd() / 2, .epoch = rnd(), .flags = (uint32_t)(rnd() % 4), .group_members = (uint32_t)rnd(),
         .size = 1 + rnd() % (UINT64_C(1) << 50),
-        .freeze_ns = (int64_t)rnd(), .name_s = (int64_t)rnd(),
+        .freeze_ns = (int64_t)rnd(), .name_s = (int64_t)(rnd() % (TIME_NAME_MAX + 1)),
         .levels = {rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd()},
     };
     r.alloc_bytes = rnd() % (r.size + 1);
@@ -698,7 +704,10 @@ static void damaged_snapshot_headers_are_refused(void **state)
     assert_damage_is_found(try_snap, a, sizeof a, true);
     assert_never_crashes(try_snap, a, sizeof a);
     assert_refused_with(try_snap, a, sizeof a, 8, 9, 4, -ENOTSUP);
+    assert_refused_with(try_snap, a, sizeof a, 136, 0, 8, -EBADMSG);             /* sequence number */
     assert_refused_with(try_snap, a, sizeof a, 152, 4, 4, -EBADMSG);             /* flags */
+    assert_refused_with(try_snap, a, sizeof a, 184, (uint64_t)-1, 8, -EBADMSG);  /* time of the name */
+    assert_refused_with(try_snap, a, sizeof a, 184, TIME_NAME_MAX + 1, 8, -EBADMSG);
     assert_refused_with(try_snap, a, sizeof a, 160, UINT64_MAX, 8, -EBADMSG);    /* size */
     assert_refused_with(try_snap, a, sizeof a, 168, UINT64_MAX, 8, -EBADMSG);    /* allocated */
     assert_refused_with(try_snap, a, sizeof a, 264, 0, 8, -EBADMSG);             /* runs */
@@ -809,10 +818,12 @@ static void runs_that_leave_container_or_disk_are_not_encoded(void **state)
 static struct snapattr sample_attr(void)
 {
     struct snapattr a = {
-        .snap = rnd_id(), .version = rnd(), .protected_ = rnd() % 2, .set_flags = (uint32_t)(rnd() % 4),
+        .snap = rnd_id(), .version = 1 + rnd() / 2, .protected_ = rnd() % 2, .set_flags = (uint32_t)(rnd() % 4),
         .clear_flags = (uint32_t)(rnd() % 4), .mode = (uint32_t)(rnd() & 0777),
-        .uid = (uint32_t)rnd(), .gid = (uint32_t)rnd(), .owner_set = rnd() % 2, .verified_s = (int64_t)rnd(),
+        .uid = (uint32_t)rnd(), .gid = (uint32_t)rnd(), .owner_set = rnd() % 2, .verified_s = (int64_t)(rnd() / 2),
     };
+    if (!a.owner_set)
+        a.mode = a.uid = a.gid = 0;
     rnd_label(a.label, 64);
     rnd_note(a.note, 1024);
     return a;
@@ -856,6 +867,8 @@ static void damaged_side_files_are_refused(void **state)
     assert_refused_with(try_attr, a, len, 62, 15, 2, -EBADMSG);      /* length of the label */
     assert_refused_with(try_attr, a, len, 72, 0xffff, 2, -EBADMSG);  /* length of the note */
     assert_refused_with(try_attr, a, len, 74, 1, 2, -EBADMSG);
+    assert_refused_with(try_attr, a, len, 32, 0, 8, -EBADMSG);       /* version of the content */
+    assert_refused_with(try_attr, a, len, 64, (uint64_t)-1, 8, -EBADMSG);        /* verified */
     assert_refused_with(try_attr, a, len, 76, '/', 1, -EBADMSG);
     s.mode = 0100644;
     assert_int_equal(snapattr_encode(&s, a), 0);

@@ -479,7 +479,7 @@ static void damaged_files_are_named(void **state)
     CHECK(live_set_marks(b->l, LIVE_REWRITING, 0, &err));       /* a record behind the durable one */
     static const struct { const char *file; off_t at; bool trusted; } hits[] = {
         {"journal", 70, false}, {"journal", 70, true}, {"journal", 8, true}, {"journal", 300, false}, {"journal", 300, true},
-        {"journal", -1, true}, {"journal", -100, true}, {"table-1", 3, false}, {"table-1", 3, true},
+        {"journal", -1, true}, {"journal", -100, true}, {"journal", -192 + 17, true}, {"table-1", 3, false}, {"table-1", 3, true},
         {"table-1", LIVE_HEADER_BYTES + LIVE_ENTRY_BYTES + 9, true}, {"table-1", LIVE_HEADER_BYTES + LIVE_ENTRY_BYTES + 9, false},
         {"layer-2.map", 20, false}, {"layer-2.map", 20, true}, {"layer-2.map", LIVE_HEADER_BYTES + LIVE_SLOT_BYTES + 3, false},
         {"layer-2.vol", 20, true}, {"layer-2.vol", 65, true}, {"layer-2.vol", LIVE_HEADER_BYTES + LIVE_SLOT_BYTES + 3, true}};
@@ -552,6 +552,45 @@ static void torn_append_is_ignored(void **state)
     }
 }
 
+/* After a clean stop no byte of the journal can lose anything, also where page cache and vol files are gone: what the last
+ * record says stands in two of them. */
+static void clean_stop_proves_the_journal(void **state)
+{
+    struct box *b = *state;
+    uint8_t c = 3;
+    char name[300];
+    put(b, 5, &c, 1);
+    CHECK(live_set_marks(b->l, LIVE_REWRITING, 0, &err));
+    live_put(b->l);
+    b->l = NULL;
+    CHECK(live_set_close(b->set, &err));
+    snprintf(name, sizeof name, "%s/%s/journal", b->state, b->dir);
+    struct stat st;
+    assert_int_equal(stat(name, &st), 0);
+    unsigned refused = 0;
+    for (off_t at = 0; at < st.st_size; at++) {
+        fresh_copy(b);
+        damage(b, "journal", at);
+        struct live_set *set = open_set(b->copy, &b->src, false, NULL);
+        struct live *l = NULL;
+        struct live_attr a;
+        int r = live_get(set, &b->disk, &l, &err);
+        if (r == 0) {
+            CHECK(live_attr(l, &a, &err));
+            assert_int_equal(a.size, 6);
+            assert_int_equal(a.marks, LIVE_REWRITING);
+        } else {
+            assert_true(r == -EBADMSG || r == -ENOTSUP);
+            refused++;
+        }
+        live_put(l);
+        live_set_close(set, NULL);
+    }
+    assert_true(refused > 192);
+    b->set = open_set(b->state, &b->src, true, NULL);
+    CHECK(live_get(b->set, &b->disk, &b->l, &err));
+}
+
 static void journal_is_compacted(void **state)
 {
     struct box *b = *state;
@@ -583,7 +622,7 @@ static void bytes_of_formats_are_checked(void **state)
 {
     (void)state;
     struct vid disk = vid_random(), other = vid_random();
-    uint8_t raw[LIVE_SLOT_BYTES];
+    uint8_t raw[LIVE_HEADER_BYTES] = {0};
     struct live_entry e = {SEGK_STORED, true, 17, 0x123456789ab}, e2;
     live_entry_encode(&disk, 5, &e, raw);
     assert_int_equal(live_entry_decode(&disk, 5, raw, &e2), 0);
@@ -614,9 +653,9 @@ static void records_round_trip(void **state)
 {
     (void)state;
     struct vid disk = vid_random();
-    struct live_pend pend[2] = {{.p = {.seq = 3, .size = 99, .name_s = -5, .label = "a", .note = "some note", .mode = 0440,
+    struct live_pend pend[2] = {{.p = {.seq = 3, .snap = vid_random(), .size = 99, .name_s = 5, .label = "a", .note = "some note", .mode = 0440,
                                        .uid = 1001, .gid = UINT32_MAX}, .table = 4, .layer = 5},
-                                {.p = {.seq = 8, .flags = PEND_SEALED | PEND_STARTED, .group_members = 7}, .table = 6, .layer = 7}};
+                                {.p = {.seq = 8, .snap = vid_random(), .flags = PEND_SEALED | PEND_STARTED, .group_members = 7}, .table = 6, .layer = 7}};
     struct live_anchor anchor = {vid_random(), 2, vid_random(), 9};
     struct live_head h = {.size = 1000, .next_seq = 9, .next_no = 10, .table = 8, .layer = 9, .mtime_ns = -1, .npend = 2, .nanchors = 1,
                           .pend = pend, .anchors = &anchor, .changed = true, .marks = 1}, got;
@@ -628,7 +667,7 @@ static void records_round_trip(void **state)
     assert_int_equal(r2.seq, 44);
     assert_int_equal(r2.synced, 128);
     assert_string_equal(got.pend[0].p.note, "some note");
-    assert_int_equal(got.pend[0].p.name_s, -5);
+    assert_int_equal(got.pend[0].p.name_s, 5);
     assert_int_equal(got.pend[0].p.mode, 0440);
     assert_int_equal(got.pend[0].p.uid, 1001);
     assert_int_equal(got.pend[0].p.gid, UINT32_MAX);
@@ -791,7 +830,7 @@ int main(int argc, char **argv)
         T(written_zeros_count_as_allocated), T(far_segments_cost_nothing), T(rewrite_empties_and_marks),
         T(power_loss_takes_back_an_unsynced_rewrite), T(space_bound_refuses_before_any_change), T(removed_disk_is_gone),
         T(many_disks_share_few_descriptors), T(stray_name_is_reported), T(damaged_files_are_named), T(cut_files_are_named),
-        T(torn_append_is_ignored), T(journal_is_compacted), cmocka_unit_test(bytes_of_formats_are_checked),
+        T(torn_append_is_ignored), T(clean_stop_proves_the_journal), T(journal_is_compacted), cmocka_unit_test(bytes_of_formats_are_checked),
         cmocka_unit_test(records_round_trip), T(dirty_bit_comes_before_the_data), T(failed_fsync_is_final),
         T(kill_during_fsync_loses_nothing),
     };
