@@ -3,7 +3,8 @@
  * ioctls on files of a varve mount. The kernel has checked permission when it opened the file; snapshots that the caller may
  * not read (they keep the owner they were taken with) do not exist for any of them.
  *
- *   VARVE_IOC_SNAPSHOT   on a live disk (open for writing) or a directory: freeze now, answer when sealed (power-loss safe).
+ *   VARVE_IOC_SNAPSHOT   on a live disk (open for writing, or better with access mode 3: the right to write, but no writer that
+ *                        makes others EBUSY) or a directory: freeze now, answer when sealed (power-loss safe).
  *                        On a directory: all changed disks in it, one instant.
  *   VARVE_IOC_REVERT     on a live disk (open for writing): the disk becomes the snapshot named in the argument.
  *   VARVE_IOC_WAIT       on any file or directory: answer when what is pending there now is stored.

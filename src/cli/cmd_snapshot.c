@@ -19,7 +19,8 @@ static int open_target(const char *path)
     struct stat st;
     if (stat(path, &st) < 0)
         return -errno;
-    int fd = open(path, (S_ISDIR(st.st_mode) ? O_RDONLY | O_DIRECTORY : O_RDWR) | O_CLOEXEC);
+    /* Access mode 3: the kernel checks the right to read and write, and the disk does not count as in use by us. */
+    int fd = open(path, (S_ISDIR(st.st_mode) ? O_RDONLY | O_DIRECTORY : O_ACCMODE) | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 

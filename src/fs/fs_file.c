@@ -7,9 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool flags_write(int flags)
+/* Whoever opens with access mode 3 must have the right to read and write, and can do neither: only ioctl. Such a handle may
+ * ask for a snapshot, but is no writer: else a `varve snapshot` in the background would make a `cp` onto the disk EBUSY. */
+static bool flags_may_change(int flags)
 {
     return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static bool flags_write(int flags)
+{
+    return flags_may_change(flags) && (flags & O_ACCMODE) != O_ACCMODE;
 }
 
 /* ---- open and create of disks: on the disk's queue ---- */
@@ -61,6 +68,7 @@ static int open_disk(struct op *op, struct handle **out, struct verr *err)
         handle_free(op->f, h);
         return rc;
     }
+    h->may_change = flags_may_change(op->fi.flags);
     atomic_store(&h->changed, (op->fi.flags & O_TRUNC) != 0 && h->writer);
     *out = h;
     return 0;
@@ -257,7 +265,7 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     int rc = fs_what(f, ino, &w, &err);
     if (rc == 0 && (w.kind == WHAT_ORPHAN || w.kind == WHAT_LABEL))
         rc = -ESTALE;
-    if (rc == 0 && w.kind == WHAT_SNAP && (flags_write(fi->flags) || (fi->flags & O_TRUNC)))
+    if (rc == 0 && w.kind == WHAT_SNAP && (flags_may_change(fi->flags) || (fi->flags & O_TRUNC)))
         rc = -EROFS;
     if (rc == 0 && w.kind == WHAT_NODE && w.node.kind != NODE_DISK)
         rc = -EISDIR;

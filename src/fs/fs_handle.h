@@ -95,6 +95,7 @@ struct handle {
     /* HANDLE_DISK */
     struct fs_disk *disk;
     bool writer;
+    bool may_change;                /* a writer, or opened with access mode 3: for ioctls alone */
     atomic_bool changed;            /* data changed through it since its last freeze */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */
     _Atomic uint64_t made_seq;      /* what its last flush made; 0 none */

@@ -371,7 +371,7 @@ static void command_start(const struct command *c, fuse_req_t req, fuse_ino_t in
         fuse_reply_err(req, ENOTTY);
         return;
     }
-    if (c->write && h->kind == HANDLE_DISK && !h->writer) {
+    if (c->write && h->kind == HANDLE_DISK && !h->may_change) {
         fuse_reply_err(req, EBADF);
         return;
     }

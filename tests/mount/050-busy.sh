@@ -51,6 +51,31 @@ same "$T/b" "$disk"
 run "$VARVE" revert "$snap"
 same "$T/a" "$disk"
 
+# Who opens it only to ask for a snapshot (access mode 3, as `varve snapshot` does) is no writer, but needs the right to write.
+python3 - "$disk" "$T/held2" "$T/done2" <<'P' &
+import os, sys, time
+fd = os.open(sys.argv[1], 3)
+try:
+    os.pwrite(fd, b"x", 0)
+    sys.exit(1)
+except OSError:
+    pass
+open(sys.argv[2], "w").close()
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.05)
+P
+holder=$!
+eventually 10 test -e "$T/held2"
+run cp "$T/b" "$disk"
+run cp --reflink=auto "$snap" "$disk"
+run "$VARVE" snapshot "$disk"
+touch "$T/done2"
+wait "$holder" || fail "a descriptor of access mode 3 can write"
+chmod 755 "$T" "$MNT/vm"
+run chmod 644 "$disk"
+must_fail "denied" setpriv --reuid=65534 --regid=65534 --clear-groups "$VARVE" snapshot "$disk"
+run cp "$T/b" "$disk"
+
 # unlink of an open disk: the handle goes on, the name is free again when it is closed.
 exec 3<>"$disk"
 run rm "$disk"
