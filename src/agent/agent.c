@@ -276,6 +276,7 @@ static void agent_destroy(struct agent *a)
     free(a->state_path);
     free(a->queue);
     agent_rows_free(a);
+    agent_mend_end(a);
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->op_lock);
@@ -330,8 +331,10 @@ static void stop_thread(struct agent *a)
     pthread_mutex_unlock(&a->lock);
     if (a->lock_fd >= 0 && pwrite(a->lock_fd, "closing\n", 8, 16) < 0)
         vlog(VLOG_WARN, "agent", "%s/lock: cannot note that we are closing", a->state_path);
-    if (started)
+    if (started) {
         pthread_join(a->thread, NULL);
+        pthread_join(a->timer, NULL);
+    }
     agent_waits_end(a);
 }
 
@@ -361,6 +364,15 @@ int agent_run(struct agent *a, struct verr *err)
     int r = pthread_create(&a->thread, NULL, agent_thread, a);
     if (r != 0)
         return verr_set(err, r, "cannot start the agent's thread: %s", strerror(r));
+    r = pthread_create(&a->timer, NULL, agent_timer, a);
+    if (r != 0) {
+        pthread_mutex_lock(&a->lock);
+        a->stopping = true;
+        pthread_cond_broadcast(&a->wake);
+        pthread_mutex_unlock(&a->lock);
+        pthread_join(a->thread, NULL);
+        return verr_set(err, r, "cannot start the agent's timer: %s", strerror(r));
+    }
     a->started = true;
     return 0;
 }

@@ -54,6 +54,12 @@ const char *agent_state_path(const struct agent *a);
 int agent_statvfs_fd(const struct agent *a);    /* STORE's root */
 int agent_state_fd(const struct agent *a);
 
+/* A disk whose recovery failed at the start is recovered before anybody uses it: 0, also when there is nothing to do; -errno: it
+ * may not be used yet. May wait for STORE. */
+int agent_ready(struct agent *a, const struct vid *disk, struct verr *err);
+/* The last writer's changes could not be frozen: tries again later. */
+void agent_freeze_later(struct agent *a, const struct vid *disk, const struct verr *why);
+
 /* ---- what users ask for. None of these waits for a round. ---- */
 
 /* Freezes n disks (nodes) at one instant and enters the pending snapshots into the catalog. seqs may be NULL.

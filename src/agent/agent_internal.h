@@ -24,6 +24,8 @@
 enum { EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
 /* Stays free on the filesystem of STATE, beyond a part of what is to be stored: journals, tables and the catalog grow in it. */
 enum { STATE_SPARE = 4 << 20 };
+#define BACKOFF_FIRST_NS (INT64_C(5) * 1000000000)
+#define BACKOFF_MAX_NS (INT64_C(600) * 1000000000)
 
 struct queued {                 /* a disk that has pending snapshots */
     struct vid disk;
@@ -32,8 +34,14 @@ struct queued {                 /* a disk that has pending snapshots */
     bool failed;                /* its oldest pending snapshot has failed its last attempt: those behind it do not move either */
 };
 
+struct mend;                    /* agent_mend.c */
+
 struct agent_wait {
     struct agent_wait *next;
+    uint64_t pass;                  /* the last look at all waits that this one was part of */
+    bool begun;                     /* what it waits for was offered another attempt */
+    bool looking;                   /* its rows are being read, without the lock */
+    bool ended;                     /* answered meanwhile: whoever looks at it frees it */
     struct vid *ids;
     unsigned n;
     int64_t deadline_ns;        /* monotonic; INT64_MAX: none */
@@ -65,16 +73,19 @@ struct agent {
     uint32_t nslots;
 
     pthread_mutex_t op_lock;
+    _Atomic unsigned unrecovered;   /* disks that MEND_RECOVER is owed to */
 
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake;
     bool started, stopping, kicked;
     atomic_bool reserve_short;  /* a reserve is not there: it is to be made again */
-    pthread_t thread;
+    pthread_t thread, timer;
     struct queued *queue;
     unsigned queued, queue_cap;
     struct agent_wait *waits;
+    uint64_t wait_pass;
     struct owed_row *owed;      /* rows that the catalog has not taken (agent_rows.c) */
+    struct mend *mends;
     struct {
         char stage[32];
         uint64_t done, total;
@@ -99,6 +110,8 @@ int agent_queue_disk(struct agent *a, const struct vid *disk);
 /* An attempt at once for a disk whose last one has failed. */
 void agent_queue_retry(struct agent *a, const struct vid *disk);
 void *agent_thread(void *agent);
+/* Is the recipe of a pending snapshot in STORE, durably? 1, 0, -errno. */
+int agent_recipe_published(struct agent *a, const struct vid *disk, const struct pending *p, struct verr *err);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *p, struct verr *err);
 
@@ -115,7 +128,6 @@ int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr
 int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);
-int agent_row_get_locked(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);  /* lock held */
 /* Offers what is owed again. False: some is left. No lock held. */
 bool agent_rows_pay(struct agent *a);
 void agent_rows_free(struct agent *a);
@@ -130,8 +142,25 @@ uint32_t agent_snap_flags(uint32_t pend_flags);
 int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct verr *err);
 
 /* waiting (agent_wait.c) */
-void agent_waits_check(struct agent *a);        /* after a change of state; no lock held */
-int64_t agent_waits_deadline(struct agent *a);  /* earliest; lock held */
-void agent_waits_end(struct agent *a);          /* at shutdown: -EINTR to all */
+void agent_waits_begin(struct agent *a);        /* who waits for what has failed gets another attempt; the agent's thread only */
+void agent_waits_check(struct agent *a);        /* after a change of state; no lock held; the agent's thread only */
+void *agent_timer(void *agent);                 /* ends waits at their deadlines, whatever the agent's thread is doing */
+void agent_waits_end(struct agent *a);          /* at shutdown, after both threads: -EINTR to all */
+
+/* trying again (agent_mend.c) */
+enum mend_what { MEND_RECOVER = 1, MEND_SETTLE = 2, MEND_FREEZE = 4, MEND_FORGET = 8, MEND_NAMES = 16 };
+/* Notes that it failed, says so in log and events, and tries again later. disk zero: the tree of names (MEND_NAMES). */
+void agent_mend(struct agent *a, const struct vid *disk, unsigned what, const struct verr *why);
+void agent_mend_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why);
+bool agent_mend_owes(struct agent *a, const struct vid *disk);          /* something that a wait would wait for in vain */
+int64_t agent_mend_next(struct agent *a);       /* when the next attempt is due; lock held */
+void agent_mend_kick(struct agent *a);          /* all at once; lock held */
+void agent_mend_run(struct agent *a);           /* what is due; the agent's thread */
+void agent_mend_end(struct agent *a);           /* at shutdown */
+bool agent_failing(struct agent *a, const struct vid *disk);            /* its last attempt to be stored failed (agent_round.c) */
+/* op_lock is held. */
+int agent_recover_disk(struct agent *a, const struct vid *disk, struct verr *err);
+int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);
+void agent_report_bad(void *agent, bool damaged, const char *what);
 
 #endif

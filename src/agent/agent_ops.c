@@ -2,6 +2,8 @@
 /* What users ask for: freeze, settle, supersede, remove, relabel. None of it waits for a round. Pointers: agent_point.c. */
 #include "agent/agent_internal.h"
 
+#include "base/fault.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,10 +98,20 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
 
 int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out, struct verr *err)
 {
+    for (unsigned i = 0; i < n; i++) {
+        int ready = agent_ready(a, &disks[i].id, err);
+        if (ready < 0)
+            return ready;
+    }
     pthread_mutex_lock(&a->op_lock);
     int r = agent_freeze_locked(a, disks, n, req, out, err);
     pthread_mutex_unlock(&a->op_lock);
     return r;
+}
+
+void agent_freeze_later(struct agent *a, const struct vid *disk, const struct verr *why)
+{
+    agent_mend(a, disk, MEND_FREEZE, why);
 }
 
 /* A stored snapshot's flags change in its side file: STORE first, then the catalog. */
@@ -121,20 +133,27 @@ int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct
     return agent_row_put(a, row, err);
 }
 
-static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, struct verr *err)
+static int settle_pending(struct agent *a, struct live *l, const struct pending *p, bool clean, struct verr *err)
+{
+    struct snaprow row;
+    int r = live_pending_update(l, p->seq, clean ? 0 : PEND_PARTIAL, PEND_PROVISIONAL, NULL, err);
+    if (r == 0)
+        r = agent_row_get(a, &p->snap, &row, err);
+    if (r < 0)
+        return r;
+    row.flags = (row.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
+    return agent_row_put(a, &row, err);
+}
+
+/* late: a new writer may be at work by now, and the mark may be his. */
+static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, bool late, struct verr *err)
 {
     struct pending p;
     struct snaprow row;
     const struct vid *disk = live_id(l);
     int r = 0;
     if (live_pending_by_seq(l, seq, &p, NULL) == 0) {
-        r = live_pending_update(l, seq, clean ? 0 : PEND_PARTIAL, PEND_PROVISIONAL, NULL, err);
-        if (r == 0)
-            r = agent_row_get(a, &p.snap, &row, err);
-        if (r == 0) {
-            row.flags = (row.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
-            r = agent_row_put(a, &row, err);
-        }
+        r = settle_pending(a, l, &p, clean, err);
     } else {
         int n = catalog_snaps(a->catalog, disk, seq - 1, &row, 1, err);
         if (n < 0)
@@ -142,22 +161,41 @@ static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool cle
         else if (n == 1 && row.seq == seq && row.state == SNAPST_STORED)
             r = agent_settle_stored(a, &row, clean, err);
     }
-    if (r == 0 && clean)
+    struct live_attr at;
+    if (r == 0 && clean && (!late || (live_attr(l, &at, NULL) == 0 && !at.changed && at.next_seq == seq + 1)))
         r = live_set_marks(l, 0, LIVE_REWRITING, err);
     return r;
 }
 
-int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err)
+int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err)
 {
     struct live *l;
     int r = live_get(a->live, disk, &l, err);
     if (r < 0)
         return r;
-    pthread_mutex_lock(&a->op_lock);
-    r = settle_locked(a, l, seq, clean, err);
-    pthread_mutex_unlock(&a->op_lock);
+    r = settle_locked(a, l, seq, clean, true, err);
     live_put(l);
-    agent_kick(a); /* who waits for provisional snapshots may go on */
+    return r;
+}
+
+int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err)
+{
+    struct live *l = NULL;
+    struct verr why = {0};
+    int r = live_get(a->live, disk, &l, &why);
+    if (r == 0) {
+        int fault = fault_errno("agent.settle.before");
+        pthread_mutex_lock(&a->op_lock);
+        r = fault != 0 ? verr_set(&why, fault, "fault injected") : settle_locked(a, l, seq, clean, false, &why);
+        pthread_mutex_unlock(&a->op_lock);
+        live_put(l);
+    }
+    if (r < 0 && r != -ENOENT)
+        agent_mend_settle(a, disk, seq, clean, &why);
+    else
+        agent_kick(a);              /* who waits for provisional snapshots may go on */
+    if (r < 0 && err != NULL)
+        *err = why;
     return r;
 }
 
@@ -293,9 +331,14 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
 int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err)
 {
     pthread_mutex_lock(&a->op_lock);
-    int r = agent_forget_if_gone(a, &disk->id, err);
+    struct verr why = {0};
+    int r = agent_forget_if_gone(a, &disk->id, &why);
     pthread_mutex_unlock(&a->op_lock);
     if (r == 0)
         agent_kick(a);      /* it may have made room for others */
+    else
+        agent_mend(a, &disk->id, MEND_FORGET, &why);
+    if (r < 0 && err != NULL)
+        *err = why;
     return r;
 }

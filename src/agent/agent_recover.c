@@ -19,10 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-static void report_bad(void *ctx, bool damaged, const char *what)
+void agent_report_bad(void *ctx, bool damaged, const char *what)
 {
     struct agent *a = ctx;
     vlog(VLOG_WARN, "recover", "%s", what);
@@ -95,25 +94,14 @@ static int open_live(struct agent *a, struct verr *err)
     return live_set_open(&env, &a->live, err);
 }
 
-static bool recipe_exists(struct agent *a, const struct vid *disk, const struct pending *p)
-{
-    char name[SNAP_FILE_MAX];
-    struct stat st;
-    int dir = store_disk_dir(a->store, DIR_SNAPSHOTS, disk, false, NULL);
-    if (dir < 0)
-        return false;
-    store_snap_file(p->seq, &p->snap, ".rcp", name);
-    bool found = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    close(dir);
-    return found;
-}
-
 static int recover_pendings(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
 {
     struct pending p;
     for (unsigned i = 0; live_pending(l, i, &p, NULL) == 0;) {
-        int r;
-        if (i == 0 && recipe_exists(a, live_id(l), &p)) {
+        int r = i == 0 ? agent_recipe_published(a, live_id(l), &p, err) : 0;
+        if (r < 0)
+            return r;
+        if (r == 1) {
             r = agent_finish_publication(a, l, &p, err);
             if (r < 0)
                 return verr_prefix(err, -r, "finishing a published snapshot");
@@ -207,7 +195,7 @@ static int recover_unnamed(struct agent *a, struct live *l, const struct node *g
     return pending ? recover_pendings(a, l, gone, err) : 0;
 }
 
-static int recover_one(struct agent *a, const struct vid *id, struct verr *err)
+int agent_recover_disk(struct agent *a, const struct vid *id, struct verr *err)
 {
     struct node disk;
     struct live *l = NULL;
@@ -234,13 +222,20 @@ static int recover_disk(void *ctx, const struct vid *id)
 {
     struct agent *a = ctx;
     struct verr err = {0};
-    if (recover_one(a, id, &err) < 0) { /* one damaged disk must not keep the others from being served */
-        char hex[VID_HEX];
-        vid_hex(id, hex);
-        vlog(VLOG_ERROR, "recover", "disk %s: %s", hex, verr_str(&err));
-        agent_event(a, "disk %s not recovered: %s", hex, verr_str(&err));
+    int r = agent_recover_disk(a, id, &err);
+    if (r >= 0)
+        return 0;
+    /* One damaged disk must not keep the others from being served. What may pass is tried again before the disk is used; for
+     * the rest, what is pending is tried again as a snapshot that failed. */
+    if (r != -EBADMSG && r != -ENOTSUP) {
+        agent_mend(a, id, MEND_RECOVER, &err);
+        return 0;
     }
-    return 0;
+    char hex[VID_HEX];
+    vid_hex(id, hex);
+    vlog(VLOG_ERROR, "recover", "disk %s: %s", hex, verr_str(&err));
+    agent_event(a, "disk %s not recovered: %s", hex, verr_str(&err));
+    return agent_queue_disk(a, id);
 }
 
 struct row_list {
@@ -284,13 +279,21 @@ static int mend_leftovers(struct agent *a, struct verr *err)
     struct row_list list = {.a = a};
     int r = catalog_snap_each(a->catalog, collect_leftover, &list, err);
     for (unsigned i = 0; r == 0 && i < list.n; i++) {
-        if (list.rows[i].state == SNAPST_STORED)
-            r = agent_settle_stored(a, &list.rows[i], false, err);
-        else
-            r = agent_row_del(a, &list.rows[i], err);
+        struct snaprow *row = &list.rows[i];
+        struct verr why = {0};
+        if (row->state != SNAPST_STORED)
+            r = agent_row_del(a, row, err);
+        else if (agent_settle_stored(a, row, false, &why) < 0)
+            agent_mend_settle(a, &row->disk, row->seq, false, &why);
     }
     free(list.rows);
     return r;
+}
+
+static void names_behind(void *ctx, const struct verr *why)
+{
+    static const struct vid tree;
+    agent_mend(ctx, &tree, MEND_NAMES, why);
 }
 
 int agent_recover(struct agent *a, struct verr *err)
@@ -300,11 +303,11 @@ int agent_recover(struct agent *a, struct verr *err)
         r = catalog_open(a->state_fd, a->state_path, &store_conf(a->store)->id, &a->catalog, err);
     if (r == 0)
         r = names_open(a->store, a->catalog, a->conf.clock, &a->names, err);
-    const struct names_hooks hooks = {.removal = agent_say_removal, .ctx = a};
+    const struct names_hooks hooks = {.removal = agent_say_removal, .behind = names_behind, .ctx = a};
     if (r == 0)
         names_watch(a->names, &hooks);
     if (r == 0)
-        r = names_reconcile(a->names, report_bad, a, err);
+        r = names_reconcile(a->names, agent_report_bad, a, err);
     if (r == 0)
         r = open_parts(a, err);
     if (r == 0)

@@ -67,5 +67,5 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
     r = unanchor_all(a, disk, err);
     if (r == 0)
         r = live_remove(a->live, disk, err);
-    return r == -ENOENT || r == -EBUSY ? 0 : r;
+    return r == -ENOENT ? 0 : r;
 }

@@ -29,48 +29,59 @@ static int check_no_history(struct agent *a, const struct node *source, struct v
     return r;
 }
 
-static int replace_locked(struct agent *a, const struct node *source, const struct node *target, struct live *src, struct live *dst,
-                          struct verr *err)
+/* Before the names say so: both disks are there, whatever fails. */
+static int take_content(struct agent *a, const struct node *target, struct live *src, struct live *dst, const struct vid *target_id,
+                        struct verr *err)
 {
     struct live_attr at;
-    struct node now;
-    const struct freeze_req before = {0}, after = {0};
+    const struct freeze_req before = {0};
     int r = live_attr(dst, &at, err);
     if (r == 0 && at.changed && target->name[0] != '.')
         r = agent_freeze_locked(a, target, 1, &before, NULL, err);
     if (r == 0)
-        r = take_anchors(a, src, &target->id, err);
-    if (r == 0)
-        r = live_take(dst, src, err);
-    if (r == 0)
-        r = names_replace(a->names, &source->id, &target->id, err);
-    if (r == 0)
-        r = live_has_data(dst, err);
-    if (r == 1 && target->name[0] != '.') {
-        r = catalog_node_by_id(a->catalog, &target->id, &now, err); /* it has the source's owner and mode by now */
-        if (r == 0)
-            r = agent_freeze_locked(a, &now, 1, &after, NULL, err);
-    }
-    return r < 0 ? r : 0;
+        r = take_anchors(a, src, target_id, err);
+    return r == 0 ? live_take(dst, src, err) : r;
+}
+
+static int freeze_result(struct agent *a, const struct vid *target, struct live *dst, struct verr *err)
+{
+    struct node now;        /* it has the source's owner and mode by now */
+    const struct freeze_req after = {0};
+    int r = catalog_node_by_id(a->catalog, target, &now, err);
+    if (r < 0 || now.name[0] == '.')
+        return r;
+    r = live_has_data(dst, err);
+    return r == 1 ? agent_freeze_locked(a, &now, 1, &after, NULL, err) : r;
 }
 
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err)
 {
     struct live *src = NULL, *dst = NULL;
+    struct verr why = {0};
+    int r = agent_ready(a, &source->id, err);
+    if (r == 0)
+        r = agent_ready(a, &target->id, err);
+    if (r < 0)
+        return r;
     pthread_mutex_lock(&a->op_lock);
-    int r = check_no_history(a, source, err);
+    r = check_no_history(a, source, err);
     if (r == 0)
         r = live_get(a->live, &source->id, &src, err);
     if (r == 0)
         r = live_get(a->live, &target->id, &dst, err);
     if (r == 0)
-        r = replace_locked(a, source, target, src, dst, err);
+        r = take_content(a, target, src, dst, &target->id, err);
+    if (r == 0)
+        r = names_replace(a->names, &source->id, &target->id, err);
+    /* It has happened. What fails from here on is done later; an error would say that it had not. */
+    if (r == 0 && freeze_result(a, &target->id, dst, &why) < 0)
+        agent_mend(a, &target->id, MEND_FREEZE, &why);
     if (src != NULL)
         live_put(src);
     if (dst != NULL)
         live_put(dst);
-    if (r == 0)
-        r = agent_forget_if_gone(a, &source->id, err);
+    if (r == 0 && agent_forget_if_gone(a, &source->id, &why) < 0)
+        agent_mend(a, &source->id, MEND_FORGET, &why);
     pthread_mutex_unlock(&a->op_lock);
     return r;
 }

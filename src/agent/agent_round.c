@@ -10,18 +10,19 @@
 #include "agent/agent_internal.h"
 
 #include "base/fault.h"
+#include "base/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { BATCH_MAX = 64, DROPS_MAX = 64 };
 #define OWED_RETRY_NS INT64_C(1000000000)
-#define BACKOFF_FIRST_NS (INT64_C(5) * 1000000000)
-#define BACKOFF_MAX_NS (INT64_C(600) * 1000000000)
 
 /* ---- the queue of disks ---- */
 
@@ -54,6 +55,7 @@ void agent_kick(struct agent *a)
     pthread_mutex_lock(&a->lock);
     for (unsigned i = 0; i < a->queued; i++)
         a->queue[i].retry_ns = 0;
+    agent_mend_kick(a);
     a->kicked = true;
     pthread_cond_broadcast(&a->wake);
     pthread_mutex_unlock(&a->lock);
@@ -122,6 +124,16 @@ static void postpone_disk(struct agent *a, const struct vid *disk)
         q->failed = true;
     }
     pthread_mutex_unlock(&a->lock);
+}
+
+bool agent_failing(struct agent *a, const struct vid *disk)
+{
+    bool failing = false;
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->queued && !failing; i++)
+        failing = vid_eq(&a->queue[i].disk, disk) && a->queue[i].failed;
+    pthread_mutex_unlock(&a->lock);
+    return failing;
 }
 
 /* ---- one job ---- */
@@ -248,11 +260,30 @@ static int stored_row(struct agent *a, const struct vid *disk, const struct pend
     return agent_row_put(a, &row, err);
 }
 
+int agent_recipe_published(struct agent *a, const struct vid *disk, const struct pending *p, struct verr *err)
+{
+    char name[SNAP_FILE_MAX];
+    struct stat st;
+    int dir = store_disk_dir(a->store, DIR_SNAPSHOTS, disk, false, err);
+    if (dir < 0)
+        return dir == -ENOENT ? 0 : dir;
+    store_snap_file(p->seq, &p->snap, ".rcp", name);
+    int r = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? 1 : errno == ENOENT ? 0 : -errno;
+    /* A kill may have come between its link and the fsync of the directory: tables must not rely on it before that. */
+    if (r == 1) {
+        int e = dir_sync(dir);
+        r = e < 0 ? e : 1;
+    }
+    close(dir);
+    return r < 0 ? verr_set(err, -r, "snapshots: %s: %s", name, strerror(-r)) : r;
+}
+
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *pending, struct verr *err)
 {
     struct vid disk = *live_id(l);
     struct pending p;
     struct snap *snap = NULL;
+    struct verr why = {0};
     int r = live_pending_by_seq(l, pending->seq, &p, err);
     if (r == 0)
         r = store_anchor(a->store, &disk, &disk, p.seq, &p.snap, err);
@@ -265,17 +296,27 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
     struct live_anchor drop[DROPS_MAX];
     unsigned dropped = 0;
     r = carry_flags(a, &disk, &p, &hdr, err);
-    fault_point("agent.finish.before_pointers");
+    int fault = fault_errno("agent.finish.before_pointers");
+    if (r == 0 && fault != 0)
+        r = verr_set(err, fault, "finishing a snapshot: fault injected");
     if (r == 0)
         r = live_pending_published(l, p.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
     fault_point("agent.finish.after_pointers");
     snap_close(snap);
     for (unsigned i = 0; i < dropped && r == 0; i++) {
-        r = store_unanchor(a->store, &disk, drop[i].seq, &drop[i].snap, err);
+        r = store_unanchor(a->store, &disk, drop[i].seq, &drop[i].snap, &why);
         if (r == 0)
-            r = live_anchor_gone(l, &drop[i], err);
+            r = live_anchor_gone(l, &drop[i], &why);
+        if (r < 0)                  /* it stays listed: the next publication tries again */
+            vlog(VLOG_WARN, "agent", "an anchor stays for now: %s", verr_str(&why));
+        r = 0;
     }
-    return r < 0 ? r : stored_row(a, &disk, &p, &hdr, err);
+    if (r < 0)
+        return r;
+    /* It is stored, whatever the catalog says: nothing from here on is a failure of the snapshot. */
+    if (stored_row(a, &disk, &p, &hdr, &why) < 0)
+        agent_mend(a, &(struct vid){{0}}, MEND_NAMES, &why);
+    return 0;
 }
 
 /* ---- the round ---- */
@@ -287,10 +328,8 @@ static int show_progress(void *ctx, const char *stage, uint64_t done, uint64_t t
     snprintf(a->progress.stage, sizeof a->progress.stage, "%s", stage);
     a->progress.done = done;
     a->progress.total = total;
-    bool stop = a->stopping, due = agent_waits_deadline(a) <= vclock_mono_ns(a->conf.clock);
+    bool stop = a->stopping;
     pthread_mutex_unlock(&a->lock);
-    if (due) /* a round may take long: nobody waits beyond his deadline for it */
-        agent_waits_check(a);
     return stop;
 }
 
@@ -341,8 +380,9 @@ static void job_done(struct agent *a, struct dedup_job *job)
         job_failed(a, &disk, job->live, &job->pend, r, job->err);
     }
     live_put(job->live);
-    if (r == 0)
-        agent_forget_if_gone(a, &disk, NULL);
+    struct verr err = {0};
+    if (r == 0 && agent_forget_if_gone(a, &disk, &err) < 0)
+        agent_mend(a, &disk, MEND_FORGET, &err);
     pthread_mutex_unlock(&a->op_lock);
 }
 
@@ -360,6 +400,36 @@ static void unqueue_idle(struct agent *a, const struct vid *disk)
     if (r == -ENOENT)
         unqueue_disk(a, disk);
     pthread_mutex_unlock(&a->op_lock);
+}
+
+/* Since its last success: also when somebody asked for another attempt. */
+static bool has_failed(struct agent *a, const struct vid *disk)
+{
+    bool failed = false;
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->queued && !failed; i++)
+        failed = vid_eq(&a->queue[i].disk, disk) && a->queue[i].backoff_ns > 0;
+    pthread_mutex_unlock(&a->lock);
+    return failed;
+}
+
+/* An attempt that failed after its recipe was published has nothing to store any more: it is finished. 1 done, 0 nothing to do. */
+static int finish_published(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct live *l;
+    struct pending p;
+    pthread_mutex_lock(&a->op_lock);
+    int r = live_get(a->live, disk, &l, err);
+    if (r == 0) {
+        r = live_pending(l, 0, &p, NULL) == 0 ? agent_recipe_published(a, disk, &p, err) : 0;
+        if (r == 1)
+            r = agent_finish_publication(a, l, &p, err) < 0 ? -EIO : 1;
+        live_put(l);
+    }
+    pthread_mutex_unlock(&a->op_lock);
+    if (r == 1)
+        forget_backoffs(a);
+    return r;
 }
 
 static int by_vm(const void *a, const void *b)
@@ -383,7 +453,12 @@ static void run_round(struct agent *a, const struct vid *disks, unsigned n)
     unsigned njobs = 0;
     for (unsigned i = 0; jobs != NULL && errs != NULL && i < n; i++) {
         errs[njobs] = no_error;
-        int r = prepare_job(a, &disks[i], &jobs[njobs], &errs[njobs]);
+        int r = 0;
+        if (has_failed(a, &disks[i]))
+            while ((r = finish_published(a, &disks[i], &errs[njobs])) == 1)
+                ;
+        if (r == 0)
+            r = prepare_job(a, &disks[i], &jobs[njobs], &errs[njobs]);
         if (r == 0)
             njobs++;
         else if (r == -ENOENT)
@@ -431,9 +506,10 @@ void *agent_thread(void *arg)
     struct agent *a = arg;
     struct vid disks[BATCH_MAX];
     for (;;) {
+        agent_waits_begin(a);
         pthread_mutex_lock(&a->lock);
         int64_t now = vclock_mono_ns(a->conf.clock);
-        int64_t next = agent_waits_deadline(a);
+        int64_t next = agent_mend_next(a);
         unsigned n = a->stopping ? 0 : due_disks(a, now, disks, &next);
         if ((a->owed != NULL || atomic_load(&a->reserve_short)) && next > now + OWED_RETRY_NS)
             next = now + OWED_RETRY_NS;
@@ -452,6 +528,7 @@ void *agent_thread(void *arg)
             return NULL;
         if (n > 0)
             one_pass(a, disks, n);
+        agent_mend_run(a);
         agent_rows_pay(a);
         if (atomic_load(&a->reserve_short))
             agent_reserve_fill(a);

@@ -78,20 +78,14 @@ int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err)
 int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err)
 {
     pthread_mutex_lock(&a->lock);
-    int r = agent_row_get_locked(a, snap, out, err);
-    pthread_mutex_unlock(&a->lock);
-    return r;
-}
-
-int agent_row_get_locked(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err)
-{
     const struct owed_row *o = *find(a, snap);
-    if (o == NULL)
-        return catalog_snap_by_id(a->catalog, snap, out, err);
-    if (o->deleted)
+    bool owed = o != NULL, deleted = owed && o->deleted;
+    if (owed && !deleted)
+        *out = o->row;
+    pthread_mutex_unlock(&a->lock);
+    if (deleted)
         return verr_set(err, ENOENT, "the snapshot is gone");
-    *out = o->row;
-    return 0;
+    return owed ? 0 : catalog_snap_by_id(a->catalog, snap, out, err);  /* without the lock: the catalog may be busy for long */
 }
 
 /* Until the first one that is refused again: the others would be too. op_lock keeps rows from changing meanwhile. */
@@ -100,6 +94,11 @@ bool agent_rows_pay(struct agent *a)
     struct owed_row o;
     int r = 0;
     bool any = false;
+    pthread_mutex_lock(&a->lock);
+    bool none = a->owed == NULL;
+    pthread_mutex_unlock(&a->lock);
+    if (none)                       /* who only waits need not wait for op_lock */
+        return true;
     pthread_mutex_lock(&a->op_lock);
     for (;;) {
         pthread_mutex_lock(&a->lock);

@@ -1,38 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Waiting for snapshots to be stored, without a thread that blocks: waiters are looked at when something changed. */
+/*
+ * Waiting for snapshots to be stored, without a thread that blocks: the agent's thread looks at waiters when something changed,
+ * the timer ends those whose time is up, and reads nothing for it.
+ */
 #include "agent/agent_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-/* lock held. An older snapshot of the disk has failed: snapshots are stored in their order, so waiting would be in vain. */
-static bool disk_stuck(const struct agent *a, const struct vid *disk)
-{
-    for (unsigned i = 0; i < a->queued; i++)
-        if (vid_eq(&a->queue[i].disk, disk))
-            return a->queue[i].failed;
-    return false;
-}
-
-/* lock held. -EINPROGRESS while one is neither stored nor failed. A row that is gone (dropped, removed) counts as done. */
+/* -EINPROGRESS while one is neither stored nor failed. A row that is gone (dropped, removed) counts as done. What nobody will
+ * store or settle before it is tried again counts as failed: nobody waits for it in vain. */
 static int waiter_state(struct agent *a, const struct agent_wait *w)
 {
     int result = 0;
     for (unsigned i = 0; i < w->n; i++) {
         struct snaprow row;
-        int r = agent_row_get_locked(a, &w->ids[i], &row, NULL);
+        int r = agent_row_get(a, &w->ids[i], &row, NULL);
         if (r == -ENOENT)
             continue;
         if (r < 0 || row.state == SNAPST_FAILED)
             return -EIO;
-        if (row.state == SNAPST_PENDING && disk_stuck(a, &row.disk))
+        if (row.state == SNAPST_STORED && !(row.flags & SNAP_PROVISIONAL))
+            continue;
+        if (agent_mend_owes(a, &row.disk) || (row.state == SNAPST_PENDING && agent_failing(a, &row.disk)))
             return -EIO;
-        if (row.state == SNAPST_PENDING || (row.flags & SNAP_PROVISIONAL))
-            result = -EINPROGRESS;
+        result = -EINPROGRESS;
     }
-    if (result == -EINPROGRESS && vclock_mono_ns(a->conf.clock) >= w->deadline_ns)
-        return -ETIMEDOUT;
     return result;
 }
 
@@ -42,55 +37,28 @@ static void wait_free(struct agent_wait *w)
     free(w);
 }
 
-/* Takes the first waiter that is done off the list, or NULL. Rows are read without the lock: only this thread ends waits,
- * and a cancelled one is found again by its address before it is touched. */
-static struct agent_wait *next_done(struct agent *a, int *result)
+/* lock held */
+static void take_off(struct agent *a, struct agent_wait *w)
 {
-    pthread_mutex_lock(&a->lock);
-    for (struct agent_wait **p = &a->waits; *p != NULL; p = &(*p)->next) {
-        struct agent_wait *w = *p;
-        *result = waiter_state(a, w);
-        if (*result == -EINPROGRESS)
-            continue;
-        *p = w->next;
-        pthread_mutex_unlock(&a->lock);
-        return w;
-    }
-    pthread_mutex_unlock(&a->lock);
-    return NULL;
+    struct agent_wait **p = &a->waits;
+    while (*p != w)
+        p = &(*p)->next;
+    *p = w->next;
 }
 
-void agent_waits_check(struct agent *a)
-{
-    struct agent_wait *w;
-    int result;
-    while ((w = next_done(a, &result)) != NULL) {
-        w->done(w->ctx, result);
-        wait_free(w);
-    }
-}
-
-int64_t agent_waits_deadline(struct agent *a)
-{
-    int64_t first = INT64_MAX;
-    for (const struct agent_wait *w = a->waits; w != NULL; w = w->next)
-        if (w->deadline_ns < first)
-            first = w->deadline_ns;
-    return first;
-}
-
-void agent_waits_end(struct agent *a)
+/* The next wait that this pass has not looked at. Rows are read without the lock, because the catalog may be busy for long. */
+static struct agent_wait *look_next(struct agent *a, uint64_t pass)
 {
     pthread_mutex_lock(&a->lock);
     struct agent_wait *w = a->waits;
-    a->waits = NULL;
-    pthread_mutex_unlock(&a->lock);
-    while (w != NULL) {
-        struct agent_wait *next = w->next;
-        w->done(w->ctx, -EINTR);
-        wait_free(w);
-        w = next;
+    while (w != NULL && (w->pass == pass || !w->begun))
+        w = w->next;
+    if (w != NULL) {
+        w->pass = pass;
+        w->looking = true;
     }
+    pthread_mutex_unlock(&a->lock);
+    return w;
 }
 
 /* Who waits for what has failed asks for another attempt, at once, and is told what that one comes to. */
@@ -110,6 +78,109 @@ static void try_again(struct agent *a, const struct vid *ids, unsigned n)
     pthread_mutex_unlock(&a->op_lock);
 }
 
+void agent_waits_begin(struct agent *a)
+{
+    for (;;) {
+        pthread_mutex_lock(&a->lock);
+        struct agent_wait *w = a->waits;
+        while (w != NULL && w->begun)
+            w = w->next;
+        if (w != NULL)
+            w->begun = w->looking = a->kicked = true;  /* it is looked at before this thread sleeps */
+        pthread_mutex_unlock(&a->lock);
+        if (w == NULL)
+            return;
+        try_again(a, w->ids, w->n);
+        pthread_mutex_lock(&a->lock);
+        w->looking = false;
+        bool ended = w->ended;
+        pthread_mutex_unlock(&a->lock);
+        if (ended)
+            wait_free(w);
+    }
+}
+
+void agent_waits_check(struct agent *a)
+{
+    struct agent_wait *w;
+    pthread_mutex_lock(&a->lock);
+    uint64_t pass = ++a->wait_pass;
+    pthread_mutex_unlock(&a->lock);
+    while ((w = look_next(a, pass)) != NULL) {
+        int result = waiter_state(a, w);
+        pthread_mutex_lock(&a->lock);
+        w->looking = false;
+        bool ended = w->ended, done = !ended && result != -EINPROGRESS;
+        if (done)
+            take_off(a, w);
+        pthread_mutex_unlock(&a->lock);
+        if (done)
+            w->done(w->ctx, result);
+        if (done || ended)
+            wait_free(w);
+    }
+}
+
+/* ---- deadlines ---- */
+
+/* One whose deadline has passed, off the list; else NULL, and when to look again. lock held. */
+static struct agent_wait *take_expired(struct agent *a, int64_t now, int64_t *next)
+{
+    *next = INT64_MAX;
+    for (struct agent_wait *w = a->waits; w != NULL; w = w->next) {
+        if (w->deadline_ns <= now) {
+            take_off(a, w);
+            w->ended = true;
+            return w;
+        }
+        if (w->deadline_ns < *next)
+            *next = w->deadline_ns;
+    }
+    return NULL;
+}
+
+/* Reads nothing and waits for nobody: a deadline holds also while STORE, STATE or the catalog hang. */
+void *agent_timer(void *arg)
+{
+    struct agent *a = arg;
+    pthread_mutex_lock(&a->lock);
+    while (!a->stopping) {
+        int64_t next;
+        struct agent_wait *w = take_expired(a, vclock_mono_ns(a->conf.clock), &next);
+        if (w != NULL) {
+            bool looked_at = w->looking;    /* then the one who looks frees it */
+            void (*done)(void *, int) = w->done;
+            void *ctx = w->ctx;
+            pthread_mutex_unlock(&a->lock);
+            done(ctx, -ETIMEDOUT);
+            if (!looked_at)
+                wait_free(w);
+            pthread_mutex_lock(&a->lock);
+        } else if (next == INT64_MAX) {
+            pthread_cond_wait(&a->wake, &a->lock);
+        } else {
+            struct timespec ts = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
+            pthread_cond_timedwait(&a->wake, &a->lock, &ts);
+        }
+    }
+    pthread_mutex_unlock(&a->lock);
+    return NULL;
+}
+
+void agent_waits_end(struct agent *a)
+{
+    pthread_mutex_lock(&a->lock);
+    struct agent_wait *w = a->waits;
+    a->waits = NULL;
+    pthread_mutex_unlock(&a->lock);
+    while (w != NULL) {
+        struct agent_wait *next = w->next;
+        w->done(w->ctx, -EINTR);
+        wait_free(w);
+        w = next;
+    }
+}
+
 int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t timeout_ms, void (*done)(void *ctx, int result), void *ctx,
                      struct agent_wait **out, struct verr *err)
 {
@@ -125,7 +196,6 @@ int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t
     *w = (struct agent_wait){.ids = copy, .n = n, .done = done, .ctx = ctx,
                              .deadline_ns = timeout_ms < 0 ? INT64_MAX : vclock_mono_ns(a->conf.clock) + timeout_ms * 1000000};
     *out = w;
-    try_again(a, copy, n);
     pthread_mutex_lock(&a->lock);
     w->next = a->waits;
     a->waits = w;
@@ -157,13 +227,8 @@ static bool is_below(struct agent *a, const struct vid *disk, const struct node 
     return false;
 }
 
-static int add_pending(void *ctx, const struct snaprow *s)
+static int list_add(struct pending_list *list, const struct vid *snap, const struct vid *disk)
 {
-    struct pending_list *list = ctx;
-    if (s->state == SNAPST_STORED && !(s->flags & SNAP_PROVISIONAL))
-        return 0;
-    if (list->who->may_read != NULL && !list->who->may_read(list->who->ctx, s))
-        return 0;
     if (list->n == list->cap) {
         unsigned cap = list->cap == 0 ? QUEUE_STEP : list->cap * 2;
         struct vid *ids = realloc(list->ids, 2 * cap * sizeof *ids);
@@ -172,10 +237,20 @@ static int add_pending(void *ctx, const struct snaprow *s)
         list->ids = ids;
         list->cap = cap;
     }
-    list->ids[2 * list->n] = s->id; /* pairs: snapshot, disk; the disks are looked at once the walk is over */
-    list->ids[2 * list->n + 1] = s->disk;
+    list->ids[2 * list->n] = *snap; /* pairs: snapshot, disk; the disks are looked at once the walk is over */
+    list->ids[2 * list->n + 1] = *disk;
     list->n++;
     return 0;
+}
+
+static int add_pending(void *ctx, const struct snaprow *s)
+{
+    struct pending_list *list = ctx;
+    if (s->state == SNAPST_STORED && !(s->flags & SNAP_PROVISIONAL))
+        return 0;
+    if (list->who->may_read != NULL && !list->who->may_read(list->who->ctx, s))
+        return 0;
+    return list_add(list, &s->id, &s->disk);
 }
 
 int agent_pending_ids(struct agent *a, const struct node *below, const struct agent_viewer *who, struct vid **ids, unsigned *n,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of snapshots. */
 #include "base/clock.h"
+#include "base/fault.h"
 #include "catalog/catalog_internal.h"
 
 #include <errno.h>
@@ -104,6 +105,9 @@ int catalog_snap_put(struct catalog *c, const struct snaprow *s, struct verr *er
     const char *bad = snap_doubt(s);
     if (bad != NULL)
         return verr_set(err, EINVAL, "%s: a snapshot without sensible %s is not entered", c->path, bad);
+    int fault = fault_errno("catalog.snap.put");
+    if (fault != 0)
+        return verr_set(err, fault, "%s: entering a snapshot: fault injected", c->path);
     struct catalog_use u;
     int r = catalog_use(c, SQL_SNAP_PUT, &u, err);
     if (r < 0)

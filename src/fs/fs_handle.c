@@ -151,7 +151,9 @@ int fs_disk_open_live(struct fs_disk *d, struct verr *err)
     if (there)
         return 0;
     struct live *l = NULL;
-    int rc = live_get(d->f->live, &d->id, &l, err);
+    int rc = agent_ready(d->f->agent, &d->id, err);
+    if (rc == 0)
+        rc = live_get(d->f->live, &d->id, &l, err);
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&d->f->lock);

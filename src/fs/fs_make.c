@@ -90,7 +90,9 @@ struct making {
 static int empty_image(struct fs *f, const struct vid *disk, struct verr *err)
 {
     struct live *l = NULL;
-    int rc = live_get(f->live, disk, &l, err);
+    int rc = agent_ready(f->agent, disk, err);
+    if (rc == 0)
+        rc = live_get(f->live, disk, &l, err);
     if (rc == 0)
         rc = live_rewrite(l, err);
     if (rc == 0)

@@ -124,7 +124,7 @@ int names_save(struct names *n, struct node *rec, struct node *row, struct verr 
     struct node shown = *rec;
     shown.parent = row->parent;
     memcpy(shown.name, row->name, sizeof shown.name);
-    r = catalog_node_put(n->catalog, &shown, err);
+    r = names_rows_done(n, catalog_node_put(n->catalog, &shown, err), err);
     if (r == 0)
         *row = shown;
     return r;
@@ -172,6 +172,14 @@ int names_settle_namesakes(struct names *n, const struct node *row, struct verr 
     }
 }
 
+int names_rows_done(struct names *n, int r, const struct verr *why)
+{
+    static const struct verr unknown = {.text = "the catalog could not be changed"};
+    if (r < 0 && n->hooks.behind != NULL)
+        n->hooks.behind(n->hooks.ctx, why != NULL ? why : &unknown);
+    return r;
+}
+
 int names_record_remove(struct names *n, const struct vid *id, struct verr *err)
 {
     int r = n->hooks.removal != NULL ? n->hooks.removal(n->hooks.ctx, id, false, err) : 0;
@@ -195,7 +203,7 @@ int names_drop(struct names *n, const struct node *row, struct verr *err)
     if (r < 0)
         return r;
     fault_point("names.drop.after_record");
-    return catalog_node_del(n->catalog, &row->id, err);
+    return names_rows_done(n, catalog_node_del(n->catalog, &row->id, err), err);
 }
 
 int names_drop_if_empty(struct names *n, const struct node *row, struct verr *err)

@@ -23,6 +23,8 @@ struct names_hooks {
     /* The record of a node is about to go: whoever keeps something under its id says durably now that it is to go with it.
      * An error keeps the record. stays: it could not be removed after all. */
     int (*removal)(void *ctx, const struct vid *id, bool stays, struct verr *err);
+    /* STORE was changed, but a row could not be: the catalog is behind until names_reconcile has run. */
+    void (*behind)(void *ctx, const struct verr *why);
     void *ctx;
 };
 /* Before the first use; hooks are copied. */
@@ -87,7 +89,7 @@ int names_remove(struct names *n, const struct vid *id, struct verr *err);
 int names_rename(struct names *n, const struct vid *id, const struct vid *new_parent, const char *new_name, struct verr *err);
 /* Disk onto existing disk: target keeps id, name and history, takes owner and mode of source; the source's record goes.
  * Content is moved by the caller before (live data of source -> target). A target that is NODE_GONE comes back.
- * -EEXIST if the source has snapshots. */
+ * -EEXIST if the source has snapshots. 0 once the target's record says so, also if the rest has to wait (names_hooks.behind). */
 int names_replace(struct names *n, const struct vid *source, const struct vid *target, struct verr *err);
 
 /* ---- snapshots ---- */

@@ -66,6 +66,8 @@ int names_touch(struct names *n, const struct vid *dir, int64_t now, struct verr
 int names_settle_namesakes(struct names *n, const struct node *row, struct verr *err);
 /* The record of a node goes from STORE, once that is said to those who watch. Every removal of a record is this one. */
 int names_record_remove(struct names *n, const struct vid *id, struct verr *err);
+/* The result r of changing rows after STORE: an error is told to those who watch. Returns r. */
+int names_rows_done(struct names *n, int r, const struct verr *why);
 /* Removes record and row of a node, and what it still replaces. */
 int names_drop(struct names *n, const struct node *row, struct verr *err);
 /* A NODE_GONE disk without snapshots is dropped. 1 dropped, 0 it stays. */

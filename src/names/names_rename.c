@@ -131,7 +131,7 @@ static int rename_locked(struct names *n, const struct vid *id, const struct vid
         r = names_drop(n, &there, err);
     fault_point("names.rename.after_remove");
     /* The rename has happened, whether or not the other record could be removed: the rows must say so. */
-    int e = enter(n, &rec, &row, replaces ? &there.id : NULL, err);
+    int e = names_rows_done(n, enter(n, &rec, &row, replaces ? &there.id : NULL, err), err);
     return r < 0 ? r : e;
 }
 
@@ -193,11 +193,13 @@ static int replace_locked(struct names *n, const struct vid *source, const struc
     if (r < 0)
         return r;
     fault_point("names.replace.after_record");
-    r = names_drop(n, &src, err);
+    /* It has happened: what is left, the next reconcile does. */
+    if (names_drop(n, &src, err) < 0)
+        names_rows_done(n, -EIO, err);
     rec.parent = row.parent;
     memcpy(rec.name, row.name, sizeof rec.name);
-    int e = enter(n, &rec, &src, source, err);
-    return r < 0 ? r : e;
+    names_rows_done(n, enter(n, &rec, &src, source, err), err);
+    return 0;
 }
 
 int names_replace(struct names *n, const struct vid *source, const struct vid *target, struct verr *err)

@@ -175,7 +175,7 @@ static int change_locked(struct names *n, struct snaprow *s, const struct snap_c
     if (r < 0)
         return r;
     change_row(ch, &a, s);
-    return catalog_snap_put(n->catalog, s, err);
+    return names_rows_done(n, catalog_snap_put(n->catalog, s, err), err);
 }
 
 static int load_stored(struct names *n, const struct vid *snap, struct snaprow *out, struct verr *err)
@@ -264,7 +264,7 @@ static int remove_locked(struct names *n, const struct vid *id, struct verr *err
             return r;
         fault_point("names.snap_remove.after_trash");
     }
-    r = catalog_snap_del(n->catalog, &s.id, err);
+    r = names_rows_done(n, catalog_snap_del(n->catalog, &s.id, err), err);
     if (r == 0)
         r = catalog_node_by_id(n->catalog, &s.disk, &disk, err);
     if (r < 0)

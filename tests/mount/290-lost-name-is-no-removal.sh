@@ -101,13 +101,13 @@ same "$T/b" "$MNT/vm/new.img"
 run "$VARVE" wait "$MNT/vm/new.img"
 # An image that never had a name, but has content, is not taken for a leftover.
 run cp "$T/a" "$MNT/vm/.other"
-other=$(comm -13 <(echo "$before") <(ids) | while read -r id; do grep -q '\.other' "$T/store/nodes/$id" && echo "$id"; done)
+other=$(comm -13 <(echo "$before") <(ids) | while read -r id; do grep -q '\.other' "$T/store/nodes/$id" && echo "$id"; done; true)
 stop_varve
 rm "$T/store/nodes/$other"
 start_varve
 same "$T/a" "$MNT/lost-${other:0:8}"
 run rm "$MNT/lost-${other:0:8}"
-[ ! -e "$T/state/disks/$other" ] || fail "a lost disk cannot be removed"
+eventually 20 test ! -e "$T/state/disks/$other"   # cmp's handle may be released a moment later
 
 # A removed name that comes back while its old image still serves a pending snapshot does not bring back the old content.
 stop_varve
