@@ -296,18 +296,41 @@ static void names_behind(void *ctx, const struct verr *why)
     agent_mend(ctx, &tree, MEND_NAMES, why);
 }
 
-int agent_recover(struct agent *a, struct verr *err)
+static int open_names(struct agent *a, struct verr *err)
 {
-    int r = check_reach(a, err);
-    if (r == 0)
-        r = catalog_open(a->state_fd, a->state_path, &store_conf(a->store)->id, &a->catalog, err);
+    int r = catalog_open(a->state_fd, a->state_path, &store_conf(a->store)->id, &a->catalog, err);
     if (r == 0)
         r = names_open(a->store, a->catalog, a->conf.clock, &a->names, err);
     const struct names_hooks hooks = {.removal = agent_say_removal, .behind = names_behind, .ctx = a};
     if (r == 0)
         names_watch(a->names, &hooks);
+    return r < 0 ? r : names_reconcile(a->names, agent_report_bad, a, err);
+}
+
+/* The catalog is a cache: a damaged one is set aside and made anew from STORE; the journals bring pending snapshots back. */
+static int open_names_mended(struct agent *a, struct verr *err)
+{
+    int r = open_names(a, err);
+    if (r != -EBADMSG)
+        return r;
+    vlog(VLOG_WARN, "agent", "%s", verr_str(err));
+    names_close(a->names);
+    catalog_close(a->catalog, NULL);
+    a->names = NULL;
+    a->catalog = NULL;
+    r = catalog_set_aside(a->state_fd);
+    if (r < 0)
+        return verr_set(err, -r, "%s/catalog.sqlite: is damaged and cannot be set aside: %s", a->state_path, strerror(-r));
+    vlog(VLOG_WARN, "agent", "%s/catalog.sqlite: made anew; the damaged one is catalog.sqlite.damaged beside it", a->state_path);
+    *err = (struct verr){0};
+    return open_names(a, err);
+}
+
+int agent_recover(struct agent *a, struct verr *err)
+{
+    int r = check_reach(a, err);
     if (r == 0)
-        r = names_reconcile(a->names, agent_report_bad, a, err);
+        r = open_names_mended(a, err);
     if (r == 0)
         r = open_parts(a, err);
     if (r == 0)

@@ -13,10 +13,12 @@
 struct catalog;
 struct verr;
 
-/* Opens or makes STATE/catalog.sqlite. -EBADMSG: damaged (quick_check) or of another store or a newer schema: err says
- * `varve rebuild`. Schema migrations run here. */
+/* Opens or makes STATE/catalog.sqlite. -EBADMSG: damaged (its checksum after a clean stop, quick_check), or of another store or
+ * a newer schema: it can be set aside and made anew. Schema migrations run here. */
 int catalog_open(int state_dirfd, const char *state_path, const struct vid *store, struct catalog **out, struct verr *err);
 int catalog_close(struct catalog *c, struct verr *err);
+/* Closed: the database becomes catalog.sqlite.damaged (in the place of an older one), its log goes; durable on return. */
+int catalog_set_aside(int state_dirfd);
 /* Groups calls of this thread into one transaction (the mutex is held between). May be nested: the outermost pair counts, and
  * a rollback inside makes the outermost commit fail with -ECANCELED. catalog_commit ends the transaction in any case: after
  * an error nothing of it remains, and catalog_rollback must not follow. */

@@ -10,6 +10,7 @@
 #include <sqlite3.h>
 
 #define CATALOG_FILE "catalog.sqlite"
+#define CATALOG_SUM CATALOG_FILE ".sum"
 
 enum { CATALOG_VERSION = 1, CATALOG_APPLICATION = 0x76727663 /* "vrvc" */, CATALOG_BATCH = 64 };
 
@@ -35,10 +36,17 @@ struct catalog {
     pthread_mutex_t lock;
     sqlite3 *db;
     char *path;                             /* for messages */
+    int dirfd;                              /* STATE */
     unsigned depth;                         /* nested catalog_begin of the thread that holds the lock */
     bool doomed;                            /* an inner part was rolled back: the whole must be */
     sqlite3_stmt *stmt[SQL_COUNT];          /* prepared when first used */
 };
+
+/* ---- catalog_sum.c: while SQLite does not have the file open ---- */
+/* Durable on return. */
+int catalog_sum_write(int dirfd);
+/* Compares the file with its sum and takes the sum away: 1 it is what it was when it was closed, 0 there is no sum, -EBADMSG. */
+int catalog_sum_take(int dirfd);
 
 /* Turns an SQLite code into -errno and fills err. */
 int catalog_fail(struct catalog *c, int rc, const char *what, struct verr *err);

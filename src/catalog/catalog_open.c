@@ -31,6 +31,7 @@ static int look_at_file(struct catalog *c, int dirfd, bool *fresh, bool *check, 
         unlinkat(dirfd, CATALOG_FILE "-wal", 0);
         unlinkat(dirfd, CATALOG_FILE "-shm", 0);
         unlinkat(dirfd, CATALOG_FILE "-journal", 0);
+        unlinkat(dirfd, CATALOG_SUM, 0);
         int fd = openat(dirfd, CATALOG_FILE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
             return verr_set(err, errno, "%s: cannot be made: %s", c->path, strerror(errno));
@@ -43,6 +44,12 @@ static int look_at_file(struct catalog *c, int dirfd, bool *fresh, bool *check, 
         return verr_set(err, EBADMSG, "%s: is not a regular file", c->path);
     bool unclean = fstatat(dirfd, CATALOG_FILE "-wal", &wal, AT_SYMLINK_NOFOLLOW) == 0 && wal.st_size > 0;
     *check = unclean || st.st_size < CHECK_ALWAYS_BELOW;
+    int r = catalog_sum_take(dirfd);
+    if (r == -EBADMSG)
+        return verr_set(err, EBADMSG, "%s: is not what it was when it was closed (damaged, or another file); it is a cache: "
+                        "the next mount or `varve rebuild` makes it anew", c->path);
+    if (r < 0)
+        return verr_set(err, -r, "%s: its checksum cannot be compared: %s", c->path, strerror(-r));
     return 0;
 }
 
@@ -187,6 +194,11 @@ int catalog_open(int state_dirfd, const char *state_path, const struct vid *stor
         verr_set(err, -r, "catalog: no mutex");
         goto out_free;
     }
+    c->dirfd = fcntl(state_dirfd, F_DUPFD_CLOEXEC, 0);
+    if (c->dirfd < 0) {
+        r = verr_set(err, errno, "%s: %s", state_path, strerror(errno));
+        goto out_lock;
+    }
     r = look_at_file(c, state_dirfd, &fresh, &check, err);
     if (r < 0)
         goto out_lock;
@@ -211,6 +223,8 @@ out_db:
         sqlite3_finalize(c->stmt[i]);
     sqlite3_close(c->db);
 out_lock:
+    if (c->dirfd >= 0)
+        close(c->dirfd);
     pthread_mutex_destroy(&c->lock);
 out_free:
     free(c->path);
@@ -231,6 +245,10 @@ int catalog_close(struct catalog *c, struct verr *err)
     rc = sqlite3_close(c->db);
     if (rc != SQLITE_OK && r == 0)
         r = verr_set(err, EIO, "%s: closing: %s", c->path, sqlite3_errstr(rc));
+    int sum = r == 0 ? catalog_sum_write(c->dirfd) : 0;
+    if (sum < 0)
+        r = verr_set(err, -sum, "%s: its checksum cannot be written: %s", c->path, strerror(-sum));
+    close(c->dirfd);
     pthread_mutex_destroy(&c->lock);
     free(c->path);
     free(c);

@@ -215,7 +215,8 @@ static void bad_record(void *ctx, bool damaged, const char *what)
 /* The log first: a log that is left beside a new, empty database could be played into it. */
 static int remove_catalog(int state_dirfd, struct verr *err)
 {
-    static const char *const names[] = { "catalog.sqlite-wal", "catalog.sqlite-shm", "catalog.sqlite-journal", "catalog.sqlite" };
+    static const char *const names[] = { "catalog.sqlite-wal", "catalog.sqlite-shm", "catalog.sqlite-journal", "catalog.sqlite.sum",
+                                         "catalog.sqlite" };
     int r = 0;
     for (size_t i = 0; r == 0 && i < sizeof names / sizeof names[0]; i++) {
         if (unlinkat(state_dirfd, names[i], 0) < 0 && errno != ENOENT)

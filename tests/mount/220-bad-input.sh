@@ -52,9 +52,11 @@ rm -r "$T/store/containers"; code 20 containers "${try[@]}"; restore
 "$VARVE" init "$T/other" 2>/dev/null
 code 20 "belongs to store" "$VARVE" mount "$T/other" "$MNT" -o "$mount_opts"
 
-# A damaged catalog: says what to do, and that helps.
+# A damaged catalog: the mount makes it anew and keeps the damaged one; rebuild does the same.
 head -c 8192 /dev/urandom >"$T/state/catalog.sqlite"; rm -f "$T"/state/catalog.sqlite-*
-code 20 "varve rebuild" "${try[@]}"
+start_varve; same "$T/a" "$snap"; same "$T/a" "$MNT/vm/disk.img"; stop_varve
+[ -e "$T/state/catalog.sqlite.damaged" ] || fail "the damaged catalog was not set aside"
+head -c 8192 /dev/urandom >"$T/state/catalog.sqlite"; rm -f "$T"/state/catalog.sqlite-*
 run "$VARVE" rebuild --state "$T/state" "$T/store" >/dev/null
 start_varve; same "$T/a" "$snap"; same "$T/a" "$MNT/vm/disk.img"; stop_varve; restore
 
