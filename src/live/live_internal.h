@@ -135,6 +135,7 @@ int live_fail(const struct live *l, struct verr *err, int code, const char *fmt,
 #ifdef __clang_analyzer__
 #define live_fail(...) verr_negative((live_fail)(__VA_ARGS__))
 #endif
+#define LIVE_MISSING "is missing, or the journal has lost its newest records"
 /* A file name of the disk: "table-7", "layer-3.vol". */
 void live_name(char out[NAME_BYTES], const char *stem, uint64_t no, const char *suffix);
 /* fdatasync; a failure is final for the disk. */
@@ -166,6 +167,8 @@ int llayer_create(struct live *l, uint64_t no, const struct live_state *st, stru
 enum layer_open { LAYER_TRUSTED, LAYER_REBUILD, LAYER_REBUILD_HEADLESS, LAYER_CACHE };
 /* REBUILD: vol is made anew from map; HEADLESS: but its header is left out (llayer_vol_header writes it later). */
 int llayer_open(struct live *l, uint64_t no, enum layer_open how, uint64_t min_map_bytes, struct llayer **out, struct verr *err);
+/* Is a layer's map there, with a whole header and that long? Changes nothing. */
+int llayer_map_look(struct live *l, uint64_t no, uint64_t min_map_bytes, struct verr *err);
 struct llayer *llayer_ref(struct llayer *ly);
 void llayer_unref(struct llayer *ly);
 void llayer_discard(struct live *l, struct llayer *ly);

@@ -62,7 +62,7 @@ static int open_file(struct live *l, uint64_t no, const char *suffix, int flags,
     if (*fd >= 0)
         return 0;
     int e = errno;
-    return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? "is missing" : strerror(e));
+    return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? LIVE_MISSING : strerror(e));
 }
 
 static int put_header(struct live *l, const struct llayer *ly, enum live_file kind, int fd, struct verr *err)
@@ -182,6 +182,22 @@ static int check_map_length(struct live *l, const struct llayer *ly, struct verr
         return live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".map: is %jd bytes long, %" PRIu64 " were written", ly->no,
                          (intmax_t)st.st_size, ly->map_bytes);
     return 0;
+}
+
+int llayer_map_look(struct live *l, uint64_t no, uint64_t min_map_bytes, struct verr *err)
+{
+    struct llayer *ly = NULL;
+    int r = layer_new(l, no, &ly);
+    if (r < 0)
+        return live_fail(l, err, -r, "layer-%" PRIu64 ": no memory", no);
+    ly->map_bytes = min_map_bytes;
+    r = open_file(l, no, ".map", 0, false, &ly->mapfd, err);
+    if (r == 0)
+        r = check_header(l, no, LIVE_MAP, ly->mapfd, err);
+    if (r == 0)
+        r = check_map_length(l, ly, err);
+    llayer_unref(ly);
+    return r;
 }
 
 static int open_files(struct live *l, struct llayer *ly, enum layer_open how, struct verr *err)

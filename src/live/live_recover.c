@@ -34,14 +34,22 @@ static int vols_valid(struct live *l, const struct live_head *h, struct verr *er
     return r;
 }
 
-struct dirname { struct live *l; int r; };
+static bool is_vol(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 4 && strcmp(name + n - 4, ".vol") == 0;
+}
+
+static int find_vol(void *ctx, const char *name)
+{
+    (void)ctx;
+    return is_vol(name);
+}
 
 static int remove_volatile(void *ctx, const char *name)
 {
     const struct live *l = ctx;
-    size_t n = strlen(name);
-    bool vol = n > 4 && strcmp(name + n - 4, ".vol") == 0;
-    if (!vol && strncmp(name, "cache-", 6) != 0 && strncmp(name, ".tmp-", 5) != 0)
+    if (!is_vol(name) && strncmp(name, "cache-", 6) != 0 && strncmp(name, ".tmp-", 5) != 0)
         return 0;
     return unlinkat(l->dirfd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
@@ -58,9 +66,13 @@ static int choose_head(struct live *l, bool *trusted, struct verr *err)
     r = ljournal_head(l, &s, s.last, &rec, &h, err);
     if (r == 0)
         r = vols_valid(l, &h, err);
+    *trusted = r == 1;
+    /* A damaged record makes an older head the last one, whose vol files have gone long ago. That is no power loss: it takes
+     * all vol files (live_set_open), and a recovery that was killed has left one record that is whole. */
+    if (r == 0 && s.damaged && (r = dir_each(l->dirfd, find_vol, NULL)) < 0)
+        r = live_fail(l, err, -r, "directory: %s", strerror(-r));
     if (r == 1 && s.damaged)
         r = live_fail(l, err, EBADMSG, "journal: the record at %" PRIu64 " is damaged", s.end);
-    *trusted = r == 1;
     l->next_rec = r >= 0 ? rec.seq + 1 : 0;
     if (r == 0) {
         live_head_release(&h);
@@ -389,9 +401,29 @@ static int keep_complete_head(struct live *l, struct verr *err)
     return r;
 }
 
+/* Before anything is taken away: are the files there that the head names? If not, it is no whole head's journal, and what could
+ * tell more must stay. */
+static int look_first(struct live *l, struct verr *err)
+{
+    const struct live_head *h = &l->head;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i <= h->npend; i++) {
+        const struct live_pend *p = i < h->npend ? &h->pend[i] : NULL;
+        struct ltable *t = NULL;
+        r = ltable_open(l, p != NULL ? p->table : h->table, p != NULL ? p->table_bytes : h->table_bytes, &t, err);
+        if (r == 0)
+            r = llayer_map_look(l, p != NULL ? p->layer : h->layer, p != NULL ? p->map_bytes : h->map_bytes, err);
+        ltable_unref(t);
+    }
+    return r;
+}
+
 static int recover_untrusted(struct live *l, struct verr *err)
 {
-    int r = dir_each(l->dirfd, remove_volatile, l);
+    int r = look_first(l, err);
+    if (r < 0)
+        return r;
+    r = dir_each(l->dirfd, remove_volatile, l);
     if (r < 0)
         return live_fail(l, err, -r, "directory: %s", strerror(-r));
     r = keep_complete_head(l, err);

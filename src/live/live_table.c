@@ -82,7 +82,7 @@ int ltable_open(struct live *l, uint64_t no, uint64_t min_bytes, struct ltable *
     int fd = openat(l->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
         int e = errno;
-        return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? "is missing" : strerror(e));
+        return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? LIVE_MISSING : strerror(e));
     }
     uint64_t bytes = 0;
     int r = check_table(l, fd, no, min_bytes, &bytes, err);
