@@ -31,6 +31,7 @@ struct queued {                 /* a disk that has pending snapshots */
     struct vid disk;
     int64_t retry_ns;           /* monotonic; 0: at once */
     int64_t backoff_ns;
+    bool again;                 /* asked for since the last attempt began: if that fails, another comes at once, and counts */
     bool failed;                /* its oldest pending snapshot has failed its last attempt: those behind it do not move either */
 };
 
@@ -101,9 +102,11 @@ struct agent {
 /* The name of this run, durable (agent.c). */
 int agent_instance_write(struct agent *a, struct verr *err);
 
-/* Space kept for removals (agent_reserve.c). use: true if there was some and result says that space is what lacks: try again. */
+/* Space kept for removals (agent_reserve.c), under op_lock. use: true if there was some and result says that space is what
+ * lacks: try again, then call end, which has it made anew. */
 void agent_reserve_fill(struct agent *a);
 bool agent_reserve_use(struct agent *a, int result);
+void agent_reserve_end(struct agent *a);
 
 /* queue (agent_round.c) */
 int agent_queue_disk(struct agent *a, const struct vid *disk);
@@ -120,6 +123,9 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
 int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *err);
 /* Removes the local data of a disk that was removed for certain, once nothing is pending. op_lock is held. */
 int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
+/* rm of the only pending snapshot of a removed disk: 1 the image went with it, 0 it has to be dropped,
+ * -EBUSY that too, because the image is in use. op_lock is held. */
+int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
 /* names' hook: what is about to lose its name says so. */
 int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err);
 
@@ -128,8 +134,11 @@ int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr
 int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);
-/* Offers what is owed again. False: some is left. No lock held. */
-bool agent_rows_pay(struct agent *a);
+int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, struct snaprow *out, struct verr *err);
+/* Offers what is owed again; else its error. Before anybody counts a disk's snapshots in the catalog. op_lock is held. */
+int agent_rows_pay(struct agent *a, struct verr *err);
+/* The same without op_lock, which is taken only when something is owed. */
+int agent_rows_settle(struct agent *a, struct verr *err);
 void agent_rows_free(struct agent *a);
 
 /* rows (agent_ops.c) */

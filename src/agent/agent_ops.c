@@ -155,11 +155,11 @@ static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool cle
     if (live_pending_by_seq(l, seq, &p, NULL) == 0) {
         r = settle_pending(a, l, &p, clean, err);
     } else {
-        int n = catalog_snaps(a->catalog, disk, seq - 1, &row, 1, err);
-        if (n < 0)
-            r = n;
-        else if (n == 1 && row.seq == seq && row.state == SNAPST_STORED)
+        r = agent_row_by_seq(a, disk, seq, &row, err);
+        if (r == 0 && row.state == SNAPST_STORED)
             r = agent_settle_stored(a, &row, clean, err);
+        else if (r == -ENOENT)
+            r = 0;
     }
     struct live_attr at;
     if (r == 0 && clean && (!late || (live_attr(l, &at, NULL) == 0 && !at.changed && at.next_seq == seq + 1)))
@@ -235,13 +235,25 @@ static int remove_pending(struct agent *a, const struct snaprow *s, bool *found,
     int r = live_get(a->live, &s->disk, &l, err);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    if (live_pending_by_seq(l, s->seq, &p, NULL) == 0) {
-        *found = true;
-        r = drop_pending(a, l, &p, err);
-        if (r == -EBUSY)
-            verr_set(err, EBUSY, "snapshot %llu is just being stored: `varve wait`, then remove it", (unsigned long long)s->seq);
-    }
+    *found = live_pending_by_seq(l, s->seq, &p, NULL) == 0;
     live_put(l);
+    if (!*found)
+        return 0;
+    r = agent_discard_if_gone(a, &s->disk, err);
+    if (r == 1)
+        return agent_row_del(a, s, err);
+    bool busy = r == -EBUSY;
+    if (r < 0 && !busy)
+        return r;
+    r = live_get(a->live, &s->disk, &l, err);
+    if (r < 0)
+        return r;
+    r = drop_pending(a, l, &p, err);
+    live_put(l);
+    if (busy && (r == -ENOSPC || r == -EDQUOT)) /* without its user it would take none */
+        return verr_set(err, EBUSY, "snapshot %llu is in use: close it or `varve wait`, then remove it", (unsigned long long)s->seq);
+    if (r == -EBUSY)
+        verr_set(err, EBUSY, "snapshot %llu is just being stored: `varve wait`, then remove it", (unsigned long long)s->seq);
     return r;
 }
 
@@ -259,12 +271,13 @@ static int forget_node(struct agent *a, const struct vid *disk, struct verr *err
     return r;
 }
 
-static int snap_remove_locked(struct agent *a, const struct snaprow *s, uint64_t *seq, struct verr *err)
+static int snap_remove_locked(struct agent *a, const struct snaprow *s, struct verr *err)
 {
     struct snaprow now;
     bool pending;
-    int r = agent_row_get(a, &s->id, &now, err); /* it may have been stored since the caller looked */
-    *seq = s->seq;
+    int r = agent_rows_pay(a, err);
+    if (r == 0)
+        r = agent_row_get(a, &s->id, &now, err); /* it may have been stored since the caller looked */
     if (r == 0 && now.protected_)
         r = verr_set(err, EPERM, "the snapshot is protected: clear user.varve.protected first");
     if (r == 0)
@@ -278,24 +291,49 @@ static int snap_remove_locked(struct agent *a, const struct snaprow *s, uint64_t
 
 int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
 {
-    uint64_t seq;
+    struct verr why = {0};
     pthread_mutex_lock(&a->op_lock);
-    int r = snap_remove_locked(a, s, &seq, err);
-    if (r < 0 && agent_reserve_use(a, r))
-        r = snap_remove_locked(a, s, &seq, err);
+    int r = snap_remove_locked(a, s, &why);
+    if (r < 0 && agent_reserve_use(a, r)) {
+        why = (struct verr){0};
+        r = snap_remove_locked(a, s, &why);
+        if (r == -ENOENT) { /* the first attempt came so far */
+            why = (struct verr){0};
+            r = forget_node(a, &s->disk, &why);
+        }
+        agent_reserve_end(a);
+    }
     pthread_mutex_unlock(&a->op_lock);
+    if (r < 0 && err != NULL)
+        *err = why;
     if (r == 0) {
-        agent_event(a, "snapshot %llu removed", (unsigned long long)seq);
+        agent_event(a, "snapshot %llu removed", (unsigned long long)s->seq);
         agent_kick(a);      /* it may have made room for others */
     }
     return r;
 }
 
+static int node_remove_locked(struct agent *a, const struct vid *id, struct verr *err)
+{
+    int r = agent_rows_pay(a, err);
+    return r < 0 ? r : names_remove(a->names, id, err);
+}
+
 int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
 {
-    int r = names_remove(a->names, id, err);
-    if (r < 0 && agent_reserve_use(a, r))
-        r = names_remove(a->names, id, err);
+    struct verr why = {0};
+    pthread_mutex_lock(&a->op_lock);
+    int r = node_remove_locked(a, id, &why);
+    if (r < 0 && agent_reserve_use(a, r)) {
+        why = (struct verr){0};
+        r = node_remove_locked(a, id, &why);
+        if (r == -ENOENT)   /* the first attempt came so far */
+            r = 0;
+        agent_reserve_end(a);
+    }
+    pthread_mutex_unlock(&a->op_lock);
+    if (r < 0 && err != NULL)
+        *err = why;
     return r;
 }
 

@@ -347,7 +347,11 @@ int agent_recover(struct agent *a, struct verr *err)
     if (r == 0)
         r = agent_instance_write(a, err);
     a->recovered = r == 0;
-    if (r == 0)
+    if (r == 0) {
         agent_reserve_fill(a);
+        if (atomic_load(&a->reserve_short))
+            vlog(VLOG_WARN, "agent", "there is no room for the reserve that removals need when a disk is full: make room in %s or %s",
+                 a->state_path, store_path(a->store));
+    }
     return r;
 }

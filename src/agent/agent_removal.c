@@ -69,3 +69,25 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
         r = live_remove(a->live, disk, err);
     return r == -ENOENT ? 0 : r;
 }
+
+/*
+ * Dropping a pending snapshot merges it into the live image, which takes space. Of a removed disk nobody wants that image, so
+ * with its only pending snapshot the whole image goes. 1 gone; 0: not so here, drop it; op_lock is held.
+ */
+int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct node node;
+    struct live *l;
+    struct pending p, next;
+    int r = catalog_node_by_id(a->catalog, disk, &node, NULL);
+    if (r < 0 || !(node.flags & NODE_GONE) || agent_removal_certain(a, disk, NULL) <= 0 || live_get(a->live, disk, &l, NULL) < 0)
+        return 0;
+    bool only = live_pending(l, 0, &p, NULL) == 0 && live_pending(l, 1, &next, NULL) == -ENOENT && !(p.flags & PEND_STARTED);
+    live_put(l);
+    if (!only)
+        return 0;
+    r = unanchor_all(a, disk, err);
+    if (r == 0)
+        r = live_discard(a->live, disk, err);
+    return r == 0 ? 1 : r;      /* -EBUSY: somebody reads it, or a round had it a moment ago */
+}

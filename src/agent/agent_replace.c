@@ -23,7 +23,9 @@ static int take_anchors(struct agent *a, struct live *src, const struct vid *tar
 static int check_no_history(struct agent *a, const struct node *source, struct verr *err)
 {
     uint64_t n;
-    int r = catalog_snap_count(a->catalog, &source->id, &n, err);
+    int r = agent_rows_pay(a, err);
+    if (r == 0)
+        r = catalog_snap_count(a->catalog, &source->id, &n, err);
     if (r == 0 && n > 0)
         return verr_set(err, EEXIST, "%s has snapshots of its own: its history cannot be joined to another disk's", source->name);
     return r;

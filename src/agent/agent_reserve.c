@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { STATE_RESERVE = 1 << 20, STORE_RESERVE = 64 << 10 };
+enum { STATE_RESERVE = 1 << 20, STORE_RESERVE = 1 << 20 };      /* XFS wants 200 KiB free to make one small file */
 
 /* ".tmp-": no reader of the store looks at it. */
 static void store_name(const struct agent *a, char out[64])
@@ -51,21 +51,33 @@ void agent_reserve_fill(struct agent *a)
     atomic_store(&a->reserve_short, r < 0 || s < 0);
 }
 
+/* Emptied first: some filesystems free what an unlink leaves only later. */
+static bool give_up(int dirfd, const char *name)
+{
+    int fd = openat(dirfd, name, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0)
+        close(fd);
+    return unlinkat(dirfd, name, 0) == 0;
+}
+
 bool agent_reserve_use(struct agent *a, int result)
 {
     char name[64];
     if (result != -ENOSPC && result != -EDQUOT)
         return false;
     store_name(a, name);
-    bool any = unlinkat(a->state_fd, "reserve", 0) == 0;
-    any = (unlinkat(store_dirfd(a->store, DIR_NODES), name, 0) == 0) || any;
-    if (!any)
-        return false;
-    vlog(VLOG_INFO, "agent", "the reserve of %s and %s is used for a removal", a->state_path, store_path(a->store));
+    bool any = give_up(a->state_fd, "reserve");
+    any = give_up(store_dirfd(a->store, DIR_NODES), name) || any;
+    if (any)
+        vlog(VLOG_INFO, "agent", "the reserve of %s and %s is used for a removal", a->state_path, store_path(a->store));
+    return any;
+}
+
+void agent_reserve_end(struct agent *a)
+{
     pthread_mutex_lock(&a->lock);
     atomic_store(&a->reserve_short, true);
     a->kicked = true;
     pthread_cond_broadcast(&a->wake);
     pthread_mutex_unlock(&a->lock);
-    return true;
 }

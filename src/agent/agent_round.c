@@ -66,9 +66,10 @@ static unsigned due_disks(struct agent *a, int64_t now, struct vid out[BATCH_MAX
 {
     unsigned n = 0;
     for (unsigned i = 0; i < a->queued; i++) {
-        if (a->queue[i].retry_ns <= now && n < BATCH_MAX)
+        if (a->queue[i].retry_ns <= now && n < BATCH_MAX) {
+            a->queue[i].again = false;
             out[n++] = a->queue[i].disk;
-        else if (a->queue[i].retry_ns > now && a->queue[i].retry_ns < *next_ns)
+        } else if (a->queue[i].retry_ns > now && a->queue[i].retry_ns < *next_ns)
             *next_ns = a->queue[i].retry_ns;
     }
     return n;
@@ -83,6 +84,7 @@ void agent_queue_retry(struct agent *a, const struct vid *disk)
             continue;
         q->retry_ns = 0;
         q->failed = false;
+        q->again = true;
         a->kicked = true;
     }
     pthread_cond_broadcast(&a->wake);
@@ -110,12 +112,18 @@ static void unqueue_disk(struct agent *a, const struct vid *disk)
     pthread_mutex_unlock(&a->lock);
 }
 
-static void postpone_disk(struct agent *a, const struct vid *disk)
+/* False: another attempt was asked for while this one was running, and comes at once. */
+static bool postpone_disk(struct agent *a, const struct vid *disk)
 {
+    bool final = true;
     pthread_mutex_lock(&a->lock);
     for (unsigned i = 0; i < a->queued; i++) {
         struct queued *q = &a->queue[i];
         if (!vid_eq(&q->disk, disk))
+            continue;
+        final = !q->again;
+        q->again = false;
+        if (!final)
             continue;
         q->backoff_ns = q->backoff_ns == 0 ? BACKOFF_FIRST_NS : q->backoff_ns * 2;
         if (q->backoff_ns > BACKOFF_MAX_NS)
@@ -124,6 +132,7 @@ static void postpone_disk(struct agent *a, const struct vid *disk)
         q->failed = true;
     }
     pthread_mutex_unlock(&a->lock);
+    return final;
 }
 
 bool agent_failing(struct agent *a, const struct vid *disk)
@@ -303,6 +312,12 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
         r = live_pending_published(l, p.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
     fault_point("agent.finish.after_pointers");
     snap_close(snap);
+    /* Once it is pending no more nothing here is tried again, and what the recipe says is true: the row comes in any case. */
+    struct pending still;
+    if (r < 0 && live_pending_by_seq(l, p.seq, &still, NULL) != -ENOENT)
+        return r;
+    if (r < 0)
+        vlog(VLOG_ERROR, "agent", "a snapshot is stored, but its disk fails: %s", verr_str(err));
     for (unsigned i = 0; i < dropped && r == 0; i++) {
         r = store_unanchor(a->store, &disk, drop[i].seq, &drop[i].snap, &why);
         if (r == 0)
@@ -311,8 +326,6 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
             vlog(VLOG_WARN, "agent", "an anchor stays for now: %s", verr_str(&why));
         r = 0;
     }
-    if (r < 0)
-        return r;
     /* It is stored, whatever the catalog says: nothing from here on is a failure of the snapshot. */
     if (stored_row(a, &disk, &p, &hdr, &why) < 0)
         agent_mend(a, &(struct vid){{0}}, MEND_NAMES, &why);
@@ -342,16 +355,16 @@ static void job_failed(struct agent *a, const struct vid *disk, struct live *l, 
     vlog(VLOG_ERROR, "agent", "disk %s, snapshot %llu: %s", hex, (unsigned long long)p->seq, verr_str(err));
     agent_event(a, "snapshot %llu of disk %s failed: %s", (unsigned long long)p->seq, hex, verr_str(err));
     struct snaprow row;
+    bool final = postpone_disk(a, disk);
     if (l != NULL)
         live_pending_update(l, p->seq, PEND_FAILED, PEND_STARTED, NULL, NULL);
-    if (agent_row_get(a, &p->snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
+    if (final && agent_row_get(a, &p->snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
         row.state = SNAPST_FAILED;
         agent_row_put(a, &row, NULL);
     }
     pthread_mutex_lock(&a->lock);
     a->progress.failed++;
     pthread_mutex_unlock(&a->lock);
-    postpone_disk(a, disk);
 }
 
 static void job_done(struct agent *a, struct dedup_job *job)
@@ -529,9 +542,12 @@ void *agent_thread(void *arg)
         if (n > 0)
             one_pass(a, disks, n);
         agent_mend_run(a);
-        agent_rows_pay(a);
-        if (atomic_load(&a->reserve_short))
+        agent_rows_settle(a, NULL);
+        if (atomic_load(&a->reserve_short)) {
+            pthread_mutex_lock(&a->op_lock);
             agent_reserve_fill(a);
+            pthread_mutex_unlock(&a->op_lock);
+        }
         agent_waits_check(a);
     }
 }

@@ -88,38 +88,60 @@ int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, 
     return owed ? 0 : catalog_snap_by_id(a->catalog, snap, out, err);  /* without the lock: the catalog may be busy for long */
 }
 
-/* Until the first one that is refused again: the others would be too. op_lock keeps rows from changing meanwhile. */
-bool agent_rows_pay(struct agent *a)
+int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, struct snaprow *out, struct verr *err)
+{
+    pthread_mutex_lock(&a->lock);
+    const struct owed_row *o = a->owed;
+    while (o != NULL && (o->deleted || o->row.seq != seq || !vid_eq(&o->row.disk, disk)))
+        o = o->next;
+    if (o != NULL)
+        *out = o->row;
+    pthread_mutex_unlock(&a->lock);
+    if (o != NULL)
+        return 0;
+    int n = catalog_snaps(a->catalog, disk, seq - 1, out, 1, err);
+    if (n < 0)
+        return n;
+    return n == 1 && out->seq == seq ? 0 : verr_set(err, ENOENT, "there is no such snapshot");
+}
+
+/* Until the first one that is refused again: the others would be, too. */
+int agent_rows_pay(struct agent *a, struct verr *err)
 {
     struct owed_row o;
-    int r = 0;
     bool any = false;
-    pthread_mutex_lock(&a->lock);
-    bool none = a->owed == NULL;
-    pthread_mutex_unlock(&a->lock);
-    if (none)                       /* who only waits need not wait for op_lock */
-        return true;
-    pthread_mutex_lock(&a->op_lock);
     for (;;) {
         pthread_mutex_lock(&a->lock);
         bool left = a->owed != NULL;
         if (left)
             o = *a->owed;
         pthread_mutex_unlock(&a->lock);
-        if (!left || r < 0)
+        if (!left)
             break;
-        r = o.deleted ? catalog_snap_del(a->catalog, &o.row.id, NULL) : catalog_snap_put(a->catalog, &o.row, NULL);
+        int r = o.deleted ? catalog_snap_del(a->catalog, &o.row.id, err) : catalog_snap_put(a->catalog, &o.row, err);
         if (r < 0)
-            continue;
+            return r;
         any = true;
         pthread_mutex_lock(&a->lock);
         paid(a, &o.row.id);
         pthread_mutex_unlock(&a->lock);
     }
-    pthread_mutex_unlock(&a->op_lock);
     if (any)
-        vlog(VLOG_INFO, "agent", "the catalog has caught up%s", r < 0 ? " in part" : "");
-    return r == 0;
+        vlog(VLOG_INFO, "agent", "the catalog has caught up");
+    return 0;
+}
+
+int agent_rows_settle(struct agent *a, struct verr *err)
+{
+    pthread_mutex_lock(&a->lock);
+    bool none = a->owed == NULL;
+    pthread_mutex_unlock(&a->lock);
+    if (none)                       /* who only waits need not wait for op_lock */
+        return 0;
+    pthread_mutex_lock(&a->op_lock);
+    int r = agent_rows_pay(a, err);
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
 }
 
 void agent_rows_free(struct agent *a)

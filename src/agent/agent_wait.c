@@ -257,9 +257,10 @@ int agent_pending_ids(struct agent *a, const struct node *below, const struct ag
                       struct verr *err)
 {
     struct pending_list list = {.a = a, .who = who};
-    if (!agent_rows_pay(a))
-        return verr_set(err, EIO, "%s/catalog.sqlite does not take what has changed: look at the log, and make room there", a->state_path);
-    int r = catalog_snap_each(a->catalog, add_pending, &list, err);
+    int r = agent_rows_settle(a, err);
+    if (r < 0)
+        return r;
+    r = catalog_snap_each(a->catalog, add_pending, &list, err);
     if (r < 0) {
         free(list.ids);
         return r;

@@ -216,7 +216,7 @@ static int temp_append(struct extsort *xs, int fd, const uint8_t *data, size_t n
 {
     int r = -fault_errno("base.extsort.write");
     if (r == 0)
-        r = pwrite_full(fd, data, n * xs->record_len, (off_t)(xs->written * xs->record_len));
+        r = pwrite_bulk(fd, data, n * xs->record_len, (off_t)(xs->written * xs->record_len));
     if (r < 0)
         return verr_set(err, -r, "temporary file for sorting: write: %s", strerror(-r));
     xs->written += n;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 ssize_t pread_full(int fd, void *buf, size_t n, off_t off)
@@ -45,6 +46,14 @@ int pwrite_full(int fd, const void *buf, size_t n, off_t off)
         done += (size_t)put;
     }
     return 0;
+}
+
+int pwrite_bulk(int fd, const void *buf, size_t n, off_t off)
+{
+    struct statvfs vfs;
+    if (fstatvfs(fd, &vfs) == 0 && vfs.f_blocks > 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < FILE_SPARE + (uint64_t)n)
+        return -ENOSPC;
+    return pwrite_full(fd, buf, n, off);
 }
 
 int dir_open(int dirfd, const char *name)

@@ -16,6 +16,10 @@ struct verr;
 ssize_t pread_full(int fd, void *buf, size_t n, off_t off);
 /* Writes exactly n bytes at off. Returns 0 or -errno (a short write goes on; no progress is -EIO). */
 int pwrite_full(int fd, const void *buf, size_t n, off_t off);
+/* The same for bulk data: -ENOSPC already when less than FILE_SPARE would stay free on the filesystem. What is short and must
+ * go on where there is no room for data (records, journals, the catalog) writes with pwrite_full, into that rest. */
+enum { FILE_SPARE = 1 << 20 };
+int pwrite_bulk(int fd, const void *buf, size_t n, off_t off);
 
 /* Opens directory name below dirfd (AT_FDCWD allowed). Returns a descriptor or -errno. */
 int dir_open(int dirfd, const char *name);

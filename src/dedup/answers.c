@@ -90,7 +90,7 @@ static int write_back(struct answers *a, uint32_t part, struct verr *err)
     struct answer_window *w = &a->win[part];
     if (!w->dirty)
         return 0;
-    int rc = pwrite_full(a->fd, window(a, part), (size_t)w->n * 8, (off_t)((a->base[part] + w->first) * 8));
+    int rc = pwrite_bulk(a->fd, window(a, part), (size_t)w->n * 8, (off_t)((a->base[part] + w->first) * 8));
     if (rc < 0)
         return file_error(err, rc);
     w->dirty = false;

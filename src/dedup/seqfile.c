@@ -30,7 +30,7 @@ int seqout_open(struct seqout *o, int dirfd, const char *name, size_t cap, struc
 
 static int seqout_flush(struct seqout *o, struct verr *err)
 {
-    int rc = pwrite_full(o->fd, o->buf, o->used, (off_t)o->off);
+    int rc = pwrite_bulk(o->fd, o->buf, o->used, (off_t)o->off);
     if (rc < 0)
         return verr_set(err, -rc, "cannot write a file of the round below STATE/rounds: %s", strerror(-rc));
     o->off += o->used;

@@ -39,7 +39,7 @@ static int flush_requests(struct round *r, uint32_t slot, uint32_t part, struct 
     if (fd < 0)
         return verr_set(err, errno, "cannot write %s in the round's directory: %s", name, strerror(errno));
     uint64_t off = (os->got[part] - os->fill[part]) * REQ_BYTES;
-    int rc = pwrite_full(fd, os->buf + (size_t)part * os->width * REQ_BYTES, (size_t)os->fill[part] * REQ_BYTES, (off_t)off);
+    int rc = pwrite_bulk(fd, os->buf + (size_t)part * os->width * REQ_BYTES, (size_t)os->fill[part] * REQ_BYTES, (off_t)off);
     close(fd);
     if (rc < 0)
         return verr_set(err, -rc, "cannot write %s in the round's directory: %s", name, strerror(-rc));

@@ -89,7 +89,7 @@ static int log_sent(struct round *r, uint32_t part, struct verr *err)
         memcpy(keys + (size_t)i * FPKEY_BYTES, w->items + ((size_t)part * w->width + i) * ITEM_BYTES, FPKEY_BYTES);
     sent_name(name, part);
     int fd = openat(r->dirfd, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    int rc = fd < 0 ? -errno : pwrite_full(fd, keys, (size_t)n * FPKEY_BYTES, (off_t)((w->sent[part] - n) * FPKEY_BYTES));
+    int rc = fd < 0 ? -errno : pwrite_bulk(fd, keys, (size_t)n * FPKEY_BYTES, (off_t)((w->sent[part] - n) * FPKEY_BYTES));
     if (fd >= 0)
         close(fd);
     return rc < 0 ? verr_set(err, -rc, "cannot write %s in the round's directory: %s", name, strerror(-rc)) : 0;

@@ -85,7 +85,7 @@ static int put(struct fpi_writer *w, int fd, const void *data, size_t n, uint64_
 {
     int r = -fault_errno("fpindex.write.data");
     if (r == 0)
-        r = pwrite_full(fd, data, n, (off_t)off);
+        r = pwrite_bulk(fd, data, n, (off_t)off);
     if (r < 0)
         return fail(w, r, "write", err);
     if (fd == w->fd)

@@ -83,6 +83,8 @@ int live_get(struct live_set *set, const struct vid *disk, struct live **out, st
 void live_put(struct live *l);
 /* Forgets the local data of a disk: for unlink when nothing is pending (-EBUSY otherwise) . Directory removed, fsynced. */
 int live_remove(struct live_set *set, const struct vid *disk, struct verr *err);
+/* The same with all its pending snapshots: of an image that nobody will read again. Takes no space, unlike dropping them. */
+int live_discard(struct live_set *set, const struct vid *disk, struct verr *err);
 const struct vid *live_id(const struct live *l);
 
 /* ---- removal, said before it begins ----

@@ -378,7 +378,7 @@ static int remove_dir(struct live_set *set, const char *hex, struct verr *err)
     return 0;
 }
 
-int live_remove(struct live_set *set, const struct vid *disk, struct verr *err)
+static int remove_disk(struct live_set *set, const struct vid *disk, bool pending_too, struct verr *err)
 {
     struct live *l = NULL;
     int r = live_get(set, disk, &l, err);
@@ -389,7 +389,7 @@ int live_remove(struct live_set *set, const struct vid *disk, struct verr *err)
     pthread_mutex_lock(&set->lock);
     if (l->refs > 1)
         r = live_fail(l, err, EBUSY, "is in use");
-    else if (l->nlv > 0)
+    else if (l->nlv > 0 && !pending_too)
         r = live_fail(l, err, EBUSY, "has pending snapshots");
     if (r == 0) {
         l->refs = 0;
@@ -421,6 +421,16 @@ int live_remove(struct live_set *set, const struct vid *disk, struct verr *err)
     pthread_mutex_unlock(&set->lock);
     live_release(holder);
     return r;
+}
+
+int live_remove(struct live_set *set, const struct vid *disk, struct verr *err)
+{
+    return remove_disk(set, disk, false, err);
+}
+
+int live_discard(struct live_set *set, const struct vid *disk, struct verr *err)
+{
+    return remove_disk(set, disk, true, err);
 }
 
 /* ---- the set ---- */

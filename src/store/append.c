@@ -41,8 +41,10 @@ int cw_fail(struct cwriter *w, uint64_t number, int r, const char *doing)
 static int start_writeback(struct cwriter *w, uint64_t upto)
 {
     if (sync_file_range(w->file.fd, (off_t)w->file.hint, (off_t)(upto - w->file.hint), SYNC_FILE_RANGE_WRITE) < 0 &&
-        (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+        (errno == EIO || errno == ENOSPC || errno == EDQUOT)) {
+        w->unsure = true;
         return cw_fail(w, w->file.id.container, -errno, "writing");
+    }
     w->file.hint = upto;
     return 0;
 }
@@ -51,7 +53,7 @@ int cw_write(struct cwriter *w, const void *data, size_t len)
 {
     int r = -fault_errno("store.append.write");
     if (r == 0)
-        r = pwrite_full(w->file.fd, data, len, (off_t)w->file.off);
+        r = pwrite_bulk(w->file.fd, data, len, (off_t)w->file.off);
     if (r < 0)
         return cw_fail(w, w->file.id.container, r, "writing");
     w->file.off += len;
@@ -322,13 +324,31 @@ uint64_t cwriter_container(const struct cwriter *w) { return w->written; }
 
 uint64_t cwriter_stored(const struct cwriter *w) { return w->stored; }
 
+/* The space of what was not sealed, which no reference outside of this writer names. Else each attempt on a store that is
+ * full would leave a torn tail behind, until these tails fill it. Not after a failed fsync: then nothing is touched. */
+static void give_back(const struct cwriter *w, int fd, uint64_t container, uint32_t section, uint64_t section_off, uint64_t end)
+{
+    char path[32];
+    if (w->unsure || fd < 0 || (section > 0 && section_off == end))
+        return;
+    container_path(container, path);
+    if (section == 0)
+        (void)unlinkat(w->st->dirs[DIR_CONTAINERS], path, 0);
+    else
+        (void)!ftruncate(fd, (off_t)section_off); /* ends in its last trailer again; a tail that stays does no harm */
+}
+
 void cwriter_free(struct cwriter *w)
 {
     if (w == NULL)
         return;
+    give_back(w, w->file.fd, w->file.id.container, w->file.section, w->file.section_off, w->file.off);
     cw_file_close(w);
-    for (unsigned i = 0; i < w->nwaiting; i++)
-        close(w->waiting[i].fd);
+    for (unsigned i = 0; i < w->nwaiting; i++) {
+        const struct waiting *wait = &w->waiting[i];
+        give_back(w, wait->fd, wait->trailer.id.container, wait->trailer.section, wait->trailer.section_off, wait->trailer_off);
+        close(wait->fd);
+    }
     for (; w->busy > 0; w->busy--) { /* of a writer that failed, or was not sealed */
         crew_wait(w->crew, &w->frame[w->first].task);
         w->first = (w->first + 1) % w->nframes;

@@ -60,6 +60,7 @@ struct cwriter {
     unsigned ndirs;
     uint64_t written;                       /* container written to last */
     uint64_t stored;
+    bool unsure;                            /* an fsync or write-back failed: what the files hold nobody knows */
     struct verr dead;                       /* code != 0: the first error */
 };
 

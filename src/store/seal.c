@@ -49,6 +49,7 @@ static int data_sync(struct cwriter *w, const struct waiting *wait)
     int r = -fault_errno("store.seal.fdatasync");
     if (r == 0 && fdatasync(wait->fd) < 0)
         r = -errno;
+    w->unsure = w->unsure || r < 0;
     return r < 0 ? cw_fail(w, wait->trailer.id.container, r, "fdatasync of") : 0;
 }
 

@@ -469,8 +469,16 @@ static void torn_tail_is_left_behind_and_what_is_sealed_before_it_reads(void **s
             put_ok(w, &lost[i], 60000);
         while (lost[i].seed % 3 != 0 && i % 2 != 0);
     }
-    cwriter_free(w); /* killed before its seal */
-    assert_true(container_size(number) > sealed);
+    uint64_t tail = container_size(number) - sealed;
+    assert_true(tail > 0);
+    uint8_t *lost_bytes = malloc(tail);
+    int fd = open_container(number, O_RDWR);
+    assert_int_equal(pread_full(fd, lost_bytes, tail, (off_t)sealed), (ssize_t)tail);
+    cwriter_free(w);
+    /* As a kill before the seal leaves it: nobody gives its space back. */
+    assert_int_equal(pwrite_full(fd, lost_bytes, tail, (off_t)sealed), 0);
+    close(fd);
+    free(lost_bytes);
     struct container_info info = info_of(number);
     assert_true(info.torn_tail);
     assert_int_equal(info.sealed_bytes, sealed);
@@ -487,6 +495,42 @@ static void torn_tail_is_left_behind_and_what_is_sealed_before_it_reads(void **s
     assert_int_not_equal(ref_container(x.ref), number);
     cwriter_free(w);
     assert_int_equal(container_size(number), torn);
+}
+
+/* What a round that failed had written is no torn tail: on a full store it would be one more with each attempt. */
+static void what_was_not_sealed_gives_its_space_back(void **state)
+{
+    (void)state;
+    struct block b[60], x;
+    uint64_t number = make_container(b, 3, 20, 5000);
+    uint64_t sealed = container_size(number);
+    struct cwriter *w = writer(number);
+    for (int i = 0; i < 40; i++)
+        put_ok(w, &x, 60000);
+    assert_int_equal(ref_container(x.ref), number);
+    assert_true(container_size(number) > sealed);
+    cwriter_free(w);
+    assert_int_equal(container_size(number), sealed);
+    assert_false(info_of(number).torn_tail);
+    w = writer(REF_NONE);
+    for (int i = 0; i < 40; i++)
+        put_ok(w, &x, 60000);
+    assert_int_not_equal(ref_container(x.ref), number);
+    cwriter_free(w);
+    char path[32];
+    snprintf(path, sizeof path, "%06x/%04x.vc", (unsigned)(ref_container(x.ref) >> 16), (unsigned)(ref_container(x.ref) & 0xffff));
+    assert_int_equal(faccessat(store_dirfd(m.st, DIR_CONTAINERS), path, F_OK, 0), -1);
+    /* The file goes on where it was sealed, and reads. */
+    w = writer(number);
+    put_ok(w, &x, 3000);
+    assert_int_equal(ref_container(x.ref), number);
+    assert_int_equal(cwriter_seal(w, &err), 0);
+    cwriter_free(w);
+    struct creader *r = reader(0);
+    for (int i = 0; i < 60; i++)
+        get_ok(r, &b[i]);
+    get_ok(r, &x);
+    creader_free(r);
 }
 
 /* Whatever the length to which a file was cut: sealed sections read, the rest is unknown, and nothing is called damaged. */
@@ -964,6 +1008,7 @@ int main(int argc, char **argv)
         T(random_blocks_read_back), T(runs_read_across_blocks_frames_and_sections), T(bad_arguments_are_refused_and_do_no_harm),
         T(next_backup_appends_a_section), T(writer_does_not_go_on_where_it_must_not), T(full_file_is_followed_by_a_new_one),
         T(each_mount_claims_numbers_of_its_own), T(torn_tail_is_left_behind_and_what_is_sealed_before_it_reads),
+        T(what_was_not_sealed_gives_its_space_back),
         T(every_truncation_is_a_torn_tail), T(no_flipped_byte_gives_wrong_data),
         T(damaged_inner_section_is_reported_and_names_the_file), T(file_of_another_place_is_refused),
         T(file_whose_header_never_reached_the_disk_is_a_torn_tail), T(tombstone_is_no_data_and_its_neighbours_live),
