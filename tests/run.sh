@@ -105,7 +105,7 @@ mount_cases() {     # mount_cases SUITE BUILD CASE...
     done
 }
 
-default_suites="lint unit tsan large mount mount-asan mount-tsan format data vm"
+default_suites="lint unit tsan large mount mount-asan mount-tsan format data vm full"
 suites=${*:-$default_suites}
 begin=$(date +%s)
 bash examples/install-packages.sh test || exit 1
