@@ -185,8 +185,8 @@ int names_record_remove(struct names *n, const struct vid *id, struct verr *err)
     int r = n->hooks.removal != NULL ? n->hooks.removal(n->hooks.ctx, id, false, err) : 0;
     if (r < 0)
         return r;
-    fault_point("names.remove.said");
-    r = store_node_remove(n->store, id, err);
+    int fault = fault_errno("names.remove.said");
+    r = fault == 0 ? store_node_remove(n->store, id, err) : verr_set(err, fault, "removing a record: fault injected");
     if (r < 0 && n->hooks.removal != NULL)
         n->hooks.removal(n->hooks.ctx, id, true, NULL);
     return r;
