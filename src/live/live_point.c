@@ -343,6 +343,8 @@ static int point_range(struct live *l, uint64_t first, uint64_t count, uint64_t 
     if (r == 0)
         r = check_pure(l, first, count, err);
     if (r == 0)
+        r = live_seal_shown(l, err);
+    if (r == 0)
         r = commit_point(l, new_size, anchor, &stamp, err);
     if (r == 0)
         r = grow_to(l, new_size, err);

@@ -166,19 +166,47 @@ int live_fsync(struct live *l, struct verr *err)
     return r;
 }
 
-/* Size of the live image once everything up to seq is sealed: never below that of a snapshot whose data show through it,
- * and never smaller than before, because a shrunk size is durable only together with its zeros (rule 3). */
+/* Size of the live image once seq and all before it are sealed, which no fsync has done: that of seq, whose data show through
+ * it, the zeros behind a shrunk end among them (rule 3). So the live image is durably what seq is, if nothing is written
+ * since; what reached the disk of younger writes lies in the open layer and is cut off at the size, and point, which changes
+ * entries, has sealed seq before (live_seal_shown). A snapshot of an earlier table says nothing about this one. */
 static uint64_t sealed_size(struct live *l, uint64_t seq)
 {
     pthread_mutex_lock(&l->head_lock);
     uint64_t size = l->head.size;
     for (unsigned i = 0; i < l->head.npend; i++) {
         const struct pending *p = &l->head.pend[i].p;
-        if (p->seq <= seq && p->seq >= l->head.first_seq && p->size > size)
+        if (p->seq == seq && p->seq >= l->head.first_seq)
             size = p->size;
     }
     pthread_mutex_unlock(&l->head_lock);
     return size;
+}
+
+/* The newest volatile snapshot whose data show through the live image; 0: none. */
+static uint64_t newest_shown(struct live *l)
+{
+    uint64_t seq = 0;
+    pthread_mutex_lock(&l->head_lock);
+    for (unsigned i = 0; i < l->head.npend; i++) {
+        const struct pending *p = &l->head.pend[i].p;
+        if (p->seq >= l->head.first_seq && (p->flags & PEND_SEALED) == 0)
+            seq = p->seq;
+    }
+    pthread_mutex_unlock(&l->head_lock);
+    return seq;
+}
+
+static int seal_up_to(struct live *l, uint64_t seq, struct verr *err)
+{
+    int r = seal_data(l, seq, 0, err);
+    return r < 0 ? r : commit(l, sealed_size(l, seq), seq, 0, err);
+}
+
+int live_seal_shown(struct live *l, struct verr *err)
+{
+    uint64_t seq = newest_shown(l);
+    return seq == 0 ? 0 : seal_up_to(l, seq, err);
 }
 
 int live_pending_seal(struct live *l, uint64_t seq, struct verr *err)
@@ -188,11 +216,8 @@ int live_pending_seal(struct live *l, uint64_t seq, struct verr *err)
     int r = live_check_failed(l, err);
     if (r == 0)
         r = live_pending_by_seq(l, seq, &p, err);
-    if (r == 0 && (p.flags & PEND_SEALED) == 0) {
-        r = seal_data(l, seq, 0, err);
-        if (r == 0)
-            r = commit(l, sealed_size(l, seq), seq, 0, err);
-    }
+    if (r == 0 && (p.flags & PEND_SEALED) == 0)
+        r = seal_up_to(l, seq, err);
     pthread_mutex_unlock(&l->sync_lock);
     return r;
 }

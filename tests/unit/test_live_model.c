@@ -3,8 +3,9 @@
  * Random operations on one disk against a model in memory. Now and then STATE is copied as a kill -9 or a power loss would
  * leave it, also in the middle of an operation (before any of its syncs), opened, and compared:
  *   kill -9     exactly the model before or after the operation
- *   power loss  each page as it was at some moment since the last acknowledged fsync; sealed snapshots exactly
- * VARVE_SEED and VARVE_STEPS choose the run. Before it, one certain case of a power loss; after it, threads write while another
+ *   power loss  each page as it was at some moment since the last acknowledged fsync; sealed snapshots exactly, and the live
+ *               image exactly as the newest one, if that is sealed and nothing was changed since
+ * VARVE_SEED and VARVE_STEPS choose the run. Before it, two certain cases of a power loss; after it, threads write while another
  * freezes.
  */
 #include "live_power.h"
@@ -31,6 +32,7 @@ static struct {
     struct image img, other;        /* the model; in the middle of an operation: what it may also be */
     bool in_flight;
     uint64_t leaving;               /* pending snapshot that the operation takes away */
+    uint64_t still;                 /* newest snapshot, if nothing was changed since; 0: something was */
     struct mpend pend[PENDS];
     unsigned npend;
     struct mstored stored[STORED];
@@ -209,6 +211,15 @@ static void whole_or_gone(struct live *l)
     }
 }
 
+/* Is it durable that the live image is what it is? */
+static bool still_sealed(void)
+{
+    for (unsigned i = 0; i < m.npend; i++)
+        if (m.pend[i].seq == m.still)
+            return m.pend[i].sealed;
+    return m.still != 0;            /* published */
+}
+
 static void check_power(void)
 {
     static uint8_t buf[SEG_BYTES];
@@ -240,6 +251,8 @@ static void check_power(void)
             if (!known_version((unsigned)(off / PAGE_BYTES) + p, buf + p * (size_t)PAGE_BYTES))
                 fail_msg("step %lu: page %u of segment %llu was never so", m.step, p, (unsigned long long)(off >> SEG_SHIFT));
     }
+    if (still_sealed())
+        same(l, &m.img, true);
     zero_behind(l);
     live_put(l);
     CHECK(live_set_close(set, &err));
@@ -296,6 +309,7 @@ static size_t some_length(uint64_t off, size_t most)
 
 static void op_write(void)
 {
+    m.still = 0;
     static uint8_t buf[3 * SEG_BYTES];
     uint64_t off = some_offset();
     size_t n = some_length(off, rnd(8) == 0 ? 2 * SEG_BYTES : 300000);
@@ -314,6 +328,7 @@ static void op_write(void)
 static void op_truncate(void)
 {
     uint64_t size = rnd(12) == 0 ? 0 : some_offset();
+    m.still = 0;
     begin_op();
     if (size < m.img.size)
         memset(m.img.data + size, 0, m.img.size - size);
@@ -330,6 +345,7 @@ static void op_zero(void)
     uint64_t end = off + n < m.img.size ? off + n : m.img.size;
     if (off < end)
         memset(m.img.data + off, 0, end - off);
+    m.still = 0;
     remember(&m.img);
     CHECK(live_zero(m.l, off, n, &err));
 }
@@ -382,6 +398,7 @@ static void op_freeze(void)
     q->seq = p.seq;
     q->snap = p.snap;
     q->sealed = q->started = false;
+    m.still = q->seq;
     struct live_attr a;
     CHECK(live_attr(m.l, &a, &err));
     assert_false(a.changed);
@@ -495,6 +512,7 @@ static void op_drop(void)
     if (m.npend == 0)
         return;
     unsigned i = rnd(m.npend);
+    m.still = 0;
     begin_op();
     m.leaving = m.pend[i].seq;
     CHECK(live_pending_drop(m.l, m.pend[i].seq, &err));
@@ -507,6 +525,7 @@ static void op_rewrite(void)
     op_freeze();
     if (m.npend == PENDS)
         return;
+    m.still = 0;
     begin_op();
     memset(m.img.data, 0, DISK_MAX);
     m.img.size = 0;
@@ -530,6 +549,7 @@ static void op_revert(void)
     uint64_t alloc = 0;
     for (unsigned i = 0; i < SEGS; i++)
         alloc += fake_count(s->img.data + i * (size_t)SEG_BYTES) * (uint64_t)PAGE_BYTES;
+    m.still = 0;
     begin_op();
     image_copy(&m.img, &s->img);
     remember(&m.img);
@@ -560,6 +580,7 @@ static void op_point(void)
             pure = false;
     }
     const struct live_anchor a = {m.disk, s->seq, s->snap, 0};
+    m.still = 0;
     begin_op();
     struct image after = {.data = malloc(DISK_MAX)};
     assert_non_null(after.data);
@@ -755,6 +776,50 @@ static void power_loss_in_an_fsync_shows_old_or_new(void **state)
     m.cuts = 0;
 }
 
+/* ---- a snapshot that is durable makes the live image durable that equals it ---- */
+
+static void resize(uint64_t size, uint8_t fill)
+{
+    uint64_t old = m.img.size;
+    m.still = 0;
+    if (size > old) {
+        memset(m.img.data + old, fill, size - old);
+        CHECK(live_write(m.l, old, m.img.data + old, size - old, &err));
+    } else {
+        memset(m.img.data + size, 0, old - size);
+        CHECK(live_truncate(m.l, size, &err));
+    }
+    m.img.size = size;
+    remember(&m.img);
+}
+
+static void unwritten_live_image_is_the_sealed_snapshot(void **state)
+{
+    (void)state;
+    static const uint64_t sizes[] = {3 * SEG_BYTES, SEG_BYTES + 5000, 2 * SEG_BYTES + 1, 4096, 4 * SEG_BYTES, 3 * SEG_BYTES, 70000};
+    m.rng = 1;
+    m.step = 0;
+    set_up();
+    power.hook = NULL;
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++, m.step++) {
+        resize(sizes[i], (uint8_t)(i + 1));
+        op_freeze();
+        if (i % 2 == 0)
+            op_seal();
+        else
+            op_publish();
+        while (i % 2 == 1 && m.npend > 0)
+            op_publish();
+        power.on = false;
+        for (unsigned k = 0; k < 12; k++)
+            check_power();
+        power.on = true;
+    }
+    tear_down();
+    m.npend = m.nstored = 0;
+    m.still = m.cuts = 0;
+}
+
 static unsigned long env_number(const char *name, unsigned long otherwise)
 {
     const char *text = getenv(name);
@@ -887,6 +952,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(power_loss_in_an_fsync_shows_old_or_new),
+        cmocka_unit_test(unwritten_live_image_is_the_sealed_snapshot),
         cmocka_unit_test(random_operations_agree_with_the_model),
         cmocka_unit_test(threads_write_while_one_freezes),
     };
