@@ -111,8 +111,10 @@ static int check_store(struct agent *a, struct verr *err)
         r = file_replace(a->state_fd, "store", hex, strlen(hex));
         return r == 0 ? 0 : verr_set(err, -r, "%s/store: cannot write: %s", a->state_path, strerror(-r));
     }
+    if (r == -EBADMSG || r == -EFBIG || r == -EINVAL || r == -ELOOP)
+        return verr_set(err, EBADMSG, "%s/store: damaged; it should hold the id of the store, %s", a->state_path, hex);
     if (r < 0)
-        return verr_set(err, EBADMSG, "%s/store: unreadable or damaged; it should hold the id of the store, %s", a->state_path, hex);
+        return verr_set(err, -r, "%s/store: cannot be read: %s", a->state_path, strerror(-r));
     if (strcmp(have, hex) != 0)
         return verr_set(err, EBADMSG, "state directory %s belongs to store %s, not to %s (%s): give another -o state=DIR", a->state_path,
                         have, hex, store_path(a->store));
@@ -169,12 +171,16 @@ static void instance_text(const struct agent *a, char *out, size_t cap)
  * before anything changes, but only once every disk that may not be believed has been recovered as such: a crash during
  * recovery must find the old name again.
  */
-static void check_instance(struct agent *a)
+static int check_instance(struct agent *a, struct verr *err)
 {
     char now[256], have[256];
     instance_text(a, now, sizeof now);
     int r = read_line(a->state_fd, "instance", have, sizeof have);
     a->trusted = r == 0 && (strcmp(have, now) == 0 || strcmp(have, "clean") == 0);
+    /* Not to trust STATE costs what was frozen and not yet synced. That needs a reason: a name that is not there, or is none. */
+    if (r == 0 || r == -ENOENT || r == -EBADMSG || r == -EFBIG || r == -EINVAL || r == -ELOOP)
+        return 0;
+    return verr_set(err, -r, "%s/instance: cannot be read: %s", a->state_path, strerror(-r));
 }
 
 int agent_instance_write(struct agent *a, struct verr *err)
@@ -297,8 +303,9 @@ int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *e
         r = check_store(a, err);
     if (r == 0)
         r = load_host(a, err);
+    if (r == 0)
+        r = check_instance(a, err);
     if (r == 0) {
-        check_instance(a);
         int fd = dir_make(a->state_fd, "disks");
         a->rounds_fd = dir_make(a->state_fd, "rounds");
         if (fd < 0 || a->rounds_fd < 0)

@@ -53,7 +53,7 @@ static int open_parts(struct agent *a, struct verr *err)
     const struct store_conf *sc = store_conf(a->store);
     struct fper *fper = fper_new((enum fp_kind)sc->fingerprint, sc->digest_key, err);
     if (fper == NULL)
-        return -EIO;
+        return -err->code;
     snprintf(a->fingerprint_path, sizeof a->fingerprint_path, "%s", fper_path(fper));
     fper_free(fper);
     int r = creader_new(a->store, a->conf.frame_cache, &a->reader, err);
@@ -218,9 +218,12 @@ int agent_recover_disk(struct agent *a, const struct vid *id, struct verr *err)
     return stillborn ? live_remove(a->live, id, err) : agent_forget_if_gone(a, id, err);
 }
 
+struct recovering { struct agent *a; struct verr *err; };
+
 static int recover_disk(void *ctx, const struct vid *id)
 {
-    struct agent *a = ctx;
+    const struct recovering *rec = ctx;
+    struct agent *a = rec->a;
     struct verr err = {0};
     int r = agent_recover_disk(a, id, &err);
     if (r >= 0)
@@ -229,7 +232,8 @@ static int recover_disk(void *ctx, const struct vid *id)
      * the rest, what is pending is tried again as a snapshot that failed. */
     if (r != -EBADMSG && r != -ENOTSUP) {
         agent_mend(a, id, MEND_RECOVER, &err);
-        return 0;
+        /* Where there is no memory even to note that, its pending snapshots would be forgotten until the next start. */
+        return agent_mend_owes(a, id) ? 0 : verr_set(rec->err, ENOMEM, "recovery: %s", verr_str(&err));
     }
     char hex[VID_HEX];
     vid_hex(id, hex);
@@ -340,7 +344,7 @@ int agent_recover(struct agent *a, struct verr *err)
     if (r < 0)
         return r;
     pthread_mutex_lock(&a->op_lock);
-    r = live_set_each(a->live, recover_disk, a, err);
+    r = live_set_each(a->live, recover_disk, &(struct recovering){a, err}, err);
     if (r == 0)
         r = mend_leftovers(a, err);
     pthread_mutex_unlock(&a->op_lock);

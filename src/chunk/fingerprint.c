@@ -15,6 +15,7 @@
 #include <openssl/params.h>
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -35,13 +36,24 @@ struct fper {
     struct sha256_lanes lanes;      /* kernel NULL: EVP alone */
 };
 
+/* Did a call fail for want of memory? OpenSSL says so, says that a context could not be made (which has no other cause: the
+ * algorithms were fetched before), or has no memory left to say anything. */
+static bool of_memory(unsigned long first)
+{
+    bool memory = first == 0;
+    for (unsigned long code = first; code != 0; code = ERR_get_error())
+        memory |= ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE || ERR_GET_REASON(code) == EVP_R_INITIALIZATION_ERROR;
+    return memory;
+}
+
 static int openssl_error(struct verr *err, const char *call)
 {
     char text[160];
     unsigned long code = ERR_get_error();
     ERR_error_string_n(code, text, sizeof text);
-    ERR_clear_error();
-    return verr_set(err, EIO, "OpenSSL: %s failed: %s", call, code != 0 ? text : "no reason given");
+    if (of_memory(code))
+        return verr_set(err, ENOMEM, "no memory for digests (%s)", call);
+    return verr_set(err, EIO, "OpenSSL: %s failed: %s", call, text);
 }
 
 static int md_setup(struct fper *f, struct verr *err)
