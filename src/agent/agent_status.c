@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon says of itself: status (JSON), metrics (Prometheus text), events, the history of a disk (JSON). */
-#include "agent/agent_internal.h"
+/* What the daemon says of itself: status (JSON), metrics (Prometheus text), events. The history of a disk: agent_log.c. */
+#include "agent/agent_json.h"
 
 #include "base/file.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,12 +78,12 @@ static void read_memory(struct process_memory *m)
         fclose(f);
 }
 
-static json_t *u64(uint64_t v)
+json_t *agent_json_u64(uint64_t v)
 {
     return json_integer((json_int_t)v);
 }
 
-static void rfc3339(int64_t ns, char out[32])
+void agent_time_text(int64_t ns, char out[32])
 {
     struct tm tm;
     time_t t = (time_t)(ns / 1000000000);
@@ -92,14 +91,14 @@ static void rfc3339(int64_t ns, char out[32])
     strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
-static json_t *levels_json(const struct snap_levels *l)
+json_t *agent_levels_json(const struct snap_levels *l)
 {
-    return json_pack("{so so so so so so so so so}", "zero", u64(l->zero), "clean", u64(l->clean), "parent_segment", u64(l->parent_segment),
-                     "parent_block", u64(l->parent_block), "common", u64(l->common), "global", u64(l->global), "dup_with_new",
-                     u64(l->dup_new), "new", u64(l->fresh), "stored", u64(l->stored));
+    return json_pack("{so so so so so so so so so}", "zero", agent_json_u64(l->zero), "clean", agent_json_u64(l->clean), "parent_segment", agent_json_u64(l->parent_segment),
+                     "parent_block", agent_json_u64(l->parent_block), "common", agent_json_u64(l->common), "global", agent_json_u64(l->global), "dup_with_new",
+                     agent_json_u64(l->dup_new), "new", agent_json_u64(l->fresh), "stored", agent_json_u64(l->stored));
 }
 
-static json_t *flags_json(uint32_t flags)
+json_t *agent_flags_json(uint32_t flags)
 {
     json_t *list = json_array();
     if (flags & SNAP_PROVISIONAL)
@@ -109,12 +108,12 @@ static json_t *flags_json(uint32_t flags)
     return list;
 }
 
-static const char *state_text(uint32_t state)
+const char *agent_state_text(uint32_t state)
 {
     return state == SNAPST_STORED ? "stored" : state == SNAPST_FAILED ? "failed" : "pending";
 }
 
-static int dump_text(json_t *doc, char **text, size_t *len, struct verr *err)
+int agent_json_text(json_t *doc, char **text, size_t *len, struct verr *err)
 {
     char *out = doc == NULL ? NULL : json_dumps(doc, JSON_INDENT(2));
     json_decref(doc);
@@ -146,9 +145,9 @@ static int add_waiting(void *ctx, const struct snaprow *s)
     char id[VID_HEX], disk[VID_HEX];
     vid_hex(&s->id, id);
     vid_hex(&s->disk, disk);
-    json_array_append_new(w->list, json_pack("{ss ss so ss so so}", "id", id, "disk", disk, "sequence", u64(s->seq),
-                                             "state", state_text(s->state), "flags", flags_json(s->flags),
-                                             "dirty_segments", u64(s->dirty_segments)));
+    json_array_append_new(w->list, json_pack("{ss ss so ss so so}", "id", id, "disk", disk, "sequence", agent_json_u64(s->seq),
+                                             "state", agent_state_text(s->state), "flags", agent_flags_json(s->flags),
+                                             "dirty_segments", agent_json_u64(s->dirty_segments)));
     return 0;
 }
 
@@ -165,18 +164,18 @@ static json_t *index_json(struct agent *a)
         sum.bytes_read += s.bytes_read;
         sum.bytes_written += s.bytes_written;
     }
-    return json_pack("{so so so so so so}", "entries", u64(sum.entries), "bytes", u64(sum.bytes), "deltas", u64(sum.deltas),
-                     "damaged_files", u64(sum.damaged_files), "bytes_read", u64(sum.bytes_read),
-                     "bytes_written", u64(sum.bytes_written));
+    return json_pack("{so so so so so so}", "entries", agent_json_u64(sum.entries), "bytes", agent_json_u64(sum.bytes), "deltas", agent_json_u64(sum.deltas),
+                     "damaged_files", agent_json_u64(sum.damaged_files), "bytes_read", agent_json_u64(sum.bytes_read),
+                     "bytes_written", agent_json_u64(sum.bytes_written));
 }
 
 static json_t *round_json(struct agent *a)
 {
     pthread_mutex_lock(&a->lock);
     json_t *round = json_pack("{sb ss so so so so so sf so}", "running", a->progress.running, "stage", a->progress.stage, "done",
-                              u64(a->progress.done), "total", u64(a->progress.total), "rounds", u64(a->progress.rounds), "published",
-                              u64(a->progress.published), "failed", u64(a->progress.failed), "last_seconds",
-                              (double)a->progress.last_ns / 1e9, "queued_disks", u64(a->queued));
+                              agent_json_u64(a->progress.done), "total", agent_json_u64(a->progress.total), "rounds", agent_json_u64(a->progress.rounds), "published",
+                              agent_json_u64(a->progress.published), "failed", agent_json_u64(a->progress.failed), "last_seconds",
+                              (double)a->progress.last_ns / 1e9, "queued_disks", agent_json_u64(a->queued));
     pthread_mutex_unlock(&a->lock);
     return round;
 }
@@ -201,17 +200,17 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
         "{s{ss ss ss ss so sb} s{ss ss so so} s{so so so so so so so so} so s{so so so} so so s{so so so} so}",
         "store", "path", store_path(a->store), "id", id, "fingerprint", sc->fingerprint == FP_SHA1 ? "sha1" : "sha256",
         "fingerprint_path", a->fingerprint_path, "block_bytes",
-        u64(sc->block_bytes), "content_defined", sc->cdc,
-        "host", "name", a->host_name, "state", a->state_path, "pid", u64((uint64_t)getpid()), "uptime_seconds",
-        u64((uint64_t)((vclock_mono_ns(a->conf.clock) - a->start_ns) / 1000000000)),
-        "totals", "disks", u64(t.disks), "snapshots", u64(t.snapshots), "pending", u64(t.pending), "failed", u64(t.failed), "logical_bytes",
-        u64(t.logical_bytes), "allocated_bytes", u64(t.alloc_bytes), "unique_bytes", u64(unique), "stored_bytes", u64(t.levels.stored),
-        "levels", levels_json(&t.levels),
-        "local", "layers_bytes", u64(space.layers_bytes), "cache_bytes", u64(space.cache_bytes), "layer_limit", u64(space.layer_limit),
+        agent_json_u64(sc->block_bytes), "content_defined", sc->cdc,
+        "host", "name", a->host_name, "state", a->state_path, "pid", agent_json_u64((uint64_t)getpid()), "uptime_seconds",
+        agent_json_u64((uint64_t)((vclock_mono_ns(a->conf.clock) - a->start_ns) / 1000000000)),
+        "totals", "disks", agent_json_u64(t.disks), "snapshots", agent_json_u64(t.snapshots), "pending", agent_json_u64(t.pending), "failed", agent_json_u64(t.failed), "logical_bytes",
+        agent_json_u64(t.logical_bytes), "allocated_bytes", agent_json_u64(t.alloc_bytes), "unique_bytes", agent_json_u64(unique), "stored_bytes", agent_json_u64(t.levels.stored),
+        "levels", agent_levels_json(&t.levels),
+        "local", "layers_bytes", agent_json_u64(space.layers_bytes), "cache_bytes", agent_json_u64(space.cache_bytes), "layer_limit", agent_json_u64(space.layer_limit),
         "index", index_json(a), "round", round_json(a),
-        "memory", "rss", u64(mem.rss), "rss_anon", u64(mem.rss_anon), "rss_peak", u64(mem.rss_peak),
+        "memory", "rss", agent_json_u64(mem.rss), "rss_anon", agent_json_u64(mem.rss_anon), "rss_peak", agent_json_u64(mem.rss_peak),
         "waiting", w.list);
-    return dump_text(doc, text, len, err);
+    return agent_json_text(doc, text, len, err);
 }
 
 int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err)
@@ -253,53 +252,4 @@ int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err)
     *text = out;
     *len = n;
     return 0;
-}
-
-static json_t *snapshot_json(struct agent *a, const struct node *disk, const struct snaprow *s, bool root)
-{
-    char id[VID_HEX], host[VID_HEX], when[32], name[NODE_NAME_MAX + 1];
-    vid_hex(&s->id, id);
-    vid_hex(&s->host, host);
-    rfc3339(s->freeze_ns, when);
-    if (snapname_make(disk->name, s->label, s->name_s, name) < 0)
-        name[0] = '\0';
-    json_t *o = json_pack("{ss ss so ss so ss ss ss so so so ss sb}", "name", name, "id", id, "sequence", u64(s->seq), "time", when,
-                     "flags", flags_json(s->flags), "state", state_text(s->state),
-                     "host", vid_eq(&s->host, &a->host) ? a->host_name : host, "label", s->label, "size", u64(s->size),
-                     "allocated", u64(s->alloc_bytes), "dirty_segments", u64(s->dirty_segments), "note", s->note, "protected",
-                     s->protected_);
-    if (root) {
-        json_object_set_new(o, "added", u64(s->levels.stored));
-        json_object_set_new(o, "levels", levels_json(&s->levels));
-    }
-    return o;
-}
-
-int agent_log_json(struct agent *a, const struct node *disk, const struct agent_viewer *who, char **text, size_t *len, struct verr *err)
-{
-    enum { STEP = 32 };
-    struct snaprow *rows = calloc(STEP, sizeof *rows);
-    json_t *list = json_array();
-    if (rows == NULL || list == NULL) {
-        free(rows);
-        json_decref(list);
-        return verr_set(err, ENOMEM, "out of memory");
-    }
-    uint64_t after = 0;
-    int n;
-    while ((n = catalog_snaps(a->catalog, &disk->id, after, rows, STEP, err)) > 0) {
-        for (int i = 0; i < n; i++)
-            if (who->may_read == NULL || who->may_read(who->ctx, &rows[i]))
-                json_array_append_new(list, snapshot_json(a, disk, &rows[i], who->root));
-        after = rows[n - 1].seq;
-    }
-    free(rows);
-    if (n < 0) {
-        json_decref(list);
-        return n;
-    }
-    char id[VID_HEX];
-    vid_hex(&disk->id, id);
-    return dump_text(json_pack("{ss ss sb so}", "disk", disk->name, "id", id, "live", (disk->flags & NODE_GONE) == 0, "snapshots", list),
-                     text, len, err);
 }

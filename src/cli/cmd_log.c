@@ -62,7 +62,7 @@ static const char *string(const json_t *o, const char *key)
 
 static void print_row(const json_t *s)
 {
-    char size[16], dirty[16], added[16] = "-", clean[16] = "-", parent[16] = "-", global[16] = "-", fresh[16] = "-", state[80];
+    char size[16], dirty[16], added[16] = "-", clean[16] = "-", parent[16] = "-", global[16] = "-", fresh[16] = "-", state[80], part[40] = "";
     const json_t *levels = json_object_get(s, "levels"), *flags = json_object_get(s, "flags");
     snprintf(state, sizeof state, "%s", string(s, "state"));
     for (size_t i = 0; i < json_array_size(flags); i++) {
@@ -78,8 +78,11 @@ static void print_row(const json_t *s)
         format_size(number(levels, "common") + number(levels, "global") + number(levels, "dup_with_new"), global);
         format_size(number(levels, "new"), fresh);
     }
-    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s%s\n", string(s, "name"), state, size, dirty, clean, parent, global, fresh,
-           added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", string(s, "note"));
+    const json_t *group = json_object_get(s, "group");
+    if (number(group, "present") < number(group, "members"))
+        snprintf(part, sizeof part, "[group %u of %u] ", (unsigned)number(group, "present"), (unsigned)number(group, "members"));
+    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s%s%s\n", string(s, "name"), state, size, dirty, clean, parent, global, fresh,
+           added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", part, string(s, "note"));
 }
 
 static int print_table(const char *text, const char *path)
@@ -129,7 +132,9 @@ const struct command cmd_log = {
     "PATH is a live disk or one of its snapshots. Columns: DIRTY, the segments that\n"
     "were written since the snapshot before; what level 1 (clean segments), level 2\n"
     "(parent) and levels 3-4 (duplicates elsewhere) settled; NEW blocks; ADDED, bytes\n"
-    "that the snapshot added to the store. For root; others see their own snapshots\n"
+    "that the snapshot added to the store. [group 1 of 2]: two disks were frozen at one\n"
+    "instant, and of one the snapshot is not there (removed, or a kill came between):\n"
+    "this one is whole all the same. For root; others see their own snapshots\n"
     "without what was found elsewhere.\n",
     run_log,
 };

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pieces of JSON that status and history have in common. The only users of jansson below cli. */
+#ifndef VARVE_AGENT_AGENT_JSON_H
+#define VARVE_AGENT_AGENT_JSON_H
+
+#include "agent/agent_internal.h"
+
+#include <jansson.h>
+
+json_t *agent_json_u64(uint64_t v);
+json_t *agent_levels_json(const struct snap_levels *l);
+json_t *agent_flags_json(uint32_t flags);
+const char *agent_state_text(uint32_t state);
+/* RFC 3339, UTC, in seconds. */
+void agent_time_text(int64_t ns, char out[32]);
+/* Takes doc (NULL: out of memory). malloc'ed text that ends in a new line. */
+int agent_json_text(json_t *doc, char **text, size_t *len, struct verr *err);
+
+#endif
