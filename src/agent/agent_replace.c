@@ -3,7 +3,8 @@
  * rename of a disk onto an existing disk: the target keeps id, name and history and takes the content (what rsync and
  * editors do with their temporary names). Order: unsnapshotted changes of the target are frozen -> the source's anchors
  * are linked for the target -> one head record gives the target the source's table and layers (live_take) -> names ->
- * the source's local data go. A crash before the names leaves both disks; live unshares the layers when it opens them.
+ * the source's local data go. A crash, or an error, before the names leaves both disks with that content; live unshares the
+ * layers, when it opens them or at once.
  */
 #include "agent/agent_internal.h"
 
@@ -73,8 +74,12 @@ int agent_disk_replace(struct agent *a, const struct node *source, const struct 
         r = live_get(a->live, &target->id, &dst, err);
     if (r == 0)
         r = take_content(a, target, src, dst, &target->id, err);
-    if (r == 0)
+    if (r == 0) {
         r = names_replace(a->names, &source->id, &target->id, err);
+        if (r < 0 && live_own(dst, src, &why) < 0)
+            vlog(VLOG_ERROR, "agent", "%s and %s share their data and take no changes until the next start: %s", source->name,
+                 target->name, verr_str(&why));
+    }
     /* It has happened. What fails from here on is done later; an error would say that it had not. */
     if (r == 0 && freeze_result(a, &target->id, dst, &why) < 0)
         agent_mend(a, &target->id, MEND_FREEZE, &why);

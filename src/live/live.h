@@ -206,6 +206,9 @@ int live_revert(struct live *l, uint64_t size, uint64_t alloc_bytes, live_place_
  * writing and which has no pending snapshots; dst keeps id and history. dst's changes were frozen, its anchors in STORE
  * linked. Durable on return. src still has its content: the caller removes it next; after a kill in between both have it. */
 int live_take(struct live *dst, struct live *src, struct verr *err);
+/* After live_take, when src does not go after all: dst gets a copy of the data that both share, so that writes to one are not
+ * seen by the other. If that fails, neither takes changes until the process is started anew, and the next open does it. */
+int live_own(struct live *dst, struct live *src, struct verr *err);
 /* copy_file_range: points count whole segments (or the last, short one at end of file) at stored places without moving data,
  * extends size to at least new_size, sets `changed`. -EOPNOTSUPP if a segment has pages in the open layer (caller copies bytes). */
 int live_point(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,

@@ -5,7 +5,7 @@
  * Order: all of src durable -> a new table and layer of dst: the data file is a second link to src's, table and presence are
  * written anew, because they carry the disk's id -> fdatasync of all -> one record of dst, durable. A kill before the record
  * changes nothing; after it both disks have the content and share the data file until src is removed: whoever opens such
- * a disk copies the file first (live_unshare), because a write to one would be seen by the other.
+ * a disk copies the file first (live_unshare), because a write to one would be seen by the other; so does who keeps both (live_own).
  */
 #include "live/live_internal.h"
 
@@ -165,7 +165,7 @@ int live_take(struct live *dst, struct live *src, struct verr *err)
     return r;
 }
 
-/* ---- after a kill ---- */
+/* ---- a copy of one's own ---- */
 
 static int copy_file(int from, int to)
 {
@@ -208,4 +208,35 @@ int live_unshare(struct live *l, uint64_t no, struct verr *err)
     if (to >= 0)
         close(to);
     return r < 0 ? live_fail(l, err, -r, "%s: is shared with another disk and cannot be copied: %s", name, strerror(-r)) : 0;
+}
+
+/* Nobody reads or writes through the descriptor meanwhile: the freeze lock is held exclusively. */
+static int reopen_data(struct live *l, struct verr *err)
+{
+    struct llayer *ly = l->cur.layer;
+    char name[NAME_BYTES];
+    int r = live_unshare(l, ly->no, err);
+    if (r < 0)
+        return r;
+    live_name(name, "layer", ly->no, "");
+    int fd = openat(l->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || dup3(fd, ly->fd, O_CLOEXEC) < 0)
+        r = live_fail(l, err, errno, "%s: %s", name, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+int live_own(struct live *dst, struct live *src, struct verr *err)
+{
+    pthread_mutex_lock(&dst->sync_lock);
+    pthread_rwlock_wrlock(&dst->freeze);
+    int r = reopen_data(dst, err);
+    pthread_rwlock_unlock(&dst->freeze);
+    pthread_mutex_unlock(&dst->sync_lock);
+    if (r < 0) {
+        atomic_store(&dst->failed, EIO);
+        atomic_store(&src->failed, EIO);
+    }
+    return r;
 }

@@ -118,8 +118,10 @@ int names_save(struct names *n, struct node *rec, struct node *row, struct verr 
 {
     rec->version++;
     int r = store_node_update(n->store, rec, err);
-    if (r < 0)
+    if (r < 0) {
+        names_record_doubted(n, rec, err);
         return r;
+    }
     fault_point("names.save.after_record");
     struct node shown = *rec;
     shown.parent = row->parent;
@@ -178,6 +180,15 @@ int names_rows_done(struct names *n, int r, const struct verr *why)
     if (r < 0 && n->hooks.behind != NULL)
         n->hooks.behind(n->hooks.ctx, why != NULL ? why : &unknown);
     return r;
+}
+
+bool names_record_doubted(struct names *n, const struct node *rec, const struct verr *why)
+{
+    struct node there;
+    if (store_node_load(n->store, &rec->id, &there, NULL) < 0 || there.version != rec->version || !vid_eq(&there.replaces, &rec->replaces))
+        return false;
+    names_rows_done(n, -EIO, why);
+    return true;
 }
 
 int names_record_remove(struct names *n, const struct vid *id, struct verr *err)

@@ -77,8 +77,10 @@ static int create_new(struct names *n, const struct vid *parent, const char *nam
     int r = run_prepare(cr, &rec, err);
     if (r == 0)
         r = store_node_create(n->store, &rec, err);
-    if (r < 0)
+    if (r < 0) {
+        names_record_doubted(n, &rec, err);
         return r;
+    }
     fault_point("names.create.after_record");
     r = enter(n, &rec, rec.ctime_ns, err);
     if (r == 0)

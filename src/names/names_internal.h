@@ -68,6 +68,9 @@ int names_settle_namesakes(struct names *n, const struct node *row, struct verr 
 int names_record_remove(struct names *n, const struct vid *id, struct verr *err);
 /* The result r of changing rows after STORE: an error is told to those who watch. Returns r. */
 int names_rows_done(struct names *n, int r, const struct verr *why);
+/* Writing rec failed. True: it is there all the same (its fsync failed). Then it has happened, for every reader, only whether it
+ * outlasts a power loss is open; the rows are made to follow it. */
+bool names_record_doubted(struct names *n, const struct node *rec, const struct verr *why);
 /* Removes record and row of a node, and what it still replaces. */
 int names_drop(struct names *n, const struct node *row, struct verr *err);
 /* A NODE_GONE disk without snapshots is dropped. 1 dropped, 0 it stays. */

@@ -124,8 +124,10 @@ static int rename_locked(struct names *n, const struct vid *id, const struct vid
     rec.ctime_ns = vclock_real_ns(n->clock);
     rec.version++;
     r = store_node_update(n->store, &rec, err);     /* the commit */
-    if (r < 0)
+    if (r < 0) {
+        names_record_doubted(n, &rec, err);
         return r;
+    }
     fault_point("names.rename.after_record");
     if (replaces)
         r = names_drop(n, &there, err);
@@ -189,8 +191,12 @@ static int replace_locked(struct names *n, const struct vid *source, const struc
     rec.mtime_ns = src.mtime_ns;
     rec.ctime_ns = vclock_real_ns(n->clock);
     rec.version++;
-    r = store_node_update(n->store, &rec, err);     /* the commit */
-    if (r < 0)
+    int fault = fault_errno("names.replace.before");
+    r = fault != 0 ? verr_set(err, fault, "fault injected") : store_node_update(n->store, &rec, err);     /* the commit */
+    fault = fault_errno("names.replace.updated");
+    if (r == 0 && fault != 0)
+        r = verr_set(err, fault, "fault injected");
+    if (r < 0 && !names_record_doubted(n, &rec, err))
         return r;
     fault_point("names.replace.after_record");
     /* It has happened: what is left, the next reconcile does. */

@@ -55,6 +55,34 @@ same "$T/a" "$(newest "$disk")"
 images_are 1 || fail "an image is left over"
 stop_varve
 
+# The names cannot be changed: an error, and two disks with that content, each its own.
+export VARVE_FAULT=names.replace.before:1=5
+start_varve
+unset VARVE_FAULT
+run cp "$T/b" "$MNT/vm/.new"
+must_fail "Input/output error" mv -T "$MNT/vm/.new" "$disk"
+same "$T/b" "$MNT/vm/.new"
+printf "not both" | dd of="$MNT/vm/.new" conv=notrunc status=none
+same "$T/b" "$disk"
+run rm "$MNT/vm/.new"
+run cp "$T/a" "$disk"
+run "$VARVE" wait "$MNT"
+stop_varve
+
+# They were changed, but whether durably is not known: it has happened.
+export VARVE_FAULT=names.replace.updated:1=5
+start_varve
+unset VARVE_FAULT
+run cp "$T/b" "$MNT/vm/.new"
+run mv -T "$MNT/vm/.new" "$disk"
+[ ! -e "$MNT/vm/.new" ] || fail "the source is still there"
+same "$T/b" "$disk"
+eventually 30 images_are 1
+equals "$(records)" "$names" "records"
+run cp "$T/a" "$disk"
+run "$VARVE" wait "$MNT"
+stop_varve
+
 # Kills: before the names both disks are there; behind the commit the source is gone, with its image.
 for point in live.take.after_record names.replace.after_record names.drop.after_record; do
     start_varve

@@ -858,6 +858,28 @@ static void taken_content_is_the_targets_own(void **state)
     assert_int_equal(live_take(b->l[2], b->l[2], &err), -EINVAL);
 }
 
+/* Nobody removes the source after all: from then on each has its own. */
+static void both_keep_what_was_taken(void **state)
+{
+    struct box *b = *state;
+    prepare_take(b);
+    CHECK(live_take(b->l[0], b->l[1], &err));
+    CHECK(live_own(b->l[0], b->l[1], &err));
+    expect_taken(b->l[0]);
+    put(b->l[0], 4 * SEG_BYTES, 10, 9);
+    put(b->l[1], 100, 10, 8);
+    CHECK(live_fsync(b->l[0], &err));
+    CHECK(live_fsync(b->l[1], &err));
+    for (int i = 0; i < 3; i++) {
+        if (i > 0)
+            box_crash(b, i == 1);
+        expect(b->l[0], 4 * SEG_BYTES, 10, 9);
+        expect(b->l[1], 100, 10, 8);
+        expect(b->l[1], 4 * SEG_BYTES, 10, 4);
+        expect(b->l[0], 100, 5000, 3);
+    }
+}
+
 static void kill_during_a_take_is_before_or_after(void **state)
 {
 #ifndef VARVE_FAULTS
@@ -906,7 +928,7 @@ int main(int argc, char **argv)
         T(published_segments_are_read_from_the_store), T(published_layer_becomes_cache), T(cache_is_used_for_its_own_place_only),
         T(eviction_starts_with_the_oldest_publication), T(dropped_changes_go_to_the_next),
         T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
-        T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn),
+        T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),
         T(freeze_waits_for_a_write_to_end),
         T(kill_during_a_drop_is_before_or_after), T(taken_content_is_the_targets_own), T(kill_during_a_take_is_before_or_after),
     };
