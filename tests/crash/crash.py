@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Crash points of varve, enumerated: see run.sh, and --help."""
+import argparse
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+import model as m
+import verdict
+import workload as wl
+import world as wd
+
+top = None
+options = None
+the_world = None
+
+
+# ---- what a case begins with ----
+
+def base_dir():
+    return os.path.join(top, 'base', 'state')
+
+
+def load_base():
+    with open(os.path.join(top, 'base', 'model'), 'rb') as f:
+        return pickle.load(f)
+
+
+def make_base(world):
+    """The start state, made once through the mount, and what must be there."""
+    world.root = os.path.join(top, 'base', 'state')
+    os.makedirs(world.root)
+    world.varve('init', world.store())
+    if not world.start():
+        raise wd.Broken('the daemon does not start: ' + world.log_from(0))
+    r = wl.Run(world, m.Model())
+    wl.setup(r)
+    r.stop()
+    with open(os.path.join(top, 'base', 'model'), 'wb') as f:
+        pickle.dump(r.model, f)
+
+
+def play(world, name, counter):
+    """Runs a workload until it ends or the daemon dies. What may be there then."""
+    r = wl.Run(world, load_base())
+    try:
+        if world.start(counter):
+            counter.go()
+            wl.WORKLOADS[name](r)
+            r.stop()
+    except wl.Dead:
+        pass
+    finally:
+        for fd in r.handles.values():
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        world.kill()
+    return r.alternatives or [r.model]
+
+
+def new_counter(world, name, at=0, mode=0):
+    return wd.Counter(os.path.join(world.ram, 'counter'), at, mode, off=name != 'start')
+
+
+def count(world, name):
+    """The persisting calls of a workload, as (number, call, path)."""
+    world.on_tmpfs(base_dir())
+    counter = new_counter(world, name)
+    play(world, name, counter)
+    log = counter.log()
+    counter.close()
+    return log
+
+
+# ---- cases: each returns (how many, [what went wrong, ...]) ----
+
+def one_kill(world, turn, name, k, mode):
+    world.on_tmpfs(base_dir())
+    counter = new_counter(world, name, k, mode)
+    try:
+        left = play(world, name, counter)
+    finally:
+        counter.close()
+    return verdict.examine(world, left, False, turn)
+
+
+def case_kill(world, turn, name, k, mode):
+    why = one_kill(world, turn, name, k, mode)
+    return 1, [why] if why else []
+
+
+def case_power(world, turn, name, k, mode):
+    world.on_image(base_dir())
+    counter = new_counter(world, name, k, mode)
+    try:
+        left = play(world, name, counter)
+    finally:
+        counter.close()
+    world.lose_power()
+    why = verdict.examine(world, left, True, turn)
+    world.umount_image()
+    return 1, [why] if why else []
+
+
+def recovery(world, counter):
+    """A recovery and what it goes on to do, until it is killed, or fails, or all is stored."""
+    try:
+        if world.start(counter):
+            world.varve('wait', '--timeout', '15', world.mnt, check=False)
+    finally:
+        world.kill()
+
+
+def case_recover(world, turn, name, k, mode, stride, trusted):
+    """Killed at k; then the recovery is killed, or meets an error, at every stride-th of its own points."""
+    world.on_tmpfs(base_dir())
+    counter = new_counter(world, name, k, mode)
+    left = play(world, name, counter)
+    counter.close()
+    if not trusted:     # as after a power loss that happened to lose nothing: all that is volatile is doubted
+        os.unlink(os.path.join(world.state(), 'instance'))
+    crashed = os.path.join(world.ram, 'crashed')
+    shutil.rmtree(crashed, ignore_errors=True)
+    wd.copy_tree(world.root, crashed)
+    counter = wd.Counter(os.path.join(world.ram, 'counter'))
+    recovery(world, counter)
+    points = counter.count()
+    counter.close()
+    done, bad = 0, []
+    for j in range(1 + turn % stride, points + 1, stride):
+        world.on_tmpfs(crashed)
+        how = (wd.KILL_BEFORE, wd.KILL_HALF, wd.KILL_AFTER, wd.FAIL_ONCE)[(j // stride + turn) % 4]
+        counter = wd.Counter(os.path.join(world.ram, 'counter'), j, how)
+        recovery(world, counter)
+        counter.close()
+        why = verdict.examine(world, left, not trusted, turn + j)
+        done += 1
+        if why:
+            bad.append('recovery point %d/%d %s: %s' % (j, points, wd.MODE_NAMES[how], why))
+    return done, bad
+
+
+CASES = {'kill': case_kill, 'power': case_power, 'recover': case_recover}
+
+
+# ---- the pool ----
+
+def init_worker(counter):
+    global the_world
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with counter.get_lock():
+        counter.value += 1
+        number = counter.value
+    the_world = wd.World(os.path.join(top, 'w%d' % number), options.fs)
+
+
+def work(job):
+    turn, kind, args = job
+    begin = time.monotonic()
+    try:
+        done, bad = CASES[kind](the_world, turn, *args)
+    except Exception as e:      # pylint: disable=broad-except  # a case that cannot be run is a failure, not the end
+        done, bad = 1, ['%s: %s' % (type(e).__name__, traceback.format_exc(limit=-3) if not isinstance(e, (wl.Wrong, wd.Broken)) else e)]
+    if bad and options.keep:
+        shutil.copytree(the_world.root, os.path.join(options.keep, '%s-%d' % (kind, turn)), dirs_exist_ok=True)
+    try:
+        the_world.leave()
+    except Exception as e:      # pylint: disable=broad-except
+        bad.append('cleaning up: %s' % e)
+    return kind, args, done, bad, time.monotonic() - begin
+
+
+def spread(points, want, rng):
+    """All points, or about `want` of them at a fixed stride that begins somewhere."""
+    stride = 1 if not want else max(1, len(points) // want)
+    return points[rng.randrange(stride)::stride], stride
+
+
+def kill_points(logs, names, modes):
+    """Half of a call can only be done where bytes are written."""
+    return [(n, k, mode) for n in names for k, call, _ in logs[n] for mode in modes if mode != wd.KILL_HALF or 'write' in call]
+
+
+def plan(kind, logs, names, rng):
+    if kind == 'kill':
+        return spread(kill_points(logs, names, (wd.KILL_BEFORE, wd.KILL_HALF, wd.KILL_AFTER)), options.want, rng)
+    if kind == 'power':
+        return spread(kill_points(logs, names, (wd.KILL_BEFORE,)), options.want, rng)
+    points = kill_points(logs, names, (wd.KILL_BEFORE,))
+    stride = options.stride or 37
+    groups, step = spread(points, max(1, options.want // 4) if options.want else 0, rng)
+    return [g + (stride, bool(i % 2)) for i, g in enumerate(groups)], step
+
+
+def select(points):
+    if options.points:
+        lo, _, hi = options.points.partition('-')
+        points = [p for p in points if int(lo) <= p[1] <= int(hi or lo)]
+    if options.calls:
+        points = [p for p in points if p[2] == int(options.calls)]
+    return points
+
+
+def run_kind(kind, pool, logs, names):
+    rng = random.Random('%d %s' % (options.seed, kind))
+    points, stride = plan(kind, logs, names, rng)
+    points = select(points)
+    begin, done, failed = time.monotonic(), 0, 0
+    for _, args, n, bad, _ in pool.imap_unordered(work, [(i, kind, p) for i, p in enumerate(points)]):
+        done += n
+        failed += len(bad)
+        for why in bad:
+            print('FAILED %s %s: %s' % (kind, ' '.join(map(str, args)), why), flush=True)
+    seconds = time.monotonic() - begin
+    print('%s: %d cases, %d failed (every %d. of the points of %s; seed %d, %s; %.0f s, %.0f ms each)'
+          % (kind, done, failed, stride, ' '.join('%s %d' % (n, len(logs[n])) for n in names), options.seed, options.fs, seconds,
+             seconds * 1000 / max(1, done)), flush=True)
+    return done - failed, failed
+
+
+def main():
+    global top, options
+    p = argparse.ArgumentParser(description='kills, power losses and crashes in recovery at the enumerated persisting calls of workloads')
+    p.add_argument('modes', nargs='+', choices=sorted(CASES))
+    p.add_argument('--workloads', default=','.join(wl.WORKLOADS))
+    p.add_argument('--want', type=int, default=0, help='about so many cases of each mode instead of all')
+    p.add_argument('--stride', type=int, default=0, help='every n-th point of a recovery')
+    p.add_argument('--points', default='', help='only these numbers of calls: 12 or 10-40')
+    p.add_argument('--calls', default='', help='only this mode of the injector')
+    p.add_argument('--fs', default='xfs', choices=sorted(wd.FS_BYTES))
+    p.add_argument('--workers', type=int, default=2)
+    p.add_argument('--seed', type=int, default=1)
+    p.add_argument('--list', action='store_true', help='prints the persisting calls of each workload')
+    p.add_argument('--keep', default='', help='where STORE and STATE of failed cases go')
+    options = p.parse_args()
+    if not os.access(wd.VARVE, os.X_OK) or not os.path.exists(wd.SHIM):
+        sys.exit('crash.py: set VARVE to the program and FI_SHIM to fi_shim.so')
+    top = tempfile.mkdtemp(prefix='varve-case.', dir=os.environ.get('TMPDIR', '/tmp'))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    passed = failed = 0
+    pool = None
+    try:
+        world = wd.World(os.path.join(top, 'w0'), options.fs)
+        make_base(world)
+        names = options.workloads.split(',')
+        logs = {n: count(world, n) for n in names}
+        if options.list:
+            for n in names:
+                for line in logs[n]:
+                    print(n, *line)
+        pool = multiprocessing.get_context('fork').Pool(options.workers, init_worker, (multiprocessing.Value('i', 0),))
+        for kind in options.modes:
+            good, bad = run_kind(kind, pool, logs, names)
+            passed, failed = passed + good, failed + bad
+    finally:
+        if pool is not None:
+            pool.terminate()
+        clean_up()
+    print('%d passed, %d failed' % (passed, failed))
+    sys.exit(1 if failed or not passed else 0)
+
+
+def clean_up():
+    """Daemons and mounts of this run, whatever state it ended in."""
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open('/proc/%s/cmdline' % pid, 'rb') as f:
+                args = f.read().split(b'\0')
+            if len(args) > 3 and args[1] == b'mount' and args[3].startswith(top.encode() + b'/'):
+                os.kill(int(pid), signal.SIGKILL)
+        except (OSError, ValueError):
+            pass
+    with open('/proc/self/mountinfo') as f:
+        mounts = [line.split()[4] for line in f]
+    for at in sorted((x for x in mounts if x.startswith(top + '/')), reverse=True):
+        wd.run('umount', '-l', at, check=False)
+    shutil.rmtree(top, ignore_errors=True)
+
+
+if __name__ == '__main__':
+    main()
