@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 
+import blocklog
 import model as m
 import verdict
 import workload as wl
@@ -21,6 +22,7 @@ import world as wd
 top = None
 options = None
 the_world = None
+the_base = None         # model of the start state
 
 
 # ---- what a case begins with ----
@@ -30,12 +32,11 @@ def base_dir():
 
 
 def load_base():
-    with open(os.path.join(top, 'base', 'model'), 'rb') as f:
-        return pickle.load(f)
+    return the_base.copy()
 
 
 def make_base(world):
-    """The start state, made once through the mount, and what must be there."""
+    """The start state, made once through the mount; returns what must be there."""
     world.root = os.path.join(top, 'base', 'state')
     os.makedirs(world.root)
     world.varve('init', world.store())
@@ -44,8 +45,7 @@ def make_base(world):
     r = wl.Run(world, m.Model())
     wl.setup(r)
     r.stop()
-    with open(os.path.join(top, 'base', 'model'), 'wb') as f:
-        pickle.dump(r.model, f)
+    return r.model
 
 
 def play(world, name, counter):
@@ -150,7 +150,58 @@ def case_recover(world, turn, name, k, mode, stride, trusted):
     return done, bad
 
 
-CASES = {'kill': case_kill, 'power': case_power, 'recover': case_recover}
+def record(world, name):
+    """Plays a workload on a recorded disk; leaves base image, log and acknowledgements for case_reorder."""
+    at = os.path.join(top, 'record', name)
+    os.makedirs(at)
+    image, base, log, raw = (os.path.join(at, f) for f in ('image', 'base', 'log', 'raw'))
+    world.make_image(base_dir(), image)
+    wd.run('cp', '--sparse=always', image, base)
+    rec = blocklog.Recorder(image, log, raw)
+    try:
+        world.mount_image(raw)
+        r = wl.Run(world, load_base(), rec.position)
+        if not world.start():
+            raise wd.Broken('the daemon does not start: ' + world.log_from(0)[-400:])
+        wl.WORKLOADS[name](r)
+        r.stop()
+        r.note()
+        world.umount_image()
+    finally:
+        world.leave()
+        rec.close()
+    os.unlink(image)
+    with open(os.path.join(at, 'acks'), 'wb') as f:
+        pickle.dump(r.acks, f)
+    entries = blocklog.Log(log).entries
+    first = next(i for i, e in enumerate(entries) if e.end > r.acks[0][0])
+    return [(i, 'write' if e.writes() else 'flush', '') for i, e in enumerate(entries, 1) if i > first]
+
+
+def case_reorder(world, turn, name, cut, number):
+    """Power goes after `cut` block writes; `number` chooses which of the unflushed ones are there."""
+    at = os.path.join(top, 'record', name)
+    log = blocklog.Log(os.path.join(at, 'log'))
+    with open(os.path.join(at, 'acks'), 'rb') as f:
+        acks = pickle.load(f)
+    position = log.entries[cut - 1].end
+    left = [alternatives for where, alternatives in acks if where <= position][-1]
+    for grain in 1, 8:  # some filesystems expect 4 KiB of their own metadata to be whole or not there
+        wd.run('cp', '--sparse=always', os.path.join(at, 'base'), world.image())
+        how = log.build(world.image(), cut, random.Random('%d %s %d %d' % (options.seed, name, cut, number)), grain)
+        try:
+            world.mount_image()
+            break
+        except wd.Broken:
+            if grain > 1:
+                raise
+    log.file.close()
+    why = verdict.examine(world, left, True, turn)
+    world.umount_image()
+    return 1, ['%s: %s' % (how, why)] if why else []
+
+
+CASES = {'kill': case_kill, 'power': case_power, 'recover': case_recover, 'reorder': case_reorder}
 
 
 # ---- the pool ----
@@ -187,8 +238,8 @@ def spread(points, want, rng):
 
 
 def kill_points(logs, names, modes):
-    """Half of a call can only be done where bytes are written."""
-    return [(n, k, mode) for n in names for k, call, _ in logs[n] for mode in modes if mode != wd.KILL_HALF or 'write' in call]
+    """Only a write of several pages can be stopped in the middle."""
+    return [(n, k, mode) for n in names for k, _, path in logs[n] for mode in modes if mode != wd.KILL_HALF or path.endswith(' half')]
 
 
 def plan(kind, logs, names, rng):
@@ -196,6 +247,9 @@ def plan(kind, logs, names, rng):
         return spread(kill_points(logs, names, (wd.KILL_BEFORE, wd.KILL_HALF, wd.KILL_AFTER)), options.want, rng)
     if kind == 'power':
         return spread(kill_points(logs, names, (wd.KILL_BEFORE,)), options.want, rng)
+    if kind == 'reorder':
+        cuts = [(n, cut, number) for n in names for cut, _, _ in logs[n] for number in range(options.states)]
+        return spread(cuts, options.want, rng)
     points = kill_points(logs, names, (wd.KILL_BEFORE,))
     stride = options.stride or 37
     groups, step = spread(points, max(1, options.want // 4) if options.want else 0, rng)
@@ -229,12 +283,13 @@ def run_kind(kind, pool, logs, names):
 
 
 def main():
-    global top, options
+    global top, options, the_base
     p = argparse.ArgumentParser(description='kills, power losses and crashes in recovery at the enumerated persisting calls of workloads')
     p.add_argument('modes', nargs='+', choices=sorted(CASES))
     p.add_argument('--workloads', default=','.join(wl.WORKLOADS))
     p.add_argument('--want', type=int, default=0, help='about so many cases of each mode instead of all')
     p.add_argument('--stride', type=int, default=0, help='every n-th point of a recovery')
+    p.add_argument('--states', type=int, default=3, help='reorder: so many states at each block write')
     p.add_argument('--points', default='', help='only these numbers of calls: 12 or 10-40')
     p.add_argument('--calls', default='', help='only this mode of the injector')
     p.add_argument('--fs', default='xfs', choices=sorted(wd.FS_BYTES))
@@ -246,21 +301,21 @@ def main():
     if not os.access(wd.VARVE, os.X_OK) or not os.path.exists(wd.SHIM):
         sys.exit('crash.py: set VARVE to the program and FI_SHIM to fi_shim.so')
     top = tempfile.mkdtemp(prefix='varve-case.', dir=os.environ.get('TMPDIR', '/tmp'))
+    wd.run('mount', '-t', 'tmpfs', '-o', 'size=4g', 'varve-crash', top)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     passed = failed = 0
     pool = None
     try:
         world = wd.World(os.path.join(top, 'w0'), options.fs)
-        make_base(world)
+        the_base = make_base(world)
         names = options.workloads.split(',')
-        logs = {n: count(world, n) for n in names}
-        if options.list:
-            for n in names:
-                for line in logs[n]:
-                    print(n, *line)
+        logs = {n: count(world, n) for n in names} if set(options.modes) != {'reorder'} else {}
+        for line in (line for n in logs for line in logs[n] if options.list):
+            print(*line)
+        records = {n: record(world, n) for n in names} if 'reorder' in options.modes else {}
         pool = multiprocessing.get_context('fork').Pool(options.workers, init_worker, (multiprocessing.Value('i', 0),))
         for kind in options.modes:
-            good, bad = run_kind(kind, pool, logs, names)
+            good, bad = run_kind(kind, pool, records if kind == 'reorder' else logs, names)
             passed, failed = passed + good, failed + bad
     finally:
         if pool is not None:
@@ -282,7 +337,7 @@ def clean_up():
             pass
     with open('/proc/self/mountinfo') as f:
         mounts = [line.split()[4] for line in f]
-    for at in sorted((x for x in mounts if x.startswith(top + '/')), reverse=True):
+    for at in sorted((x for x in mounts if x == top or x.startswith(top + '/')), reverse=True):
         wd.run('umount', '-l', at, check=False)
     shutil.rmtree(top, ignore_errors=True)
 

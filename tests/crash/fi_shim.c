@@ -5,7 +5,9 @@
  *
  *   FI_AT=n             number of the call that is hit, from 1; 0 or absent: count only
  *   FI_MODE=m           1 fails once            2 fails from n on            6 short write once (half is written and reported)
- *                       3 SIGKILL before it     4 half of a write, then SIGKILL (another call: before it)     5 after it
+ *                       3 SIGKILL before it     5 SIGKILL after it
+ *                       4 SIGKILL in the middle of a write: its first pages are written. The kernel does not stop inside a page, so
+ *                         a write within one page, and any other call, is killed before it
  *                       7 every fsync, fdatasync, sync_file_range and syncfs fails from n on; other calls do not
  *   FI_ERRNO=e          the error of modes 1, 2 and 7 (default 5, EIO)
  *   FI_PATH=DIR[:DIR]   only files and names below these directories (absolute, without links); absent: all
@@ -13,6 +15,7 @@
  *   FI_REPORT=FILE      counter and settings lie in FILE, mapped shared: the driver reads them live, after a kill too, and may
  *                       change them. Header: 8 integers of 64 bits, in the order of struct shared below
  *   FI_LOG=1            FILE holds at 4096 also a line for each counted call: number, name, path, "!" if it was hit
+ *   FI_LOG=2            the same, and "half" behind the path of a write that mode 4 can stop in the middle
  *
  * Everything is read, opened and mapped in the constructor: a daemon may give up its rights, its descriptors and its root
  * later. Which descriptors lie below FI_PATH is noted when they are opened, so /proc is not needed.
@@ -41,7 +44,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 enum { FAIL_ONCE = 1, FAIL_ON, KILL_BEFORE, KILL_HALF, KILL_AFTER, SHORT_ONCE, FSYNC_ON };
-enum { HEADER = 4096, LOG_BYTES = 4 << 20, FD_MAX = 4096, NAME_KEPT = 240, PREFIXES = 8 };
+enum { HEADER = 4096, LOG_BYTES = 4 << 20, FD_MAX = 4096, NAME_KEPT = 240, PREFIXES = 8, PAGE = 4096 };
 
 struct shared {
     uint64_t magic;
@@ -58,6 +61,7 @@ struct shared {
 static struct shared private_memory;
 static struct shared *sh = &private_memory;
 static char *log_text;          /* NULL: no log */
+static bool log_halves;
 static const char *prefixes[PREFIXES], *skip_until;
 static unsigned nprefixes;
 static _Atomic bool waiting, dying;
@@ -86,6 +90,7 @@ static void map_report(const char *path)
     sh = p;
     if (number_of("FI_LOG", 0) != 0)
         log_text = (char *)p + HEADER;
+    log_halves = number_of("FI_LOG", 0) > 1;
 }
 
 __attribute__((constructor)) static void begin(void)
@@ -175,10 +180,11 @@ static void die(void)
         _exit(137); /* a filter forbids the kill: leave without destructors, which comes to the same */
 }
 
-static void write_log(uint64_t n, const char *call, const char *path, bool hit)
+static void write_log(uint64_t n, const char *call, const char *path, bool has_half, bool hit)
 {
     char line[PATH_MAX + 64];
-    int len = snprintf(line, sizeof line, "%llu %s %s%s\n", (unsigned long long)n, call, path, hit ? " !" : "");
+    int len = snprintf(line, sizeof line, "%llu %s %s%s%s\n", (unsigned long long)n, call, path, has_half && log_halves ? " half" : "",
+                       hit ? " !" : "");
     if (log_text == NULL || len <= 0 || (size_t)len >= sizeof line)
         return;
     uint64_t pos = atomic_fetch_add(&sh->log_used, (uint64_t)len);
@@ -193,8 +199,8 @@ static bool still_waiting(void)
     return waiting;
 }
 
-/* What is to happen to this call: 0, or a mode. Does not return if that is KILL_BEFORE. */
-static int verdict(const char *call, const char *path, bool is_sync)
+/* What is to happen to this call: 0, or a mode. Does not return if it kills before the call. */
+static int verdict(const char *call, const char *path, bool is_sync, bool has_half)
 {
     int keep = errno;
     while (dying)
@@ -208,10 +214,10 @@ static int verdict(const char *call, const char *path, bool is_sync)
     bool hit = at != 0 && (n == at || (n > at && (mode == FAIL_ON || mode == FSYNC_ON)));
     if (mode == FSYNC_ON && !is_sync)
         hit = false;
-    write_log(n, call, path, hit);
+    write_log(n, call, path, has_half, hit);
     if (hit)
         atomic_fetch_add(&sh->hits, 1);
-    if (hit && mode == KILL_BEFORE)
+    if (hit && (mode == KILL_BEFORE || (mode == KILL_HALF && !has_half)))
         die();
     errno = keep;
     return hit ? mode : 0;
@@ -232,52 +238,52 @@ static bool fails(int mode)
     if (real_##name == NULL) \
         *(void **)&real_##name = dlsym(RTLD_NEXT, #name)
 
-/* A call that writes bytes: it can be done by half. */
-#define HOOK_WRITE(name, args, whole, half) \
+/* How much of a write at `off` is done when it is stopped near its middle between two pages; 0: it cannot be. */
+static size_t first_pages(off64_t off, size_t n)
+{
+    off64_t end = (off + (off64_t)n / 2 + PAGE - 1) / PAGE * PAGE;
+    return end > off && end < off + (off64_t)n ? (size_t)(end - off) : 0;
+}
+
+/* A call that writes bytes: it can be done in part. PART: how much of N when killed; a short write does half. */
+#define HOOK_WRITE(name, args, n, part, whole, partly) \
     EXPORT ssize_t name args \
     { \
         REAL(name); \
-        int mode = fd_counts(fd) ? verdict(#name, fd_name(fd), false) : 0; \
+        bool counts = fd_counts(fd); \
+        size_t some = counts ? (size_t)(part) : 0; \
+        int mode = counts ? verdict(#name, fd_name(fd), false, some > 0) : 0; \
         if (fails(mode)) \
             return -1; \
-        ssize_t r = mode == KILL_HALF || mode == SHORT_ONCE ? real_##name half : real_##name whole; \
+        if (mode == SHORT_ONCE) \
+            some = (size_t)(n) / 2; \
+        ssize_t r = mode == KILL_HALF || mode == SHORT_ONCE ? real_##name partly : real_##name whole; \
         if (mode == KILL_HALF || mode == KILL_AFTER) \
             die(); \
         return r; \
     }
 
-HOOK_WRITE(write, (int fd, const void *b, size_t n), (fd, b, n), (fd, b, n / 2))
-HOOK_WRITE(pwrite, (int fd, const void *b, size_t n, off_t o), (fd, b, n, o), (fd, b, n / 2, o))
-HOOK_WRITE(pwrite64, (int fd, const void *b, size_t n, off64_t o), (fd, b, n, o), (fd, b, n / 2, o))
-/* Half of a vector: its first half of pieces; of one piece, nothing. */
-HOOK_WRITE(writev, (int fd, const struct iovec *v, int n), (fd, v, n), (fd, v, n / 2))
-HOOK_WRITE(pwritev, (int fd, const struct iovec *v, int n, off_t o), (fd, v, n, o), (fd, v, n / 2, o))
-HOOK_WRITE(pwritev64, (int fd, const struct iovec *v, int n, off64_t o), (fd, v, n, o), (fd, v, n / 2, o))
-HOOK_WRITE(pwritev2, (int fd, const struct iovec *v, int n, off_t o, int f), (fd, v, n, o, f), (fd, v, n / 2, o, f))
-HOOK_WRITE(pwritev64v2, (int fd, const struct iovec *v, int n, off64_t o, int f), (fd, v, n, o, f), (fd, v, n / 2, o, f))
-
-EXPORT ssize_t copy_file_range(int from, off64_t *from_off, int fd, off64_t *off, size_t n, unsigned flags)
-{
-    REAL(copy_file_range);
-    int mode = fd_counts(fd) ? verdict("copy_file_range", fd_name(fd), false) : 0;
-    if (fails(mode))
-        return -1;
-    ssize_t r = real_copy_file_range(from, from_off, fd, off, mode == KILL_HALF || mode == SHORT_ONCE ? n / 2 : n, flags);
-    if (mode == KILL_HALF || mode == KILL_AFTER)
-        die();
-    return r;
-}
+HOOK_WRITE(write, (int fd, const void *b, size_t n), n, n > PAGE ? n / 2 : 0, (fd, b, n), (fd, b, some))
+HOOK_WRITE(pwrite, (int fd, const void *b, size_t n, off_t o), n, first_pages(o, n), (fd, b, n, o), (fd, b, some, o))
+HOOK_WRITE(pwrite64, (int fd, const void *b, size_t n, off64_t o), n, first_pages(o, n), (fd, b, n, o), (fd, b, some, o))
+/* Part of a vector: its first half of pieces; of one piece, nothing. */
+#define SOME_PIECES ((int)some)
+HOOK_WRITE(writev, (int fd, const struct iovec *v, int n), n, n / 2, (fd, v, n), (fd, v, SOME_PIECES))
+HOOK_WRITE(pwritev, (int fd, const struct iovec *v, int n, off_t o), n, n / 2, (fd, v, n, o), (fd, v, SOME_PIECES, o))
+HOOK_WRITE(pwritev64, (int fd, const struct iovec *v, int n, off64_t o), n, n / 2, (fd, v, n, o), (fd, v, SOME_PIECES, o))
+HOOK_WRITE(pwritev2, (int fd, const struct iovec *v, int n, off_t o, int f), n, n / 2, (fd, v, n, o, f), (fd, v, SOME_PIECES, o, f))
+HOOK_WRITE(pwritev64v2, (int fd, const struct iovec *v, int n, off64_t o, int f), n, n / 2, (fd, v, n, o, f), (fd, v, SOME_PIECES, o, f))
+HOOK_WRITE(copy_file_range, (int from, off64_t *i, int fd, off64_t *o, size_t n, unsigned f), n, n > PAGE ? n / 2 : 0,
+           (from, i, fd, o, n, f), (from, i, fd, o, some, f))
 
 /* A call that is done or not. FAILED is what it returns then: -1 and errno, or the error itself. */
 #define HOOK(name, args, pass, counts, path, is_sync, failed) \
     EXPORT int name args \
     { \
         REAL(name); \
-        int mode = (counts) ? verdict(#name, path, is_sync) : 0; \
+        int mode = (counts) ? verdict(#name, path, is_sync, false) : 0; \
         if (fails(mode)) \
             return failed; \
-        if (mode == KILL_HALF) \
-            die(); \
         int r = real_##name pass; \
         if (mode == KILL_AFTER) \
             die(); \
@@ -318,11 +324,9 @@ HOOK(link, (const char *a, const char *b), (a, b), path_counts(a) || path_counts
         REAL(name); \
         char path[PATH_MAX]; \
         at_path(dirfd, file, path); \
-        int mode = path[0] != '\0' ? verdict(#name, path, false) : 0; \
+        int mode = path[0] != '\0' ? verdict(#name, path, false, false) : 0; \
         if (fails(mode)) \
             return -1; \
-        if (mode == KILL_HALF) \
-            die(); \
         int r = real_##name pass; \
         if (mode == KILL_AFTER) \
             die(); \
@@ -351,11 +355,9 @@ static int open_hook(const char *call, int dirfd, const char *name, int flags, m
 {
     char path[PATH_MAX];
     at_path(dirfd, name, path);
-    int mode = path[0] != '\0' && makes(flags) ? verdict(call, path, false) : 0;
+    int mode = path[0] != '\0' && makes(flags) ? verdict(call, path, false, false) : 0;
     if (fails(mode))
         return -1;
-    if (mode == KILL_HALF)
-        die();
     int fd = (int)syscall(SYS_openat, dirfd, name, flags, perm);
     if (mode == KILL_AFTER)
         die();

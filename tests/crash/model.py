@@ -40,7 +40,7 @@ class Disk:
         self.versions = [self.now]
 
     def has_data(self):
-        return self.now.count(0) < len(self.now)
+        return self.now.lstrip(b'\0') != b''
 
 
 class Model:

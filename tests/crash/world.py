@@ -66,21 +66,14 @@ class Counter:
         os.unlink(self.path)
 
 
-def stamp(path):
-    with open(path, 'rb') as f:
-        return f.read()
-
-
 class World:
-    """One worker's place: ram/ (tmpfs) with images and start states, mnt/ (varve), and, for power loss, disk/ (a loop device)."""
+    """One worker's place: ram/ (on tmpfs) with images and start states, mnt/ (varve), and, for power loss, disk/ (a loop device)."""
 
     def __init__(self, top, fs='xfs'):
         self.top, self.fs = top, fs
         self.ram, self.mnt, self.disk = (os.path.join(top, d) for d in ('ram', 'mnt', 'disk'))
         for d in (top, self.ram, self.mnt, self.disk):
             os.makedirs(d, exist_ok=True)
-        if not os.path.ismount(self.ram):
-            run('mount', '-t', 'tmpfs', '-o', 'size=4g', 'varve-crash', self.ram)
         self.root = os.path.join(self.ram, 'case')
         self.log = os.path.join(self.ram, 'daemon.log')
         self.daemon = None
@@ -152,7 +145,7 @@ class World:
         """Returns when the mount is usable, True; False: the daemon ended before."""
         env = dict(os.environ)
         if counter is not None:
-            env.update(LD_PRELOAD=SHIM, FI_REPORT=counter.path, FI_PATH=self.store() + ':' + self.state(), FI_LOG='1')
+            env.update(LD_PRELOAD=SHIM, FI_REPORT=counter.path, FI_PATH=self.store() + ':' + self.state(), FI_LOG='2')
         begin = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         with open(self.log, 'ab') as log:
             self.daemon = subprocess.Popen([VARVE, 'mount', self.store(), self.mnt, '-f', '-o', 'state=%s,host=crash%s' % (self.state(), options)],
@@ -233,10 +226,6 @@ class World:
         for name in ('case', 'disk.img'):
             path = os.path.join(self.ram, name)
             shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.path.exists(path) and os.unlink(path)
-
-    def end(self):
-        self.leave()
-        run('umount', '-l', self.ram, check=False)
 
 
 def is_mounted(path):
