@@ -52,7 +52,7 @@ def play(world, name, counter):
     """Runs a workload until it ends or the daemon dies. What may be there then."""
     r = wl.Run(world, load_base())
     try:
-        if world.start(counter):
+        if world.start(counter, wl.FAULTS.get(name, '')):
             counter.go()
             wl.WORKLOADS[name](r)
             r.stop()
@@ -161,7 +161,7 @@ def record(world, name):
     try:
         world.mount_image(raw)
         r = wl.Run(world, load_base(), rec.position)
-        if not world.start():
+        if not world.start(None, wl.FAULTS.get(name, '')):
             raise wd.Broken('the daemon does not start: ' + world.log_from(0)[-400:])
         wl.WORKLOADS[name](r)
         r.stop()

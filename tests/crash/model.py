@@ -137,7 +137,8 @@ def judge_live(path, d, content, power):
     if power:
         if content in d.versions or mixed(content, d.versions):
             return None
-        return '%s: the live image is none of the %d states since the last fsync (%s)' % (path, len(d.versions), first_difference(content, d.versions[0]))
+        return '%s: the live image is none of the %d states since the last fsync (%s)' % (
+            path, len(d.versions), first_difference(content, d.versions[0]))
     if content == d.now or (d.torn is not None and mixed(content, [d.torn, d.now])):
         return None
     return '%s: the live image is not what was answered (%s)' % (path, first_difference(content, d.now))

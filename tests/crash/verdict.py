@@ -2,10 +2,10 @@
 """After a crash: does the daemon start, is everything there that was promised, is everything whole, does work go on?"""
 import os
 import re
-import subprocess
 
 import model as m
 import workload as wl
+import world as wd
 
 READER = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'format', 'varve_format.py')
 BAD_LINE = re.compile(r'\b(ERROR|BUG|HARNESS)\b')
@@ -54,7 +54,7 @@ def leftovers(world, model):
 
 
 def second_reader(world):
-    r = subprocess.run(['/usr/bin/python3', READER, 'verify', world.store()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    r = wd.run('/usr/bin/python3', READER, 'verify', world.store(), check=False)
     return None if r.returncode == 0 else 'second reader: ' + r.stdout.decode(errors='replace')[-300:]
 
 

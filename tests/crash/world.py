@@ -78,9 +78,9 @@ class World:
             os.makedirs(d, exist_ok=True)
         self.root = os.path.join(self.ram, 'case')
         self.log = os.path.join(self.ram, 'daemon.log')
+        self.pause = os.path.join(self.ram, 'pause')    # while it exists, a fault point that says `pause` waits
         self.daemon = None
         self.watch = None
-        self.fusectl = None
 
     # ---- where STORE and STATE lie ----
 
@@ -145,14 +145,16 @@ class World:
 
     # ---- the daemon ----
 
-    def start(self, counter=None, options=''):
+    def start(self, counter=None, faults=''):
         """Returns when the mount is usable, True; False: the daemon ended before."""
         env = dict(os.environ)
         if counter is not None:
             env.update(LD_PRELOAD=SHIM, FI_REPORT=counter.path, FI_PATH=self.store() + ':' + self.state(), FI_LOG='2')
-        begin = os.path.getsize(self.log) if os.path.exists(self.log) else 0
+        if faults:
+            env.update(VARVE_FAULT=faults, VARVE_FAULT_PAUSE=self.pause)
+        begin = self.log_size()
         with open(self.log, 'ab') as log:
-            self.daemon = subprocess.Popen([VARVE, 'mount', self.store(), self.mnt, '-f', '-o', 'state=%s,host=crash%s' % (self.state(), options)],
+            self.daemon = subprocess.Popen([VARVE, 'mount', self.store(), self.mnt, '-f', '-o', 'state=%s,host=crash' % self.state()],
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         self.watch = threading.Timer(TIMEOUT, self._too_long, (self.daemon,))
         self.watch.daemon = True

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# run.sh [ARGUMENTS OF crash.py]: crash points. Every persisting call of short workloads is a point; at each the daemon is killed
+# (before it, in the middle of it, after it), or power is lost, or it is killed and then the recovery is killed or meets an error;
+# and block writes are recorded and replayed with what was not flushed dropped, reordered, torn. After each case:
+#
+#   acknowledged snapshots are there, byte by byte, and get stored by themselves; others are absent, or whole, or say `partial`
+#   the live image holds what was answered (after a kill), what was fsynced (after a loss of power), and nothing else
+#   varve verify is clean, the log has no error, STATE has no image without disk, a new copy and a new snapshot work
+#
+# Without arguments: the version for every day, a sample of the points with a printed seed (VARVE_SEED). tests/soak.sh: all points.
+# Ends with one line "N passed, N failed". $VARVE: the program; $FI_SHIM: fi_shim.so (built here when it is not set).
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+: "${VARVE:?set VARVE to the varve binary}"
+[ "$(id -u)" = 0 ] || { echo "run.sh: run me as root (I mount filesystems)" >&2; exit 1; }
+for p in mkfs.xfs qemu-storage-daemon gcc; do
+    command -v "$p" >/dev/null || { echo "run.sh: $p is missing (bash examples/install-packages.sh test)" >&2; exit 1; }
+done
+export TMPDIR=${TMPDIR:-/tmp} PYTHONDONTWRITEBYTECODE=1
+mkdir -p "$TMPDIR"
+if [ -z "${FI_SHIM:-}" ]; then
+    shim=$(mktemp -d "$TMPDIR/varve-shim.XXXXXX") || exit 1
+    trap 'rm -rf "$shim"' EXIT
+    export FI_SHIM=$shim/fi_shim.so
+    gcc -std=gnu11 -O2 -D_GNU_SOURCE -shared -fPIC -o "$FI_SHIM" "$here/fi_shim.c" -ldl || exit 1
+fi
+crash() { python3 "$here/crash.py" --seed "${VARVE_SEED:-1}" "$@"; }
+if [ $# -gt 0 ]; then crash "$@"; exit; fi
+
+passed=0 failed=0
+one() {     # WANT MODE
+    local line
+    line=$(crash "$2" --want "$1" | tee /dev/stderr | tail -n 1)
+    if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+    else
+        failed=$((failed + 1))
+    fi
+}
+one "${CRASH_KILL:-1600}" kill
+one "${CRASH_POWER:-1050}" power
+one "${CRASH_RECOVER:-330}" recover
+one "${CRASH_REORDER:-1050}" reorder
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ $failed -eq 0 ]
