@@ -177,6 +177,8 @@ static int check_instance(struct agent *a, struct verr *err)
     instance_text(a, now, sizeof now);
     int r = read_line(a->state_fd, "instance", have, sizeof have);
     a->trusted = r == 0 && (strcmp(have, now) == 0 || strcmp(have, "clean") == 0);
+    if (!a->trusted && faccessat(a->state_fd, "disks", F_OK, 0) == 0)
+        vlog(VLOG_INFO, "agent", "%s/instance is not of this run of the system: of live images only what was fsynced is believed", a->state_path);
     /* Not to trust STATE costs what was frozen and not yet synced. That needs a reason: a name that is not there, or is none. */
     if (r == 0 || r == -ENOENT || r == -EBADMSG || r == -EFBIG || r == -EINVAL || r == -ELOOP)
         return 0;

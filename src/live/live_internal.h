@@ -136,6 +136,7 @@ int live_fail(const struct live *l, struct verr *err, int code, const char *fmt,
 #define live_fail(...) verr_negative((live_fail)(__VA_ARGS__))
 #endif
 #define LIVE_MISSING "is missing, or the journal has lost its newest records"
+#define LIVE_RECOVER "recover"      /* in a disk's directory: its vol files were taken away because they may not be believed */
 /* A file name of the disk: "table-7", "layer-3.vol". */
 void live_name(char out[NAME_BYTES], const char *stem, uint64_t no, const char *suffix);
 /* fdatasync; a failure is final for the disk. */

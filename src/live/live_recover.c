@@ -26,11 +26,11 @@
 
 /* ---- which head ---- */
 
-static int vols_valid(struct live *l, const struct live_head *h, struct verr *err)
+static int vols_valid(struct live *l, const struct live_head *h, uint64_t *which, struct verr *err)
 {
-    int r = llayer_vol_valid(l, h->layer, err);
+    int r = llayer_vol_valid(l, *which = h->layer, err);
     for (unsigned i = 0; r == 1 && i < h->npend; i++)
-        r = llayer_vol_valid(l, h->pend[i].layer, err);
+        r = llayer_vol_valid(l, *which = h->pend[i].layer, err);
     return r;
 }
 
@@ -38,12 +38,6 @@ static bool is_vol(const char *name)
 {
     size_t n = strlen(name);
     return n > 4 && strcmp(name + n - 4, ".vol") == 0;
-}
-
-static int find_vol(void *ctx, const char *name)
-{
-    (void)ctx;
-    return is_vol(name);
 }
 
 static int remove_volatile(void *ctx, const char *name)
@@ -60,17 +54,22 @@ static int choose_head(struct live *l, bool *trusted, struct verr *err)
     struct ljournal_scan s;
     struct live_record rec;
     struct live_head h = {0};
+    uint64_t missing = 0;
     int r = ljournal_scan(l, &s, err);
     if (r < 0)
         return r;
     r = ljournal_head(l, &s, s.last, &rec, &h, err);
     if (r == 0)
-        r = vols_valid(l, &h, err);
+        r = vols_valid(l, &h, &missing, err);
     *trusted = r == 1;
-    /* A damaged record makes an older head the last one, whose vol files have gone long ago. That is no power loss: it takes
-     * all vol files (live_set_open), and a recovery that was killed has left one record that is whole. */
-    if (r == 0 && s.damaged && (r = dir_each(l->dirfd, find_vol, NULL)) < 0)
-        r = live_fail(l, err, -r, "directory: %s", strerror(-r));
+    /* Vol files go for good reasons only in live_set_open, which leaves a sign. Without it they were lost, or a damaged record has
+     * made an older head the last one, whose vol files have gone long ago: that is no power loss, and nothing is taken away. */
+    bool on_purpose = !l->set->env.trusted || faccessat(l->dirfd, LIVE_RECOVER, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    if (r == 0 && !on_purpose && !s.damaged)
+        r = live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".vol: " LIVE_MISSING "; what was written since the last fsync is not known: an empty "
+                      "file named " LIVE_RECOVER " beside it makes varve go on without", missing);
+    if (r == 0 && !on_purpose && s.damaged)
+        r = 1;
     if (r == 1 && s.damaged)
         r = live_fail(l, err, EBADMSG, "journal: the record at %" PRIu64 " is damaged", s.end);
     l->next_rec = r >= 0 ? rec.seq + 1 : 0;
@@ -454,7 +453,11 @@ static int recover_untrusted(struct live *l, struct verr *err)
     fault_point("live.recover.before_header");
     if (r == 0)
         r = live_state_save(l, err);
-    return r == 0 ? llayer_vol_header(l, l->cur.layer, err) : r;
+    if (r == 0)
+        r = llayer_vol_header(l, l->cur.layer, err);
+    if (r == 0)
+        unlinkat(l->dirfd, LIVE_RECOVER, 0);
+    return r;
 }
 
 int live_recover(struct live *l, struct verr *err)

@@ -471,6 +471,10 @@ static int remove_volatile(void *ctx, const char *name)
     bool vol = n > 4 && strcmp(name + n - 4, ".vol") == 0;
     if (!vol && strncmp(name, "cache-", 6) != 0)
         return 0;
+    /* One of them becomes the sign that they were taken away on purpose, until the disk is recovered: it takes no space that a
+     * full disk does not have, and a vol file that is missing without it was lost. */
+    if (vol && faccessat(dirfd, LIVE_RECOVER, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+        return renameat(dirfd, name, dirfd, LIVE_RECOVER) < 0 ? -errno : 0;
     return unlinkat(dirfd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 

@@ -101,6 +101,7 @@ struct rnode {                  /* one record, without what only the row needs *
     bool write;                 /* the row is missing or differs */
     uint8_t walk;               /* of the search for cycles */
 };
+struct trashed { struct vid disk, snap; uint64_t seq; };      /* a recipe in trash/ */
 struct reconcile {
     struct names *n;
     void (*bad)(void *ctx, bool damaged, const char *what);
@@ -111,8 +112,14 @@ struct reconcile {
     struct vid *unreadable;     /* damaged records of which there is no row either */
     size_t unreadable_count;
     struct rnode *root;
+    struct trashed *trash;      /* sorted; see names_trash.c */
+    size_t trash_count, trash_cap;
+    bool trash_listed;
 };
 struct rnode *reconcile_find(struct reconcile *rc, const struct vid *id);
+/* Was that snapshot removed on purpose? Was any of the disk, or did it never have one in STORE? 1, 0, -errno: names_trash.c. */
+int reconcile_was_removed(struct reconcile *rc, const struct vid *disk, uint64_t seq, const struct vid *snap);
+int reconcile_any_removed(struct reconcile *rc, const struct vid *disk);
 void reconcile_report(struct reconcile *rc, bool damaged, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Snapshots of all disks: STORE's listing against the rows. */
 int reconcile_snaps(struct reconcile *rc);

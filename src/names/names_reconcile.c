@@ -26,6 +26,7 @@
 #include "base/fault.h"
 
 enum { WALK_NEW, WALK_NOW, WALK_DONE };
+enum { LOST_TOLD = 64 };
 
 void reconcile_report(struct reconcile *rc, bool damaged, const char *fmt, ...)
 {
@@ -123,31 +124,46 @@ static bool older(const struct rnode *a, const struct rnode *b)
     return memcmp(a->id.b, b->id.b, VID_BYTES) < 0;
 }
 
-/* Its record is damaged and there is no row: it is the damaged one that most nodes have as their parent. */
-static int guess_root(struct reconcile *rc)
+/* The parent without a readable record that most nodes have. */
+static bool likely_root(struct reconcile *rc, struct vid *out)
 {
-    size_t best = 0, best_children = 0;
-    for (size_t i = 0; i < rc->unreadable_count; i++) {
+    size_t best = 0;
+    for (size_t i = 0; i < rc->count; i++) {
+        const struct vid *id = &rc->v[i].parent;
         size_t children = 0;
+        if (vid_is_zero(id) || vid_eq(id, out) || reconcile_find(rc, id) != NULL)
+            continue;
         for (size_t k = 0; k < rc->count; k++)
-            children += vid_eq(&rc->v[k].parent, &rc->unreadable[i]);
-        if (children > best_children) {
-            best = i;
-            best_children = children;
+            children += vid_eq(&rc->v[k].parent, id);
+        if (children > best) {
+            best = children;
+            *out = *id;
         }
     }
-    if (best_children == 0)
-        return verr_set(rc->err, EBADMSG, "%s/nodes: there is no record of the root directory", store_path(rc->n->store));
+    return best > 0;
+}
+
+/* Its record is damaged or gone and there is no row: the catalog knows its id, or else it is guessed. */
+static int guess_root(struct reconcile *rc)
+{
     struct node root;
     memset(&root, 0, sizeof root);
-    root.id = rc->unreadable[best];
+    if (!names_root_id(rc->n, &root.id) && !likely_root(rc, &root.id))
+        return verr_set(rc->err, ENOENT, "%s/nodes: there is no record of the root directory: restore it", store_path(rc->n->store));
+    if (catalog_node_by_id(rc->n->catalog, &root.id, &root, NULL) == 0) {
+        reconcile_report(rc, true, "nodes: the record of the root directory is gone: shown as it was last");
+        int r = keep(rc, &root, true);
+        if (r == 0)
+            qsort(rc->v, rc->count, sizeof *rc->v, by_id);
+        return r;
+    }
     root.kind = NODE_DIR;
     root.mode = 0755;
     root.uid = geteuid();
     root.gid = getegid();
     root.atime_ns = root.mtime_ns = root.ctime_ns = root.btime_ns = vclock_real_ns(rc->n->clock);
     memcpy(root.name, "root", sizeof "root");
-    reconcile_report(rc, true, "the record of the root directory is damaged: shown with default owner and mode");
+    reconcile_report(rc, true, "the record of the root directory is damaged or gone: shown with default owner and mode");
     int r = catalog_node_put(rc->n->catalog, &root, rc->err);
     if (r == 0)
         r = keep(rc, &root, true);
@@ -208,7 +224,8 @@ static int drop_replaced(struct reconcile *rc)
 
 /*
  * A removed disk stays for the sake of its snapshots. Pending ones are known to the agent's journals alone while the
- * catalog is new or behind, so a record goes only when a row said already before this start that the disk is gone.
+ * catalog is new or behind, so a record goes only when a row said already before this start that the disk is gone. And only
+ * if a snapshot of it was removed: one that is lost takes no name with it.
  */
 static int drop_gone(struct reconcile *rc)
 {
@@ -223,7 +240,7 @@ static int drop_gone(struct reconcile *rc)
             e = catalog_snap_count(rc->n->catalog, &r->id, &snaps, rc->err);
         if (e == -ENOENT)
             e = 0;
-        if (e == 0 && snaps == 0)
+        if (e == 0 && snaps == 0 && (e = reconcile_any_removed(rc, &r->id)) == 1)
             e = drop(rc, r);
         if (e < 0)
             return e;
@@ -264,12 +281,32 @@ static void cut_circle(struct reconcile *rc, struct rnode *start)
         r->walk = WALK_DONE;
 }
 
+/* Of each directory that is missing it is told once, of the first ones. */
+static void report_lost(struct reconcile *rc, const struct rnode *r, struct vid *told, unsigned *ntold)
+{
+    char hex[VID_HEX];
+    for (unsigned i = 0; i < *ntold; i++)
+        if (vid_eq(&told[i], &r->parent))
+            return;
+    if (*ntold == LOST_TOLD)
+        return;
+    told[(*ntold)++] = r->parent;
+    vid_hex(&r->parent, hex);
+    reconcile_report(rc, true, "%s/nodes/%s: the record of this directory is gone: what it held is in the root, as \"%s~lost-...\"",
+                     store_path(rc->n->store), hex, r->name);
+}
+
 static void find_lost(struct reconcile *rc)
 {
+    struct vid told[LOST_TOLD];
+    unsigned ntold = 0;
     for (size_t i = 0; i < rc->count; i++) {
         struct rnode *r = &rc->v[i];
-        if (r != rc->root && r->shown != SHOWN_DROPPED && parent_of(rc, r) == NULL)
-            r->shown = SHOWN_LOST;
+        if (r == rc->root || r->shown == SHOWN_DROPPED || parent_of(rc, r) != NULL)
+            continue;
+        r->shown = SHOWN_LOST;
+        if (!vid_is_zero(&r->parent))
+            report_lost(rc, r, told, &ntold);
     }
     for (size_t i = 0; i < rc->count; i++)
         if (rc->v[i].shown != SHOWN_DROPPED)
@@ -525,5 +562,6 @@ int names_reconcile(struct names *n, void (*bad)(void *ctx, bool damaged, const 
         free(rc.v[i].name);
     free(rc.v);
     free(rc.unreadable);
+    free(rc.trash);
     return names_end(r, &why, err);
 }

@@ -106,6 +106,20 @@ static bool file_is_gone(const struct disk_scan *s, const struct snaprow *row)
     return s->dirfd < 0 || (fstatat(s->dirfd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT);
 }
 
+/* The row of a recipe that is gone goes too; if nobody removed it, that is told. */
+static int row_without_file(struct disk_scan *s, const struct snaprow *row)
+{
+    int removed = reconcile_was_removed(s->rc, &row->disk, row->seq, &row->id);
+    if (removed == 0) {
+        char hex[VID_HEX], file[SNAP_FILE_MAX];
+        vid_hex(&row->disk, hex);
+        store_snap_file(row->seq, &row->id, ".rcp", file);
+        reconcile_report(s->rc, true, "%s/snapshots/%s/%s is gone, and nobody has removed it: the snapshot is lost", store_path(s->rc->n->store),
+                         hex, file);
+    }
+    return removed < 0 ? removed : catalog_snap_del(s->rc->n->catalog, &row->id, s->rc->err);
+}
+
 static int check_rows(struct disk_scan *s)
 {
     struct names *n = s->rc->n;
@@ -126,7 +140,7 @@ static int check_rows(struct disk_scan *s)
             if (f != NULL)
                 f->known = true;
             else if (file_is_gone(s, &rows[i]))
-                r = catalog_snap_del(n->catalog, &rows[i].id, s->rc->err);
+                r = row_without_file(s, &rows[i]);
         }
     } while (r == 0 && got > 0);
     free(rows);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """manifest.py MOUNT: a line for each file below it, sorted; a field that cannot be had is `!ERRNO`.
 
-path, type and permission bits, uid, gid, size, sha256 of the content; of a snapshot also id, flags, label or time, note, protected.
+path, type and permission bits, uid, gid, size, sha256 of the content; of a snapshot also id, flags, note, protected, state.
 """
 import hashlib
 import os
@@ -39,7 +39,7 @@ def describe(top, path):
         return fields
     fields += [str(st.st_size), attempt(content, path)]
     if "@" in os.path.basename(path):
-        fields += [attempt(xattr, path, n) for n in ("id", "flags", "note", "protected")]
+        fields += [attempt(xattr, path, n) for n in ("id", "flags", "note", "protected", "state")]
     return fields
 
 

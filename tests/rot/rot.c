@@ -700,17 +700,18 @@ static void put_file(const char *name, const uint8_t *data, size_t len)
     close(fd);
 }
 
-/* Begin of the journal's last record: after a power loss damage of it is no different from a torn append. */
-static size_t last_record(const uint8_t *data, size_t len)
+/* How far the journal is proven: behind that, after a power loss, damage is no different from what was never written. */
+static size_t proven(const uint8_t *data, size_t len)
 {
-    size_t at = 0;
-    for (;;) {
-        uint64_t n;
+    uint64_t end = 0, n, synced;
+    for (size_t at = 0; at + 64 <= len; at += n) {
         memcpy(&n, data + at + 16, sizeof n);
-        if (n == 0 || at + n >= len)
-            return at;
-        at += n;
+        memcpy(&synced, data + at + 32, sizeof synced);
+        end = synced > end ? synced : end;
+        if (n == 0)
+            break;
     }
+    return end;
 }
 
 static bool has_no_checksum(const char *name)
@@ -722,7 +723,7 @@ static void flips_of_file(const struct mem_dir *d, struct mem_file *f, const str
 {
     size_t end = f->len;
     if (strcmp(f->name, "journal") == 0 && !w->clean && !w->trusted)
-        end = last_record(f->data, f->len);
+        end = proven(f->data, f->len);
     for (size_t at = rnd() % (stride * w->step); at < end; at += stride * w->step) {
         uint8_t keep = f->data[at];
         f->data[at] ^= (uint8_t)(1u << rnd() % 8);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # specimen.sh, sourced after tests/mount/lib.sh: make_specimen leaves a small but complete STORE and STATE in $T/store and
-# $T/state, as a daemon that was killed leaves them, and in $T/manifest what is in them: several disks, snapshots, a clone, a
+# $T/state, as a daemon that was killed leaves them, in $T/clean the STATE of a clean stop after that, in $T/old an older catalog,
+# and in $T/manifest what users see: several disks, snapshots, a clone, a
 # revert, a label with a side file, a removed snapshot in the trash, an index with bases, a live image with data that no snapshot
 # has, a snapshot that is still pending.
 # shellcheck shell=bash disable=SC2034,SC2154  # variables of lib.sh and of who sources this
@@ -28,6 +29,10 @@ make_specimen() {
     run cp "$d/b" "$MNT/web/second.raw"
     run cp --sparse=always "$d/c" "$MNT/db/data.img"
     run "$VARVE" wait "$MNT"
+    stop_varve
+    mkdir "$T/old"
+    cp -a "$T/state/catalog.sqlite" "$T/old/"
+    start_varve
     for n in 1 2 3; do
         noise 5000 "change $n" >"$d/change"
         run dd if="$d/change" of="$MNT/web/disk.img" bs=1000 seek=$((n * 20)) conv=notrunc status=none
@@ -71,5 +76,10 @@ time.sleep(1000)' "$MNT/db/data.img" "$d/change" "$d/written" &
     kill_varve
     kill %%     # the writer
     wait 2>/dev/null || true
-    LOG_FROM=$(($(wc -l <"$T/daemon.log") + 1))
+    # The same after a start and a clean stop.
+    cp -a --sparse=always "$T/state" "$T/killed"
+    VARVE_FAULT=dedup.1a.segment:1+=28 start_varve
+    stop_varve
+    mv "$T/state" "$T/clean"
+    mv "$T/killed" "$T/state"
 }

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What was removed on purpose: every removal of a snapshot moves its recipe into trash/. A recipe that is in neither place was
+ * lost: that is told, and nothing else is removed because of it. Listed once in a reconcile, and only if somebody asks.
+ */
+#include "names/names_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+/* DISK-s-RANDOM- in front of the recipe's own name. */
+enum { RECIPE_AT = 32 + 3 + 16 + 1 };
+
+static int by_place(const void *a, const void *b)
+{
+    const struct trashed *x = a, *y = b;
+    int d = memcmp(x->disk.b, y->disk.b, VID_BYTES);
+    if (d == 0 && x->seq != y->seq)
+        d = x->seq < y->seq ? -1 : 1;
+    return d != 0 ? d : memcmp(x->snap.b, y->snap.b, VID_BYTES);
+}
+
+static int note(void *ctx, const char *name)
+{
+    struct reconcile *rc = ctx;
+    struct trashed t;
+    char hex[VID_HEX];
+    if (strlen(name) <= RECIPE_AT || memcmp(name + VID_HEX - 1, "-s-", 3) != 0)
+        return 0;
+    memcpy(hex, name, VID_HEX - 1);
+    hex[VID_HEX - 1] = '\0';
+    if (vid_parse(hex, &t.disk) < 0 || store_snap_file_parse(name + RECIPE_AT, ".rcp", &t.seq, &t.snap) < 0)
+        return 0;
+    if (rc->trash_count == rc->trash_cap) {
+        size_t cap = rc->trash_cap == 0 ? 64 : rc->trash_cap * 2;
+        struct trashed *v = realloc(rc->trash, cap * sizeof *v);
+        if (v == NULL)
+            return -ENOMEM;
+        rc->trash = v;
+        rc->trash_cap = cap;
+    }
+    rc->trash[rc->trash_count++] = t;
+    return 0;
+}
+
+static int list(struct reconcile *rc)
+{
+    int r = rc->trash_listed ? 0 : dir_each(store_dirfd(rc->n->store, DIR_TRASH), note, rc);
+    if (r < 0)
+        return verr_set(rc->err, -r, "%s/trash: cannot be listed: %s", store_path(rc->n->store), strerror(-r));
+    if (!rc->trash_listed && rc->trash_count > 0)
+        qsort(rc->trash, rc->trash_count, sizeof *rc->trash, by_place);
+    rc->trash_listed = true;
+    return 0;
+}
+
+int reconcile_was_removed(struct reconcile *rc, const struct vid *disk, uint64_t seq, const struct vid *snap)
+{
+    int r = list(rc);
+    const struct trashed key = {.disk = *disk, .seq = seq, .snap = *snap};
+    return r < 0 ? r : rc->trash_count > 0 && bsearch(&key, rc->trash, rc->trash_count, sizeof *rc->trash, by_place) != NULL;
+}
+
+int reconcile_any_removed(struct reconcile *rc, const struct vid *disk)
+{
+    int dirfd = store_disk_dir(rc->n->store, DIR_SNAPSHOTS, disk, false, NULL);
+    if (dirfd == -ENOENT)
+        return 1;           /* it never had a stored one, so none was lost */
+    if (dirfd >= 0)
+        close(dirfd);
+    int r = list(rc);
+    for (size_t i = 0; r == 0 && i < rc->trash_count; i++)
+        if (vid_eq(&rc->trash[i].disk, disk))
+            return 1;
+    return r;
+}
