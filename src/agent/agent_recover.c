@@ -273,6 +273,8 @@ static int collect_leftover(void *ctx, const struct snaprow *s)
     int r = live_get(list->a->live, &s->disk, &l, NULL);
     if (r == 0) {
         r = live_pending_by_seq(l, s->seq, &p, NULL);
+        if (r == 0 && !vid_eq(&p.snap, &s->id))
+            r = -ENOENT;    /* a power loss undid the freeze that this row is of, and another one got its number */
         live_put(l);
     }
     return r == -ENOENT ? list_row(list, s) : 0;    /* known, or in doubt: kept */

@@ -82,6 +82,14 @@ def count(world, name):
     return log
 
 
+def keep(world, *what):
+    """STORE, STATE and log of a failed case, for a look."""
+    if options.keep:
+        to = os.path.join(options.keep, '-'.join(map(str, what)))
+        shutil.copytree(world.root, to, dirs_exist_ok=True)
+        shutil.copy(world.log, to)
+
+
 # ---- cases: each returns (how many, [what went wrong, ...]) ----
 
 def one_kill(world, turn, name, k, mode):
@@ -146,6 +154,7 @@ def case_recover(world, turn, name, k, mode, stride, trusted):
         why = verdict.examine(world, left, not trusted, turn + j)
         done += 1
         if why:
+            keep(world, 'recover', '%d-%d' % (turn, j))
             bad.append('recovery point %d/%d %s: %s' % (j, points, wd.MODE_NAMES[how], why))
     return done, bad
 
@@ -222,8 +231,8 @@ def work(job):
         done, bad = CASES[kind](the_world, turn, *args)
     except Exception as e:      # pylint: disable=broad-except  # a case that cannot be run is a failure, not the end
         done, bad = 1, ['%s: %s' % (type(e).__name__, traceback.format_exc(limit=-3) if not isinstance(e, (wl.Wrong, wd.Broken)) else e)]
-    if bad and options.keep:
-        shutil.copytree(the_world.root, os.path.join(options.keep, '%s-%d' % (kind, turn)), dirs_exist_ok=True)
+    if bad and kind != 'recover':
+        keep(the_world, kind, turn)
     try:
         the_world.leave()
     except Exception as e:      # pylint: disable=broad-except

@@ -65,7 +65,9 @@ def while_mounted(world, alternatives, power, early):
             return None, 'before everything was stored: ' + why
     r = world.varve('wait', '--timeout', '15', world.mnt, check=False)
     if r.returncode:
-        return None, 'varve wait: exit %d: %s' % (r.returncode, r.stdout.decode(errors='replace').strip())
+        late = ['%s %s is %s, flags "%s"' % (p, s, got[2], got[1]) for p, snaps in m.observe(world.mnt).snaps.items()
+                for s, got in snaps.items() if got[2] != 'stored' or 'provisional' in got[1]]
+        return None, 'varve wait: exit %d: %s; %s' % (r.returncode, r.stdout.decode(errors='replace').strip(), late)
     o = m.observe(world.mnt)
     why = best_fit(alternatives, o, power, stored=True)
     if why:
