@@ -120,32 +120,42 @@ static int task_flags(long pid, unsigned long *flags)
     return 0;
 }
 
-static long task_leader(long pid)
+/* The leader of a task, and whether the task has given up its memory, as one does that is ending before it closes its files.
+ * Out of /proc/PID/status, which waits for nobody. 0: cannot be read. */
+static long task_leader(long pid, bool *ending)
 {
     char path[48], line[256];
     long tgid = 0;
+    *ending = true;
     snprintf(path, sizeof path, "/proc/%ld/status", pid);
     FILE *fp = fopen(path, "re");
     if (fp == NULL)
         return 0;
-    while (tgid == 0 && fgets(line, sizeof line, fp) != NULL)
+    while (fgets(line, sizeof line, fp) != NULL) {
         if (strncmp(line, "Tgid:", 5) == 0)
             tgid = strtol(line + 5, NULL, 10);
+        else if (strncmp(line, "VmSize:", 7) == 0)
+            *ending = false;
+    }
     fclose(fp);
     return tgid;
 }
 
-/* exit_group() ends sibling threads by a signal as well, and any of them may close the files: killed is a process whose
- * leader was signalled too. What cannot be read counts as clean. */
+/*
+ * exit_group() ends sibling threads by a signal as well, and any of them may close the files: killed is a process whose
+ * leader was signalled too. What cannot be read counts as clean.
+ *
+ * Only of a task that is ending is /proc/PID/stat read: an exec closes what is close-on-exec while it holds the lock that
+ * reading that file takes. It waits for this flush, and this would wait for it, for ever.
+ */
 static bool writer_killed(long pid)
 {
     unsigned long flags = 0;
-    if (pid <= 0 || task_flags(pid, &flags) < 0 || (flags & PF_SIGNALED) == 0)
+    bool ending;
+    long leader = pid > 0 ? task_leader(pid, &ending) : 0;
+    if (leader <= 0 || !ending || task_flags(pid, &flags) < 0 || (flags & PF_SIGNALED) == 0)
         return false;
-    long leader = task_leader(pid);
-    if (leader > 0 && leader != pid && task_flags(leader, &flags) == 0)
-        return (flags & PF_SIGNALED) != 0;
-    return true;
+    return leader == pid || task_flags(leader, &flags) < 0 || (flags & PF_SIGNALED) != 0;
 }
 
 /* ---- flush ---- */
