@@ -340,6 +340,8 @@ static int pools_new(struct fs *f, unsigned cores, struct verr *err)
     int rc = pool_new(readers, &f->io);
     if (rc == 0)
         rc = pool_new(8, &f->ctl);
+    if (rc == 0)
+        rc = pool_new(1, &f->notify);
     if (rc < 0)
         return verr_set(err, -rc, "cannot start worker threads: %s", strerror(-rc));
     return 0;
@@ -399,7 +401,8 @@ out:
     /* What was accepted is finished: flushes freeze, names become durable. */
     pool_free(f->io);
     pool_free(f->ctl);
-    f->io = f->ctl = NULL;
+    pool_free(f->notify);       /* last: the others submit to it */
+    f->io = f->ctl = f->notify = NULL;
     drop_handles(f);    /* now: the agent closes before fs_free */
     return rc;
 }

@@ -63,6 +63,9 @@ static int open_disk(struct op *op, struct handle **out, struct verr *err)
     struct handle *h = handle_new(op->f, HANDLE_DISK, op->disk->ino);
     if (h == NULL)
         return -ENOMEM;
+    /* A handle that can also read may be mapped, which a direct one cannot. */
+    h->direct = (op->fi.flags & O_ACCMODE) == O_WRONLY;
+    op->fi.direct_io = h->direct;
     rc = fs_disk_attach(op->disk, h, flags_write(op->fi.flags));
     if (rc < 0) {
         handle_free(op->f, h);
@@ -365,6 +368,30 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 
 /* ---- write ---- */
 
+/* Kernels before 6.6 leave pages of other handles as they were before a direct write. On a pool of its own: a page may be
+ * locked by a read, or dirty, and so wait for a worker of the other pools. */
+static void write_seen_run(struct op *op)
+{
+    fs_inval_range(op->f, op->ino, op->off, op->len);
+    fuse_reply_write(op->req, op->len);
+}
+
+static void write_done(fuse_req_t req, fuse_ino_t ino, const struct handle *h, uint64_t off, size_t size)
+{
+    struct op *op = NULL;
+    if (h->direct && atomic_load(&h->disk->cached) > 0) {
+        op = op_new_always(req, write_seen_run);
+        if (op == NULL)
+            return;
+        op->ino = ino;
+        op->off = off;
+        op->len = size;
+        op_submit(op, op->f->notify);
+    } else {
+        fuse_reply_write(req, size);
+    }
+}
+
 static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
 {
     struct verr err = {0};
@@ -375,7 +402,7 @@ static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const vo
         fuse_reply_err(req, fs_io_errno("write", ino, rc, &err));
     } else {
         fs_disk_written(h->disk, off, size);
-        fuse_reply_write(req, size);
+        write_done(req, ino, h, off, size);
     }
 }
 

@@ -185,6 +185,8 @@ int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
         d->refs++;
         d->handles++;
         d->writers += writer;
+        if (!h->direct)
+            atomic_fetch_add(&d->cached, 1);
         h->disk = d;
         h->writer = writer;
         h->disk_next = d->list;
@@ -205,6 +207,8 @@ void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsi
         *pp = h->disk_next;
         d->handles--;
         d->writers -= h->writer;
+        if (!h->direct)
+            atomic_fetch_sub(&d->cached, 1);
     }
     *writers = d->writers;
     *handles = d->handles;

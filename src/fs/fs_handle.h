@@ -44,6 +44,7 @@ struct fs_disk {
     struct live *live;              /* from the first handle on, until the last reference goes */
     struct handle *list;            /* its handles */
     unsigned handles, writers;
+    atomic_uint cached;             /* handles through which the kernel may keep pages */
     bool orphan;                    /* unlinked while open */
     bool dying;                     /* being unlinked or replaced: nobody may open it any more */
     struct node node;               /* of an orphan: attributes for fstat */
@@ -96,6 +97,7 @@ struct handle {
     struct fs_disk *disk;
     bool writer;
     bool may_change;                /* a writer, or opened with access mode 3: for ioctls alone */
+    bool direct;                    /* write-only: its writes come as large as the writer's, past the page cache */
     atomic_bool changed;            /* data changed through it since its last freeze */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */
     _Atomic uint64_t made_seq;      /* what its last flush made; 0 none */

@@ -253,7 +253,12 @@ struct agent_viewer fs_viewer(fuse_req_t req)
 
 void fs_inval_inode(struct fs *f, uint64_t ino)
 {
-    int rc = fuse_lowlevel_notify_inval_inode(f->se, ino, 0, 0);
+    fs_inval_range(f, ino, 0, 0);
+}
+
+void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len)
+{
+    int rc = fuse_lowlevel_notify_inval_inode(f->se, ino, (off_t)off, (off_t)len);
     if (rc < 0 && rc != -ENOENT)
         vlog(VLOG_WARN, "fs", "the kernel did not drop its cache of inode %llu: %s", (unsigned long long)ino, strerror(-rc));
 }

@@ -57,6 +57,36 @@ same "$T/a" "$disk"
 [ "$(snap_count "$disk")" -gt "$before" ] || fail "no snapshot of all that"
 eventually 10 cmp -s "$T/a" "$(newest "$disk")"
 
+# A write-only handle writes past the page cache; who has pages of the file, or a mapping, sees what it wrote.
+run python3 - "$disk" "$T/a" <<'P'
+import mmap, os, sys
+disk, ref = sys.argv[1:3]
+want = bytearray(open(ref, "rb").read())
+reader = os.open(disk, os.O_RDWR)
+view = mmap.mmap(reader, len(want))
+assert os.pread(reader, len(want), 0) == want and view[:] == want
+writer = os.open(disk, os.O_WRONLY)
+for off, size in (0, 700), (5000, 1), (300000, 3 << 20), (len(want) - 10, 10), (1 << 20, 4096):
+    data = os.urandom(size)
+    view[off:off + 1] = view[off:off + 1]       # its page is there
+    os.pwrite(writer, data, off)
+    want[off:off + size] = data
+    assert view[off:off + size] == data and os.pread(reader, size, off) == data
+# And the other way round: what the mapping wrote is not undone by a write beside it in the same page.
+view[9000:9004] = b"page"
+view.flush()
+os.pwrite(writer, b"beside", 9010)
+want[9000:9004] = b"page"
+want[9010:9016] = b"beside"
+assert view[:] == want and os.pread(reader, len(want), 0) == want
+for fd in writer, reader:
+    os.close(fd)
+view.close()
+assert open(disk, "rb").read() == want
+open(ref, "wb").write(want)
+P
+same "$T/a" "$disk"
+
 # Four writers in one file, each with its own part, while others read and list.
 truncate -s 16M "$T/four"
 run cp "$T/four" "$MNT/vm/four.img"
