@@ -6,7 +6,8 @@
  *
  *   1. catalog opened, nodes and stored snapshots reconciled with STORE
  *   2. each journal: a pending snapshot whose recipe is already in STORE is finished (crash after the commit point);
- *      the others get their row and are queued
+ *      the others get their row and are queued. An image without a name is removed if that was said, else named again.
+ *      What fails for a reason that may pass is tried again later (agent_mend.c), and before the disk is used
  *   3. rows of pending snapshots that no journal knows go; provisional ones become partial
  *   4. a disk that changed and whose writer was never seen closing gets a snapshot, marked partial
  */
