@@ -37,21 +37,44 @@ int PUBLIC(posix_memalign)(void **out, size_t a, size_t n);
 
 extern const char __executable_start, etext;
 
-static atomic_bool armed, tracking, for_ever;
+static atomic_bool armed, tracking, for_ever, io;
 static atomic_uint_fast64_t count, fail_at, hits;
 static void *volatile site;
 
-static bool fails(void *caller)
+static bool strikes(void *caller)
 {
-    if (!atomic_load(&armed))
-        return false;
     uint64_t k = atomic_fetch_add(&count, 1) + 1;
     if (k < atomic_load(&fail_at) || (k > atomic_load(&fail_at) && !atomic_load(&for_ever)))
         return false;
     if (atomic_fetch_add(&hits, 1) == 0)
         site = caller;
+    return true;
+}
+
+static bool fails(void *caller)
+{
+    if (!atomic_load(&armed) || atomic_load(&io) || !strikes(caller))
+        return false;
     errno = ENOMEM;
     return true;
+}
+
+bool oom_io_fails(void *caller)
+{
+    if (!atomic_load(&armed) || !atomic_load(&io) || !strikes(caller))
+        return false;
+    errno = EIO;
+    return true;
+}
+
+bool oom_io(void)
+{
+    return atomic_load(&io);
+}
+
+void oom_fail_io(bool on)
+{
+    atomic_store(&io, on);
 }
 
 /* ---- what is allocated: open addressing; only calls of our own code, libraries keep caches ---- */

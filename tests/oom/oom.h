@@ -7,6 +7,8 @@
  *   the operation succeeds (it could do without), and what it made is whole; or it fails with -ENOMEM and says so
  *   it never takes lack of memory for damage (EBADMSG), for absence (ENOENT) or for success
  *   the same operation succeeds afterwards, and all data are there
+ *
+ * The same is asked when system calls fail instead (OOM_IO=1), with EIO for ENOMEM.
  */
 #ifndef VARVE_TESTS_OOM_H
 #define VARVE_TESTS_OOM_H
@@ -41,9 +43,12 @@ void oom_broken(const char *what, const char *file, int line);     /* counts it 
 /* Called by an operation's callbacks for what it judges to be damage: there is none. */
 void oom_judged(const char *what);
 
-/* ---- allocator ---- */
+/* ---- what fails ---- */
 
 void oom_arm(uint64_t k, bool for_ever);    /* from the next allocation on */
+void oom_fail_io(bool io);                  /* system calls instead of memory */
+bool oom_io(void);                          /* is it that? */
+bool oom_io_fails(void *caller);            /* asked by each system call: io.c */
 uint64_t oom_disarm(void);                  /* failures given */
 void oom_track(void);                       /* forgets what is allocated now */
 unsigned oom_leaks(void);                   /* allocations by our own code since then that are not freed; printed */

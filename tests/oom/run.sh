@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # run.sh: memory that fails, at every place of our own code and (with strides) of the libraries: tests/oom/oom.h says what must
 # hold. Twice: the plain build, where the allocator of the whole program is replaced, and the build with AddressSanitizer,
-# where only calls of our own code fail.
+# where only calls of our own code fail. Then system calls that fail with EIO, in the plain build.
 # OOM_OPS: operations; default all. OOM_FULL=1: no strides. VARVE_SEED: of the strides.
 set -u
 dir=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
@@ -16,11 +16,15 @@ passed=0 failed=0
 builds=()
 for b in plain asan; do [ ! -x "$dir/build-$b/tests/oom/oom" ] || builds+=("$b"); done
 [ ${#builds[@]} -gt 0 ] || { echo "run.sh: no build in $dir has tests/oom/oom" >&2; exit 1; }
-for b in "${builds[@]}"; do
+one() { # NAME BUILD
     # shellcheck disable=SC2086  # several words
-    { timeout -k 10 "${OOM_LIMIT:-900}" "$dir/build-$b/tests/oom/oom" ${OOM_OPS:-} >"$work/$b.log" 2>"$work/$b.err"; echo $? >"$work/$b.status"; } &
-done
+    timeout -k 10 "${OOM_LIMIT:-900}" "$dir/build-$2/tests/oom/oom" ${OOM_OPS:-} >"$work/$1.log" 2>"$work/$1.err"
+    echo $? >"$work/$1.status"
+}
+for b in "${builds[@]}"; do one "$b" "$b" & done
+(export OOM_IO=1; one io "${builds[0]}") &
 wait
+builds+=(io)
 for b in "${builds[@]}"; do
     read -r status <"$work/$b.status"
     sed "s/^/$b: /" "$work/$b.log"
