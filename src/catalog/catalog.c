@@ -39,7 +39,7 @@ static int code_of(sqlite3 *db, int rc)
         return EACCES;
     case SQLITE_CANTOPEN: {
         int e = db == NULL ? 0 : sqlite3_system_errno(db);
-        return e != 0 ? e : EIO;
+        return e != 0 && e != ENOENT ? e : EIO;     /* ENOENT means that there is no such row */
     }
     default:
         return EIO;
