@@ -347,7 +347,7 @@ def clean_up():
     with open('/proc/self/mountinfo') as f:
         mounts = [line.split()[4] for line in f]
     for at in sorted((x for x in mounts if x == top or x.startswith(top + '/')), reverse=True):
-        wd.run('umount', '-l', at, check=False)
+        wd.run('umount', '-f', '-l', at, check=False)
     shutil.rmtree(top, ignore_errors=True)
 
 

@@ -80,7 +80,6 @@ class World:
         self.log = os.path.join(self.ram, 'daemon.log')
         self.pause = os.path.join(self.ram, 'pause')    # while it exists, a fault point that says `pause` waits
         self.daemon = None
-        self.watch = None
 
     # ---- where STORE and STATE lie ----
 
@@ -156,9 +155,7 @@ class World:
         with open(self.log, 'ab') as log:
             self.daemon = subprocess.Popen([VARVE, 'mount', self.store(), self.mnt, '-f', '-o', 'state=%s,host=crash' % self.state()],
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
-        self.watch = threading.Timer(TIMEOUT, self._too_long, (self.daemon,))
-        self.watch.daemon = True
-        self.watch.start()
+        threading.Thread(target=self._watch, args=(self.daemon,), daemon=True).start()
         with open(self.log, 'rb') as log:
             while True:
                 log.seek(begin)
@@ -169,10 +166,21 @@ class World:
                     return False
                 time.sleep(0.001)
 
-    def _too_long(self, daemon):
-        with open(self.log, 'ab') as log:
-            log.write(b'HARNESS the case took too long: daemon killed\n')
-        daemon.kill()
+    def _watch(self, daemon):
+        """Ends what goes on for too long. And a thread of a killed daemon may wait in the kernel for a lock (it told the kernel that
+        a name is no longer right) whose holder waits for the daemon's answer: such a connection is aborted."""
+        until, dead = time.monotonic() + TIMEOUT, 0
+        while daemon.returncode is None:
+            time.sleep(0.05)
+            if time.monotonic() > until:
+                with open(self.log, 'ab') as log:
+                    log.write(b'HARNESS the case took too long: daemon killed\n')
+                daemon.kill()
+                dead = 3
+            dead = dead + 1 if is_zombie(daemon.pid) else 0
+            if dead > 3:
+                run('umount', '-f', '-l', self.mnt, check=False)
+                return
 
     def alive(self):
         return self.daemon is not None and self.daemon.poll() is None
@@ -180,13 +188,12 @@ class World:
     def bury(self):
         """Waits for a daemon that was killed, and takes its dead mount away."""
         if self.daemon is not None:
-            self.watch.cancel()
             self.daemon.wait()
             self.daemon = None
         for _ in range(50):
             if not is_mounted(self.mnt):
                 return
-            run('umount', '-l', self.mnt, check=False)
+            run('umount', '-f', '-l', self.mnt, check=False)
         raise Broken('cannot unmount ' + self.mnt)
 
     def kill(self):
@@ -226,12 +233,20 @@ class World:
         if self.daemon is not None:
             self.kill()
         if is_mounted(self.mnt):
-            run('umount', '-l', self.mnt, check=False)
+            run('umount', '-f', '-l', self.mnt, check=False)
         if is_mounted(self.disk):
             run('umount', self.disk, check=False).returncode and run('umount', '-l', self.disk, check=False)
         for name in ('case', 'disk.img'):
             path = os.path.join(self.ram, name)
             shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.path.exists(path) and os.unlink(path)
+
+
+def is_zombie(pid):
+    try:
+        with open('/proc/%d/stat' % pid) as f:
+            return f.read().rpartition(')')[2].split()[0] == 'Z'
+    except OSError:
+        return False
 
 
 def is_mounted(path):

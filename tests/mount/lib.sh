@@ -111,7 +111,7 @@ kill_varve() {
     kill -9 "$DAEMON"
     wait "$DAEMON" 2>/dev/null || true
     DAEMON=
-    umount -l "$MNT" 2>/dev/null || true
+    umount -f -l "$MNT" 2>/dev/null || true
 }
 
 expect_errors() { EXPECT_ERRORS=1; }
@@ -130,7 +130,7 @@ cleanup() {
     set +eu
     for pid in $(jobs -p); do [ "$pid" = "$DAEMON" ] || kill "$pid" 2>/dev/null; done
     cd /
-    if is_mounted; then umount "$MNT" 2>/dev/null || umount -l "$MNT"; fi
+    if is_mounted; then umount "$MNT" 2>/dev/null || umount -f -l "$MNT"; fi
     if [ -n "$DAEMON" ]; then
         for _ in $(seq 100); do kill -0 "$DAEMON" 2>/dev/null || break; sleep 0.1; done
         kill -9 "$DAEMON" 2>/dev/null
