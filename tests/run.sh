@@ -91,6 +91,8 @@ suite_lint() {
         -Isrc -Iinclude -D_GNU_SOURCE --suppressions-list=tests/lint/cppcheck.txt src
     one lint-headers 120 bash tests/lint/headers.sh
     one lint-layers 60 bash tests/lint/layers.sh
+    one lint-clock 60 bash tests/lint/clock.sh
+    one lint-clock 60 bash tests/lint/clock.sh
     one lint-help 60 bash tests/lint/help.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
     one lint-clang-tidy 1800 bash tests/lint/tidy.sh "$VARVE_TEST_DIR/build-clang"
 }
@@ -105,7 +107,7 @@ mount_cases() {     # mount_cases SUITE BUILD CASE...
     done
 }
 
-default_suites="lint unit tsan large mount mount-asan mount-tsan format data bench vm full fuzz oom"
+default_suites="lint unit tsan large mount mount-asan mount-tsan format clock data bench vm full fuzz oom"
 suites=${*:-$default_suites}
 begin=$(date +%s)
 bash examples/install-packages.sh test || exit 1

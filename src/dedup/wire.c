@@ -311,7 +311,7 @@ int wire_open(struct round *r, struct wire **out, struct verr *err)
     w->head.cluster = r->conf->id;
     w->head.host = r->env->host;
     random_bytes(&w->head.round, sizeof w->head.round);
-    w->head.incarnation = (uint64_t)vclock_real_ns(r->env->clock);
+    random_bytes(&w->head.incarnation, sizeof w->head.incarnation);     /* no clock: that may go back */
     if (alloc_wire(w, r) < 0) {
         wire_close(w);
         return verr_set(err, ENOMEM, "no memory for the messages of a round");

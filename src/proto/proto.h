@@ -47,7 +47,7 @@ enum proto_answer { PROTO_NEW = 0, PROTO_DUPLICATE = 1, PROTO_DUP_WITH_NEW = 2 }
 struct proto_head {
     struct vid cluster;                 /* store id */
     struct vid host;                    /* sender */
-    uint64_t round, incarnation;        /* incarnation: of the sender, higher after each start */
+    uint64_t round, incarnation;        /* incarnation: of the sender, another one after each start */
     uint64_t sequence;                  /* 0, 1, ... per (sender, slot, topic, receiver) */
     uint32_t attempt, slot;
     uint32_t type;                      /* enum proto_type; set by X_finish */
