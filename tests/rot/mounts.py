@@ -5,6 +5,7 @@
     mounts.py VARVE SPECIMEN WORK SEED flips COUNT     a flipped byte in files of STORE and STATE
     mounts.py VARVE SPECIMEN WORK SEED lost [STEP]     each single file of STORE and STATE gone, in turn
     mounts.py VARVE SPECIMEN WORK SEED catalog [STEP]  the catalog deleted, old, cut, garbage, flipped; half of them rebuilt first
+    mounts.py VARVE SPECIMEN WORK SEED golden          undamaged, with the STATE of a clean stop
 
 SPECIMEN has store/, state/, manifest, and clean/ (a STATE that was stopped cleanly), old/ (an older catalog). The rules:
 only what the damaged file held may fail, with an error and never with other bytes, and then the log or the mount's own message
@@ -338,8 +339,11 @@ class Run:
 def main(varve, specimen, work, seed, what, count="1"):
     run = Run(varve, specimen, work, seed)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
-    run.control()
-    {"flips": run.flips, "lost": run.lost_files, "catalog": run.catalog}[what](int(count))
+    if what == "golden":
+        run.mount("the golden store", "nothing", lambda c: None, [], "clean")
+    else:
+        run.control()
+        {"flips": run.flips, "lost": run.lost_files, "catalog": run.catalog}[what](int(count))
     print(f"{what}: {run.lost} mounts with something lost, {run.refused} refused; seed {seed}")
     print(f"{run.passed} passed, {run.failed} failed")
     return run.failed > 0

@@ -18,8 +18,8 @@ make_specimen() {
     local n d
     d=$T/parts
     mkdir "$d"
-    seq 1 9000 >"$d/text"
-    noise 60000 one >"$d/noise"
+    seq 1 "${SPECIMEN_LINES:-9000}" >"$d/text"
+    noise "${SPECIMEN_NOISE:-60000}" one >"$d/noise"
     cat "$d/text" "$d/noise" "$d/text" >"$d/a"
     { head -c 777 "$d/noise"; cat "$d/a"; } >"$d/b"
     truncate -s 9M "$d/c"; dd if="$d/noise" of="$d/c" bs=4096 seek=1030 count=5 conv=notrunc status=none
