@@ -58,7 +58,7 @@ int agent_state_fd(const struct agent *a);
  * may not be used yet. May wait for STORE. */
 int agent_ready(struct agent *a, const struct vid *disk, struct verr *err);
 /* The last writer's changes could not be frozen: tries again later. */
-void agent_freeze_later(struct agent *a, const struct vid *disk, const struct verr *why);
+void agent_freeze_later(struct agent *a, const struct vid *disk, bool partial, const struct verr *why);
 
 /* ---- what users ask for. None of these waits for a round. ---- */
 

@@ -157,7 +157,8 @@ void *agent_timer(void *agent);                 /* ends waits at their deadlines
 void agent_waits_end(struct agent *a);          /* at shutdown, after both threads: -EINTR to all */
 
 /* trying again (agent_mend.c) */
-enum mend_what { MEND_RECOVER = 1, MEND_SETTLE = 2, MEND_FREEZE = 4, MEND_FORGET = 8, MEND_NAMES = 16 };
+enum mend_what { MEND_RECOVER = 1, MEND_SETTLE = 2, MEND_FREEZE = 4, MEND_FORGET = 8, MEND_NAMES = 16,
+                 MEND_PARTIAL = 32 };   /* with MEND_FREEZE: its writer was refused something, or never seen closing */
 /* Notes that it failed, says so in log and events, and tries again later. disk zero: the tree of names (MEND_NAMES). */
 void agent_mend(struct agent *a, const struct vid *disk, unsigned what, const struct verr *why);
 void agent_mend_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why);

@@ -132,7 +132,7 @@ void agent_mend_kick(struct agent *a)
 /* ---- one attempt ---- */
 
 /* What its last writer left, and whose freeze failed at the release. */
-static int mend_freeze(struct agent *a, const struct vid *disk, struct verr *err)
+static int mend_freeze(struct agent *a, const struct vid *disk, bool partial, struct verr *err)
 {
     struct node node;
     struct live *l = NULL;
@@ -146,7 +146,7 @@ static int mend_freeze(struct agent *a, const struct vid *disk, struct verr *err
     if (r == 0 && at.changed)
         r = live_has_data(l, err);
     if (r == 1) {
-        const struct freeze_req req = {0};
+        const struct freeze_req req = {.flags = partial ? PEND_PARTIAL : 0};
         r = agent_freeze_locked(a, &node, 1, &req, NULL, err);
     }
     if (l != NULL)
@@ -193,7 +193,7 @@ static int run(struct agent *a, const struct attempt *t, struct verr *err)
     if (r == 0 && (t->what & MEND_SETTLE))
         r = mend_settles(a, &t->disk, t->settle, t->nsettle, err);
     if (r == 0 && (t->what & MEND_FREEZE))
-        r = mend_freeze(a, &t->disk, err);
+        r = mend_freeze(a, &t->disk, (t->what & MEND_PARTIAL) != 0, err);
     if (r == 0 && (t->what & MEND_FORGET))
         r = agent_forget_if_gone(a, &t->disk, err);
     return r;

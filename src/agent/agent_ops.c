@@ -109,9 +109,9 @@ int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const st
     return r;
 }
 
-void agent_freeze_later(struct agent *a, const struct vid *disk, const struct verr *why)
+void agent_freeze_later(struct agent *a, const struct vid *disk, bool partial, const struct verr *why)
 {
-    agent_mend(a, disk, MEND_FREEZE, why);
+    agent_mend(a, disk, MEND_FREEZE | (partial ? MEND_PARTIAL : 0), why);
 }
 
 /* A stored snapshot's flags change in its side file: STORE first, then the catalog. */

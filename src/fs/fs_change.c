@@ -296,7 +296,7 @@ static void last_writer_gone(struct fs *f, struct fs_disk *d)
     if (rc == 0 && atomic_load(&d->touched))
         rc = release_freeze(f, d, &node, &a, &err);
     if (rc < 0 && rc != -ENOENT && atomic_load(&d->touched))
-        agent_freeze_later(f->agent, &d->id, &err);
+        agent_freeze_later(f->agent, &d->id, !d->ever_clean || fs_disk_lacks(d), &err);
     if (rc < 0 && rc != -ENOENT)
         fs_errno("release", d->ino, rc, &err);
     if (rc == 0 && atomic_load(&d->touched) && d->clean && !fs_disk_lacks(d) && d->nmade == 0 && (rc = release_unmark(d, &err)) < 0)

@@ -260,6 +260,7 @@ static void wait_run(struct op *op)
         fuse_reply_ioctl(op->req, 0, io, sizeof *io);
         free(io);
     } else if (n == 0) {
+        agent_kick(op->f->agent);       /* what could not be frozen is no pending snapshot yet, and tried again now */
         wait_reply(op->req, 0, io);
     } else {
         agent_kick(op->f->agent);

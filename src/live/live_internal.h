@@ -110,6 +110,7 @@ struct live {
     uint64_t next_no;
     int jfd;
     uint64_t jend, jsynced;
+    bool jtorn;                     /* behind jend lies a part of a record */
     uint64_t next_rec, durable_rec; /* number of the next record; of the last durable one */
     _Atomic uint64_t dir_gen;       /* counts files made */
     uint64_t dir_synced;
@@ -139,6 +140,8 @@ int live_fail(const struct live *l, struct verr *err, int code, const char *fmt,
 #define LIVE_RECOVER "recover"      /* in a disk's directory: its vol files were taken away because they may not be believed */
 /* A file name of the disk: "table-7", "layer-3.vol". */
 void live_name(char out[NAME_BYTES], const char *stem, uint64_t no, const char *suffix);
+/* An fsync failed: no more changes, and the next start believes only what is durable. */
+void live_distrust(struct live *l);
 /* fdatasync; a failure is final for the disk. */
 int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const char *suffix, struct verr *err);
 int live_check_failed(struct live *l, struct verr *err);

@@ -152,12 +152,15 @@ int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct ver
     if (buf == NULL)
         return live_fail(l, err, ENOMEM, "journal: no memory");
     int fault = fault_errno("live.journal.put");
-    r = fault ? -fault : pwrite_full(l->jfd, buf, len, (off_t)l->jend);
+    /* What part of a record that failed got there must not stand behind the next one. */
+    if (l->jtorn && ftruncate(l->jfd, (off_t)l->jend) < 0)
+        r = -errno;
+    l->jtorn = r < 0;
+    if (r == 0)
+        r = fault ? -fault : pwrite_full(l->jfd, buf, len, (off_t)l->jend);
     free(buf);
     if (r < 0) {
-        /* What part of it got there must not stand in front of the next record. */
-        if (ftruncate(l->jfd, (off_t)l->jend) < 0)
-            atomic_store(&l->failed, EIO);
+        l->jtorn = ftruncate(l->jfd, (off_t)l->jend) < 0;   /* if it stays for now: recovery knows a torn end */
         return live_fail(l, err, -r, "journal: %s", strerror(-r));
     }
     l->jend += len;
@@ -200,6 +203,7 @@ int ljournal_replace(struct live *l, struct live_head *nh, struct verr *err)
         return r;
     }
     l->jend = l->jsynced = len;
+    l->jtorn = false;
     l->durable_rec = l->next_rec++;
     take_head(l, nh);
     return 0;
@@ -381,7 +385,7 @@ static int sync_fresh(struct live *l, struct verr *err)
         return 0;
     int r = dir_sync(l->dirfd);
     if (r < 0) {
-        atomic_store(&l->failed, EIO);
+        live_distrust(l);
         return live_fail(l, err, EIO, "directory: fsync failed: %s", strerror(-r));
     }
     pthread_mutex_lock(&l->head_lock);

@@ -8,6 +8,7 @@
 #include "base/endian.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/vlog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +38,25 @@ int (live_fail)(const struct live *l, struct verr *err, int code, const char *fm
     return verr_set(err, code, "disks/%s: %s", l->hex, text);
 }
 
+static int forget_vol(void *ctx, const char *name)
+{
+    size_t n = strlen(name);
+    if (strncmp(name, "layer-", 6) != 0 || n < 4 || strcmp(name + n - 4, ".vol") != 0)
+        return 0;
+    return unlinkat(*(const int *)ctx, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* The kernel reports lost pages once; the next fdatasync, also one of a later run, would say that all is well while a page that
+ * was lost reads as it was long ago. Without their vol files the next start finds what was durable, as after a power loss. */
+void live_distrust(struct live *l)
+{
+    atomic_store(&l->failed, EIO);
+    int r = dir_each(l->dirfd, forget_vol, &l->dirfd);
+    if (r < 0)
+        vlog(VLOG_ERROR, "live", "disks/%s: after a failed fsync its *.vol files cannot be removed (%s): do it before the next mount", l->hex,
+             strerror(-r));
+}
+
 int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const char *suffix, struct verr *err)
 {
     char point[48];
@@ -46,8 +66,7 @@ int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const ch
         r = fdatasync(fd) < 0 ? errno : 0;
     if (r == 0)
         return 0;
-    /* The kernel reports lost pages once; the next fdatasync would say that all is well. */
-    atomic_store(&l->failed, EIO);
+    live_distrust(l);
     return live_fail(l, err, EIO, "%s-%" PRIu64 "%s: fdatasync failed: %s; the disk takes no more changes until it is opened again",
                      stem, no,
                      suffix, strerror(r));

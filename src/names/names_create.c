@@ -85,8 +85,8 @@ static int create_new(struct names *n, const struct vid *parent, const char *nam
     r = enter(n, &rec, rec.ctime_ns, err);
     if (r == 0)
         *out = rec;
-    else
-        names_record_remove(n, &rec.id, NULL);  /* it was not made; if this fails too, the next start shows it, empty */
+    else if (names_record_remove(n, &rec.id, NULL) < 0) /* it was not made, but its record may be there: then it is shown, empty */
+        names_rows_done(n, r, err);
     return r;
 }
 

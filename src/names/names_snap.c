@@ -261,7 +261,7 @@ static int remove_locked(struct names *n, const struct vid *id, struct verr *err
     if (s.state == SNAPST_STORED) {
         r = store_snap_trash(n->store, &s.disk, s.seq, &s.id, err);
         if (r < 0 && r != -ENOENT)
-            return r;
+            return names_rows_done(n, r, err);  /* the recipe may be gone or there: whoever reconciles sees which */
         fault_point("names.snap_remove.after_trash");
     }
     r = names_rows_done(n, catalog_snap_del(n->catalog, &s.id, err), err);

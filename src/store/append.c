@@ -43,6 +43,7 @@ static int start_writeback(struct cwriter *w, uint64_t upto)
     if (sync_file_range(w->file.fd, (off_t)w->file.hint, (off_t)(upto - w->file.hint), SYNC_FILE_RANGE_WRITE) < 0 &&
         (errno == EIO || errno == ENOSPC || errno == EDQUOT)) {
         w->unsure = true;
+        container_condemn(w->st, w->file.id.container);
         return cw_fail(w, w->file.id.container, -errno, "writing");
     }
     w->file.hint = upto;
@@ -274,7 +275,7 @@ int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last,
     w->flags = flags;
     w->file.fd = -1;
     w->written = REF_NONE;
-    if (last <= REF_CONTAINER_MAX)
+    if (last <= REF_CONTAINER_MAX && !container_condemned(st, last))
         file_resume(w, last);
     *out = w;
     return 0;

@@ -128,6 +128,25 @@ int container_make(struct store *st, uint64_t *number, int *fd, struct verr *err
     return r;
 }
 
+void container_condemn(struct store *st, uint64_t number)
+{
+    pthread_mutex_lock(&st->claim_lock);
+    if (st->ncondemned < CONDEMNED_MAX)
+        st->condemned[st->ncondemned] = number;
+    st->ncondemned++;
+    pthread_mutex_unlock(&st->claim_lock);
+}
+
+bool container_condemned(struct store *st, uint64_t number)
+{
+    pthread_mutex_lock(&st->claim_lock);
+    bool found = st->ncondemned > CONDEMNED_MAX;
+    for (unsigned i = 0; i < st->ncondemned && !found; i++)
+        found = st->condemned[i] == number;
+    pthread_mutex_unlock(&st->claim_lock);
+    return found;
+}
+
 /* ---- listing ---- */
 
 struct each {

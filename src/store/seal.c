@@ -49,7 +49,10 @@ static int data_sync(struct cwriter *w, const struct waiting *wait)
     int r = -fault_errno("store.seal.fdatasync");
     if (r == 0 && fdatasync(wait->fd) < 0)
         r = -errno;
-    w->unsure = w->unsure || r < 0;
+    if (r < 0) {
+        w->unsure = true;
+        container_condemn(w->st, wait->trailer.id.container);
+    }
     return r < 0 ? cw_fail(w, wait->trailer.id.container, r, "fdatasync of") : 0;
 }
 

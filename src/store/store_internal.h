@@ -12,6 +12,8 @@
 
 enum { CLAIM_NUMBERS = 65536, CLAIM_MAX = 0xfffffe, DURABLE_DIRS = 256 };
 
+enum { CONDEMNED_MAX = 64 };
+
 struct store {
     char *path;                 /* canonical */
     int rootfd;
@@ -21,6 +23,8 @@ struct store {
     pthread_mutex_t claim_lock; /* guards claim and claim_next; held while a new container file is made */
     uint32_t claim;             /* claim directory of this mount; 0: none yet */
     uint32_t claim_next;        /* next number in it */
+    uint64_t condemned[CONDEMNED_MAX];  /* containers whose fsync failed: nobody goes on in them, whatever they look like */
+    unsigned ncondemned;        /* more than CONDEMNED_MAX: nobody goes on in any */
 
     /* Disk directories whose entry in snapshots/ or anchors/ this mount has fsynced: spares an fsync per publication. */
     pthread_mutex_t durable_lock;
@@ -37,6 +41,10 @@ int store_fail(const struct store *st, enum store_dir dir, const char *name, int
 
 /* Makes the next container file of this mount: O_EXCL, locked, empty. Claims a directory first when needed (durable). */
 int container_make(struct store *st, uint64_t *number, int *fd, struct verr *err);
+
+/* An fsync of the container failed: final while this mount lasts. Afterwards its end tells whether it can be gone on in. */
+void container_condemn(struct store *st, uint64_t number);
+bool container_condemned(struct store *st, uint64_t number);
 
 /* An own create + unlink: a network filesystem must look again before the next listing of that directory. */
 int dir_revalidate(int dirfd);
