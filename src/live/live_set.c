@@ -38,12 +38,11 @@ int (live_fail)(const struct live *l, struct verr *err, int code, const char *fm
     return verr_set(err, code, "disks/%s: %s", l->hex, text);
 }
 
+static int remove_volatile(void *ctx, const char *name);
+
 static int forget_vol(void *ctx, const char *name)
 {
-    size_t n = strlen(name);
-    if (strncmp(name, "layer-", 6) != 0 || n < 4 || strcmp(name + n - 4, ".vol") != 0)
-        return 0;
-    return unlinkat(*(const int *)ctx, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+    return strncmp(name, "layer-", 6) == 0 ? remove_volatile(ctx, name) : 0;
 }
 
 /* The kernel reports lost pages once; the next fdatasync, also one of a later run, would say that all is well while a page that

@@ -9,4 +9,4 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 : "${VARVE:?set VARVE to the varve binary}"
 [ "$(id -u)" = 0 ] || { echo "run.sh: run me as root (I mount filesystems)" >&2; exit 1; }
-exec /usr/bin/python3 -B "$here/full.py" "$@"
+exec /usr/bin/python3 -B "$here/full.py" --seed "${VARVE_SEED:-1}" "$@"
