@@ -7,6 +7,7 @@
 #include "agent/agent_internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err)
@@ -29,16 +30,33 @@ int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *
     return verr_set(err, -r, "%s", verr_str(&why));
 }
 
-static int unanchor_all(struct agent *a, const struct vid *disk, struct verr *err)
+struct anchor_list { struct live_anchor *v; unsigned n; };
+
+/* The anchors of a live image: once it is gone nobody knows any more which were its own. */
+static int list_anchors(struct agent *a, const struct vid *disk, struct anchor_list *out, struct verr *err)
 {
     struct live *l;
     struct live_anchor anchor;
+    unsigned n = 0;
     int r = live_get(a->live, disk, &l, err);
     if (r < 0)
         return r;
-    for (unsigned i = 0; r == 0 && live_anchor_at(l, i, &anchor, NULL) == 0; i++)
-        r = store_unanchor(a->store, disk, anchor.seq, &anchor.snap, err);
+    while (live_anchor_at(l, n, &anchor, NULL) == 0)
+        n++;
+    out->v = calloc(n + 1, sizeof *out->v);
+    if (out->v == NULL)
+        r = verr_set(err, ENOMEM, "out of memory");
+    while (r == 0 && out->n < n && live_anchor_at(l, out->n, &out->v[out->n], NULL) == 0)
+        out->n++;
     live_put(l);
+    return r;
+}
+
+static int unanchor(struct agent *a, const struct vid *disk, const struct anchor_list *list, struct verr *err)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < list->n; i++)
+        r = store_unanchor(a->store, disk, list->v[i].seq, &list->v[i].snap, err);
     return r;
 }
 
@@ -62,11 +80,15 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
     live_put(l);
     if (waiting)
         return 0;
-    /* Anchors first: once the image is gone nobody knows any more which were its own. That it goes is certain, so nothing
-     * relies on them; a crash in between leaves an image that the next start removes. */
-    r = unanchor_all(a, disk, err);
+    /* Anchors first. That the image goes is certain, so nothing relies on them; a crash in between leaves an image that the
+     * next start removes. */
+    struct anchor_list anchors = {0};
+    r = list_anchors(a, disk, &anchors, err);
+    if (r == 0)
+        r = unanchor(a, disk, &anchors, err);
     if (r == 0)
         r = live_remove(a->live, disk, err);
+    free(anchors.v);
     return r == -ENOENT ? 0 : r;
 }
 
@@ -86,8 +108,15 @@ int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *
     live_put(l);
     if (!only)
         return 0;
-    r = unanchor_all(a, disk, err);
+    /* Anchors last: until the image is gone the snapshot is pending, and may be stored after all. A crash in between leaves
+     * anchors that hold a little space. */
+    struct anchor_list anchors = {0};
+    struct verr why = {0};
+    r = list_anchors(a, disk, &anchors, err);
     if (r == 0)
         r = live_discard(a->live, disk, err);
+    if (r == 0 && unanchor(a, disk, &anchors, &why) < 0)
+        vlog(VLOG_WARN, "agent", "an anchor of a removed disk stays: %s", verr_str(&why));
+    free(anchors.v);
     return r == 0 ? 1 : r;      /* -EBUSY: somebody reads it, or a round had it a moment ago */
 }

@@ -132,8 +132,8 @@ const struct command cmd_log = {
     "PATH is a live disk or one of its snapshots. Columns: DIRTY, the segments that\n"
     "were written since the snapshot before; what level 1 (clean segments), level 2\n"
     "(parent) and levels 3-4 (duplicates elsewhere) settled; NEW blocks; ADDED, bytes\n"
-    "that the snapshot added to the store. [group 1 of 2]: two disks were frozen at one\n"
-    "instant, and of one the snapshot is not there (removed, or a kill came between):\n"
+    "that the snapshot added to the store. [group 1 of 2]: two disks were frozen at\n"
+    "one instant, and one has no snapshot of it (removed, or a kill came between);\n"
     "this one is whole all the same. For root; others see their own snapshots\n"
     "without what was found elsewhere.\n",
     run_log,

@@ -300,7 +300,7 @@ const struct command cmd_mount = {
     "  -o cache_size=SIZE     local copies of stored segments (default 8G)\n"
     "  -o layer_limit=SIZE    bound of local unsaved data (default 0: none)\n"
     "  -o threads=N           FUSE threads (default: cores + 2)\n"
-    "  -o workers=N           threads that compute in a round (default: cores, up to 8)\n"
+    "  -o workers=N           threads computing in a round (default: cores, up to 8)\n"
     "  -o debug               log more\n"
     "  -o ro                  refuse all changes\n"
     "Options of mount(8), fstab and systemd (_netdev, nofail, x-...) are ignored.\n",
