@@ -208,6 +208,35 @@ int PUBLIC(posix_memalign)(void **out, size_t a, size_t n)
 
 #ifndef __SANITIZE_ADDRESS__
 #pragma GCC visibility push(default)
+int __asprintf_chk(char **out, int flag, const char *fmt, ...);
+
+static int print(char **out, const char *fmt, va_list ap, void *caller)
+{
+    char text[4096];
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    *out = n < 0 || n >= (int)sizeof text ? NULL : copy(text, (size_t)n, caller);
+    return *out == NULL ? -1 : n;
+}
+
+int asprintf(char **out, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = print(out, fmt, ap, __builtin_return_address(0));
+    va_end(ap);
+    return n;
+}
+
+int __asprintf_chk(char **out, int flag, const char *fmt, ...)
+{
+    va_list ap;
+    (void)flag;
+    va_start(ap, fmt);
+    int n = print(out, fmt, ap, __builtin_return_address(0));
+    va_end(ap);
+    return n;
+}
+
 void *memalign(size_t a, size_t n)
 {
     return fails(__builtin_return_address(0)) ? NULL : REAL(memalign)(a, n);
