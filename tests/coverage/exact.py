@@ -24,7 +24,8 @@ def functions_of(text):
     for number, line in enumerate(text, 1):
         if re.match(r"[A-Za-z_].*\(", line) and not line.rstrip().endswith(";") and not line.startswith(("#", "typedef", "_Static")):
             m = re.search(r"([A-Za-z_0-9]+)\(", line)
-            found.append((number, m.group(1)))
+            if m:
+                found.append((number, m.group(1)))
     return found
 
 

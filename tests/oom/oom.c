@@ -12,7 +12,7 @@ static const char *op_name;
 static uint64_t at_k;
 static bool at_ever, broken;
 static unsigned passed, failed, shown;
-static uint64_t rng;
+static uint64_t rng, most = UINT64_MAX;
 static bool full, io;
 
 static char judged[256];
@@ -123,7 +123,7 @@ static void sweep(const struct oom_op *op, bool for_ever)
     uint64_t k = 1, tried = 0;
     shown = 0;
     op_name = op->name;
-    while (one(op, k, for_ever)) {
+    while (k <= most && one(op, k, for_ever)) {
         tried++;
         k += k < DENSE || full || op->stride == 0 ? 1 : 1 + next_random() % (2 * op->stride - 1);
     }
@@ -205,13 +205,16 @@ void oom_copy(const char *from, const char *to)
     close(c.to);
 }
 
-/* program [OPERATION...]: all of them, or those whose names begin so. OOM_K=k: this place only; OOM_FULL=1: no strides.
+/* program [OPERATION...]: all of them, or those whose names begin so. OOM_K=k: this place only; OOM_FULL=1: no strides;
+ * OOM_MAX=k: no place behind it.
  * OOM_IO=1: system calls fail with EIO instead of memory. */
 int main(int argc, char **argv)
 {
     const char *only = getenv("OOM_K"), *seed = getenv("VARVE_SEED");
     rng = seed != NULL ? strtoull(seed, NULL, 0) : 1;
     full = getenv("OOM_FULL") != NULL;
+    if (getenv("OOM_MAX") != NULL)
+        most = strtoull(getenv("OOM_MAX"), NULL, 10);
     io = getenv("OOM_IO") != NULL;
     oom_fail_io(io);
     setvbuf(stdout, NULL, _IOLBF, 0);
