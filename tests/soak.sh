@@ -24,6 +24,7 @@ while [ "$(date +%s)" -lt "$end" ] && [ $failed -eq 0 ]; do
 done
 [ $failed -gt 0 ] || FUZZ_SECONDS=60 check bash tests/fuzz/run.sh
 [ $failed -gt 0 ] || OOM_FULL=1 OOM_LIMIT=1700 check bash tests/oom/run.sh
+[ $failed -gt 0 ] || check bash tests/coverage/run.sh
 [ $failed -gt 0 ] || check bash tests/mutants/run.sh
 printf '%d passed, %d failed\n' $passed $failed
 [ $failed -eq 0 ]

@@ -135,6 +135,12 @@ int fstatat(int dirfd, const char *name, struct stat *st, int flags)
     return (int)syscall(SYS_newfstatat, dirfd, name, st, flags);
 }
 
+int sync_file_range(int fd, off_t off, off_t n, unsigned flags)
+{
+    FAIL_IF_TOLD();
+    return (int)syscall(SYS_sync_file_range, fd, off, n, flags);
+}
+
 int flock(int fd, int how)
 {
     FAIL_IF_TOLD();

@@ -11,6 +11,7 @@
 #include "dedup/dedup.h"
 #include "fpindex/fpindex.h"
 #include "names/names.h"
+#include "proto/proto.h"
 
 #include <sys/stat.h>
 
@@ -698,6 +699,32 @@ static void check_killed(int r)
     t_close(&o);
 }
 
+/* ---- order of messages ---- */
+
+/* per: streams of a sender; it decides whether the table grows for a sender or for a stream of his. */
+static int many_senders(unsigned per)
+{
+    struct vid cluster = t_vm;
+    struct proto_in *in = proto_in_new(&cluster, 1, 1);
+    int r = in == NULL ? -ENOMEM : 0;
+    for (unsigned i = 0; r == 0 && i < 100; i++) {
+        struct proto_head h = {.cluster = cluster, .round = 1, .attempt = 1, .incarnation = 1, .type = PROTO_REQUESTS, .slot = i % per};
+        memset(h.host.b, (int)(i / per), VID_BYTES);
+        r = proto_in_check(in, &h);
+        OOM_CHECK(r < 0 || r == PROTO_ACCEPT);
+    }
+    proto_in_free(in);
+    return r;
+}
+
+static int run_order(struct verr *err)
+{
+    int r = many_senders(3);
+    if (r == 0)
+        r = many_senders(2);
+    return r < 0 ? verr_set(err, -r, "order of messages") : 0;
+}
+
 /* ---- options ---- */
 
 static void prepare_options(void)
@@ -747,6 +774,7 @@ const struct oom_op oom_ops[] = {
     {"names-again", prepare_again_names, run_names, check_all, NULL, 40},
     {"agent-again", prepare_again_agent, run_agent, check_all, NULL, 40},
     {"agent-killed", prepare_killed, run_agent_killed, check_killed, NULL, 40},
+    {"order", prepare_options, run_order, check_nothing, NULL, 0},
     {"options", prepare_options, run_options, check_nothing, NULL, 0},
 };
 const unsigned oom_nops = sizeof oom_ops / sizeof oom_ops[0];

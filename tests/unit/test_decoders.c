@@ -171,13 +171,16 @@ static void conf_values_are_strict(void **state)
             fail_msg("%s: not %d", v[i].to, v[i].r);
 }
 
-static void conf_of_no_bytes(void **state)
+static void conf_of_no_bytes_and_of_too_many(void **state)
 {
     struct store_conf c;
     char why[128];
     (void)state;
     assert_int_equal(storeconf_decode("", 0, &c, why), -EBADMSG);
     assert_int_equal(storeconf_decode("", 0, &c, NULL), -EBADMSG);
+    static char much[STORECONF_MAX];
+    memset(much, '\n', sizeof much);
+    assert_int_equal(storeconf_decode(much, sizeof much, &c, why), -EBADMSG);
 }
 
 /* ---- index ---- */
@@ -297,7 +300,7 @@ int main(void)
         cmocka_unit_test(footer_pages_hold_no_more_than_a_page), cmocka_unit_test(names_with_dots),
         cmocka_unit_test(runs_never_stand_in_page_zero), cmocka_unit_test(side_files_belong_to_a_snapshot),
         cmocka_unit_test(pages_of_a_senseless_recipe), cmocka_unit_test(conf_encodes_nothing_that_decode_refuses),
-        cmocka_unit_test(conf_values_are_strict), cmocka_unit_test(conf_of_no_bytes),
+        cmocka_unit_test(conf_values_are_strict), cmocka_unit_test(conf_of_no_bytes_and_of_too_many),
         cmocka_unit_test(delta_with_more_partitions_than_entries), cmocka_unit_test(page_behind_the_last_one),
         cmocka_unit_test(heads_that_no_writer_writes), cmocka_unit_test(claims_of_a_cut_record),
         cmocka_unit_test(frames_of_references_fill_up),
