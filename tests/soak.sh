@@ -20,6 +20,7 @@ while [ "$(date +%s)" -lt "$end" ] && [ $failed -eq 0 ]; do
     export VARVE_SEED=$RANDOM$RANDOM VARVE_STEPS=2000
     for t in live_model names fpindex container dedup extsort; do check "$asan/tests/unit/test_$t"; done
     unset VARVE_STEPS
+    VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve SCALE=4 check bash tests/posix/run.sh fsx fio holes engine bytes
     for case in tests/mount/2[01]0*.sh; do VARVE=$asan/src/cli/varve ROUNDS=20 check bash "$case"; done
 done
 [ $failed -gt 0 ] || FUZZ_SECONDS=60 check bash tests/fuzz/run.sh

@@ -555,6 +555,8 @@ def body(seconds, workers):
             varve.cmd('wait', varve.mnt)
             varve.restart()
             for w in engine.workers:
+                # Whose last snapshot was removed before it was stored, that disk counts as changed: the mount makes it one.
+                w.moments = list(w.disks.values())
                 w.look()
                 for name, content in {**w.disks, **w.snaps}.items():
                     w.compare(name, content)
