@@ -258,45 +258,66 @@ static int mend_names(struct agent *a, struct verr *err)
     return r;
 }
 
+/* One that is due: its disk. */
+static bool next_due(struct agent *a, int64_t now, struct vid *disk)
+{
+    pthread_mutex_lock(&a->lock);
+    const struct mend *m = a->stopping ? NULL : a->mends;
+    while (m != NULL && m->retry_ns > now)
+        m = m->next;
+    if (m != NULL)
+        *disk = m->disk;
+    pthread_mutex_unlock(&a->lock);
+    return m != NULL;
+}
+
+/* An attempt at what has all bits of `what` (0: anything) owed to a disk; 0 also when nothing is. Under op_lock from the first
+ * look on, so that no two attempts at one disk can meet: the second would recover what is in use by then. */
+static int try_disk(struct agent *a, const struct vid *disk, unsigned what, struct verr *err)
+{
+    struct attempt t;
+    pthread_mutex_lock(&a->op_lock);
+    pthread_mutex_lock(&a->lock);
+    struct mend *m = find(a, disk);
+    bool any = m != NULL && (m->what & what) == what && begin(m, &t);
+    pthread_mutex_unlock(&a->lock);
+    int r = any ? run(a, &t, err) : 0;
+    if (any)
+        end(a, &t, r, err);
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
+}
+
+static void try_names(struct agent *a, const struct vid *tree)
+{
+    struct attempt t;
+    struct verr err = {0};
+    pthread_mutex_lock(&a->lock);
+    bool any = begin(find(a, tree), &t);
+    pthread_mutex_unlock(&a->lock);
+    if (any)
+        end(a, &t, mend_names(a, &err), &err);
+}
+
 void agent_mend_run(struct agent *a)
 {
     int64_t now = vclock_mono_ns(a->conf.clock);
-    for (;;) {
-        struct attempt t;
+    struct vid disk;
+    while (next_due(a, now, &disk)) {
         struct verr err = {0};
-        pthread_mutex_lock(&a->lock);
-        struct mend *m = a->stopping ? NULL : a->mends;
-        while (m != NULL && m->retry_ns > now)
-            m = m->next;
-        bool any = m != NULL && begin(m, &t);
-        pthread_mutex_unlock(&a->lock);
-        if (!any)
-            return;
-        bool names = vid_is_zero(&t.disk);
-        if (!names)
-            pthread_mutex_lock(&a->op_lock);
-        int r = names ? mend_names(a, &err) : run(a, &t, &err);
-        if (!names)
-            pthread_mutex_unlock(&a->op_lock);
-        end(a, &t, r, &err);
+        if (vid_is_zero(&disk))     /* tried by this thread only */
+            try_names(a, &disk);
+        else
+            try_disk(a, &disk, 0, &err);
     }
 }
 
 int agent_ready(struct agent *a, const struct vid *disk, struct verr *err)
 {
-    struct attempt t = {0};
     struct verr why = {0};
     if (atomic_load(&a->unrecovered) == 0)
         return 0;
-    pthread_mutex_lock(&a->op_lock);
-    pthread_mutex_lock(&a->lock);
-    struct mend *m = find(a, disk);
-    bool any = m != NULL && (m->what & MEND_RECOVER) && begin(m, &t);
-    pthread_mutex_unlock(&a->lock);
-    int r = any ? run(a, &t, &why) : 0;
-    if (any)
-        end(a, &t, r, &why);
-    pthread_mutex_unlock(&a->op_lock);
+    int r = try_disk(a, disk, MEND_RECOVER, &why);
     if (r < 0 && err != NULL)
         *err = why;
     return r;
