@@ -158,14 +158,21 @@ static int read_all(struct store *st, struct segread *sr, const struct snap_know
     int r = snap_open_in(st, sr, (enum store_dir)k->dir, &k->disk, k->dir == DIR_ANCHORS ? NULL : &k->disk, k->seq, &k->id, &s, err);
     if (r < 0)
         return r;
-    uint64_t h = 0, off = 0;
-    ssize_t n;
-    while ((n = snap_read(s, off, buf, sizeof buf, err)) > 0) {
-        h = hash64_seed(buf, (size_t)n, h);
-        off += (uint64_t)n;
+    /* Data and where they lie; holes are not read: they would take all the time. */
+    uint64_t h = hash64_seed(&snap_header(s)->size, sizeof(uint64_t), 0);
+    off_t off = 0, end;
+    ssize_t n = 0;
+    while (n == 0 && (off = snap_seek(s, (uint64_t)off, false, err)) >= 0) {
+        end = snap_seek(s, (uint64_t)off, true, err);
+        h = hash64_seed(&off, sizeof off, h);
+        for (n = end < 0 ? (ssize_t)end : 1; n > 0 && off < end; off += n > 0 ? n : 0) {
+            n = snap_read(s, (uint64_t)off, buf, end - off < SEG_BYTES ? (size_t)(end - off) : SEG_BYTES, err);
+            h = n > 0 ? hash64_seed(buf, (size_t)n, h) : h;
+        }
+        n = n > 0 ? 0 : n == 0 ? verr_set(err, EPROTO, "short read") : n;
     }
-    if (n == 0 && off != snap_header(s)->size)
-        n = verr_set(err, EPROTO, "short read");
+    if (n == 0 && off < 0 && off != -ENXIO)
+        n = (ssize_t)off;
     struct snaprcp rcp;
     if (n == 0 && k->dir == DIR_SNAPSHOTS)
         n = snap_load(st, &k->disk, k->seq, &k->id, &rcp, NULL, err);
