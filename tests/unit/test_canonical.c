@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -33,15 +34,6 @@ static uint64_t rnd(void)
     return z ^ z >> 31;
 }
 
-static int seed_setup(void **state)
-{
-    (void)state;
-    const char *seed = getenv("VARVE_SEED");
-    rng = seed != NULL ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL);
-    print_message("VARVE_SEED=%llu\n", (unsigned long long)rng);
-    return 0;
-}
-
 /* One kind of record. sum: makes the checksum right. again: decodes into what encode writes; < 0: refused, else its length. */
 struct kind {
     const char *name;
@@ -49,10 +41,26 @@ struct kind {
     int (*again)(const uint8_t *data, size_t len, uint8_t *out);
 };
 
-static uint8_t copy[LIVE_HEADER_BYTES * 2], out[LIVE_HEADER_BYTES * 32];
+enum { COPY_MAX = LIVE_HEADER_BYTES * 2 };
+static uint8_t out[LIVE_HEADER_BYTES * 32];
+static uint8_t *guard;      /* a page that nobody may touch; records end in front of it: a byte read too far is a crash */
+
+static int seed_setup(void **state)
+{
+    (void)state;
+    const char *seed = getenv("VARVE_SEED");
+    rng = seed != NULL ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL);
+    print_message("VARVE_SEED=%llu\n", (unsigned long long)rng);
+    uint8_t *mem = mmap(NULL, COPY_MAX + LIVE_HEADER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED || mprotect(mem + COPY_MAX, LIVE_HEADER_BYTES, PROT_NONE) < 0)
+        return -1;
+    guard = mem + COPY_MAX;
+    return 0;
+}
 
 static void try_value(const struct kind *k, const uint8_t *data, size_t len, size_t at, uint8_t value)
 {
+    uint8_t *copy = guard - len;
     memcpy(copy, data, len);
     copy[at] = value;
     k->sum(copy, len);
@@ -63,7 +71,8 @@ static void try_value(const struct kind *k, const uint8_t *data, size_t len, siz
 
 static void no_byte_means_nothing(const struct kind *k, const uint8_t *data, size_t len)
 {
-    assert_true(len <= sizeof copy);
+    assert_true(len <= COPY_MAX);
+    uint8_t *copy = guard - len;
     memcpy(copy, data, len);
     k->sum(copy, len);
     assert_memory_equal(copy, data, len);
