@@ -26,6 +26,9 @@ done
 [ $failed -gt 0 ] || FUZZ_SECONDS=60 check bash tests/fuzz/run.sh
 [ $failed -gt 0 ] || OOM_FULL=1 OOM_LIMIT=1700 check bash tests/oom/run.sh
 [ $failed -gt 0 ] || check bash tests/coverage/run.sh
+plain=$VARVE_TEST_DIR/build-plain/src/cli/varve
+[ $failed -gt 0 ] || VARVE=$plain MOUNTS=1000 check bash tests/rot/run.sh
+[ $failed -gt 0 ] || VARVE=$plain STEPS=500 check bash tests/clock/run.sh
 [ $failed -gt 0 ] || check bash tests/mutants/run.sh
 printf '%d passed, %d failed\n' $passed $failed
 [ $failed -eq 0 ]

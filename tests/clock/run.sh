@@ -30,7 +30,7 @@ chmod +x "$T/varve"
 VARVE=$T/varve
 set_clock() { echo "$1" >"$FAKE_FILE.new"; mv "$FAKE_FILE.new" "$FAKE_FILE"; }
 noise() { /usr/bin/python3 -c 'import random, sys; sys.stdout.buffer.write(random.Random(sys.argv[2]).randbytes(int(sys.argv[1])))' "$1" "$2"; }
-in_order() { [ "$(run /usr/bin/python3 "$here/order.py" "$T/store" "$MNT")" = "$1" ]; }
+in_order() { [ "$(timeout -k 5 60 /usr/bin/python3 "$here/order.py" "$T/store" "$MNT")" = "$1" ]; }
 year() { date -u -d "$1 days" +%Y; }
 
 # ---- does the preload work at all? Else nothing below means anything ----
