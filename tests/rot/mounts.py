@@ -80,7 +80,13 @@ class Case:
 
     def stop(self):
         """The exit status."""
-        subprocess.run(["timeout", "30", "umount", self.path("mnt")], check=False)
+        for _ in range(100):        # somebody who looks through all mounts of the machine may hold it for a moment
+            done = subprocess.run(["timeout", "30", "umount", self.path("mnt")], capture_output=True, text=True, check=False)
+            if done.returncode == 0 or self.daemon.poll() is not None:
+                break
+            time.sleep(0.1)
+        else:
+            raise TimeoutError(f"umount: {done.stderr}")
         status = self.daemon.wait(60)
         self.daemon = None
         self.read_log()

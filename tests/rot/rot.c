@@ -2,7 +2,7 @@
 /*
  * rot: damages a store and a state, one byte after the other, and asks the code below the daemon whether it notices.
  *
- *   rot store STORE SEED STRIDE       every byte of all that is not block data (of that one in 97, of padding one in 16)
+ *   rot store STORE SEED STRIDE       every byte of all that is not block data (of that one in 509, of padding one in 16)
  *   rot state STATE STORE SEED STRIDE the same of STATE/disks, opened as after a kill and as after a power loss
  *
  * STORE and STATE are copies that may be damaged; every byte is put back. STRIDE n takes one flip in n. The rules:
@@ -435,8 +435,8 @@ static void flip_store(struct store *st, const char *path, const uint8_t *data, 
     unsigned long before = failed;
     snprintf(what, sizeof what, "%s byte %zu as %#x", path + strlen(store_at) + 1, at, c);
     poke(path, (off_t)at, &c, 1);
-    /* One in 40 gets the full look all the same. */
-    int quick = !payload && n++ % 40 != 0 ? quick_look(st, path) : -1;
+    /* One in 100 gets the full look all the same. */
+    int quick = !payload && n++ % 100 != 0 ? quick_look(st, path) : -1;
     if (quick == 1 && failed == before) {
         seen_flips++;
         passed++;
@@ -453,7 +453,7 @@ static void damage_store(const char *path, const uint8_t *data, size_t len, cons
     const char *name = path + strlen(store_at) + 1;
     for (size_t at = 0; at < len; at += 512) {
         size_t n = len - at < 512 ? len - at : 512;
-        if (memcmp(data + at, zeros, n) == 0 || (payload[at] && rnd() % 4 != 0))
+        if (memcmp(data + at, zeros, n) == 0 || (payload[at] && rnd() % 8 != 0))
             continue;
         snprintf(what, sizeof what, "%s sector at %zu zeroed", name, at);
         poke(path, (off_t)at, zeros, n);
@@ -518,7 +518,7 @@ static void sweep_store(unsigned stride)
         /* The second name of a file has the same bytes, and so has a recipe in the trash: some of them show what is said there. */
         size_t step = strstr(files[f], "/anchors/") != NULL && sb.st_nlink > 1 ? 61 : strstr(files[f], "/trash/") != NULL ? 23 : 1;
         for (size_t at = rnd() % stride; at < len; at += stride) {
-            if ((payload[at] && rnd() % 97 != 0) || rnd() % step != 0 || skip_padding(data, len, at))
+            if ((payload[at] && rnd() % 509 != 0) || rnd() % step != 0 || skip_padding(data, len, at))
                 continue;
             flip_store(st, files[f], data, at, payload[at]);
             flips++;
