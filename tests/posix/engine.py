@@ -78,10 +78,11 @@ class Engine:
         while time.monotonic() < self.until and not self.failures:
             time.sleep(self.rng.uniform(2, 8))
             turn = self.rng.random()
-            if turn < 0.6:
+            if turn < 0.8:
                 self.kill()
-            elif turn < 0.8:
-                need(self.runner.run([self.varve.binary, 'wait', self.varve.mnt])[0] == 0, 'varve wait failed')
+            else:
+                where = self.rng.choice(self.workers).dir
+                need(self.runner.run([self.varve.binary, 'wait', where])[0] == 0, f'varve wait {where} failed')
         for t in threads:
             t.join()
         for r in [self.runner, *(w.runner for w in self.workers)]:
@@ -360,17 +361,19 @@ class Worker:
         self.snaps[to] = self.snaps.pop(snap)
 
     def act_rm_snapshot(self):
-        snap = self.some_snap()
-        if not snap or len(self.snaps) < 12:
-            return
-        self.vanish = {snap}
-        try:
-            os.unlink(self.path(snap))
-            self.removed = self.snaps.pop(snap)
-        except OSError as e:
-            if e.errno != errno.EBUSY:      # a round works on it
-                raise
-        self.vanish = set()
+        """Several, so that there are never too many to look at."""
+        while len(self.snaps) > 12:
+            snap = self.some_snap()
+            self.vanish = {snap}
+            try:
+                os.unlink(self.path(snap))
+                self.removed = self.snaps.pop(snap)
+            except OSError as e:
+                if e.errno != errno.EBUSY:  # a round works on it
+                    raise
+                self.vanish = set()
+                return
+            self.vanish = set()
 
     def act_revert(self):
         snap = self.some_snap()
@@ -570,4 +573,4 @@ def body(seconds, workers):
 
 if __name__ == '__main__':
     length = int(sys.argv[1])
-    main(Varve(cache_size='2M', frame_cache='4M'), length + 240, body(length, int(sys.argv[2]) if len(sys.argv) > 2 else 6))
+    main(Varve(cache_size='2M', frame_cache='4M'), length + 600, body(length, int(sys.argv[2]) if len(sys.argv) > 2 else 6))
