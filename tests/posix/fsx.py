@@ -163,7 +163,7 @@ def way(varve, cases, name, seeds, tool, ops, every, **options):
 def body(tool, ops, seeds):
     def run(varve, cases):
         way(varve, cases, 'plain', seeds, tool, ops * 4 // 10, None)
-        way(varve, cases, 'snaps', seeds, tool, ops * 3 // 10, 0.15)
+        way(varve, cases, 'snaps', seeds, tool, ops * 3 // 10, 0.3)
         way(varve, cases, 'evict', seeds, tool, ops - ops * 7 // 10, 0.6, cache_size='1M', frame_cache='1M')
     return run
 

@@ -48,8 +48,8 @@ for part; do
         fsx) ! crate fsx 0.3.2 || counted python3 "$here/fsx.py" "$tools/fsx" $((100000 * scale)) ;;
         fio) counted python3 "$here/fio.py" $((600 * scale)) ;;
         holes) counted python3 "$here/holes.py" $((10 * scale)) ;;
-        engine) counted python3 "$here/engine.py" $((60 * scale)) 6 ;;
-        bytes) counted python3 "$here/bytes.py" $((1536 * scale)) ;;
+        engine) counted python3 "$here/engine.py" $((45 * scale)) 6 ;;
+        bytes) counted python3 "$here/bytes.py" $((1024 * scale)) ;;
         *) echo "run.sh: no part is called $part" >&2; exit 2 ;;
     esac
 done
