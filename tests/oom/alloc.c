@@ -37,9 +37,14 @@ int PUBLIC(posix_memalign)(void **out, size_t a, size_t n);
 
 extern const char __executable_start, etext;
 
-static atomic_bool armed, tracking, for_ever, io;
+static atomic_bool armed, tracking, for_ever, io, own;
 static atomic_uint_fast64_t count, fail_at, hits;
 static void *volatile site;
+
+static bool is_own(const void *caller)
+{
+    return (const char *)caller >= &__executable_start && (const char *)caller < &etext;
+}
 
 static bool strikes(void *caller)
 {
@@ -53,7 +58,7 @@ static bool strikes(void *caller)
 
 static bool fails(void *caller)
 {
-    if (!atomic_load(&armed) || atomic_load(&io) || !strikes(caller))
+    if (!atomic_load(&armed) || atomic_load(&io) || (atomic_load(&own) && !is_own(caller)) || !strikes(caller))
         return false;
     errno = ENOMEM;
     return true;
@@ -70,6 +75,11 @@ bool oom_io_fails(void *caller)
 bool oom_io(void)
 {
     return atomic_load(&io);
+}
+
+void oom_fail_own(bool on)
+{
+    atomic_store(&own, on);
 }
 
 void oom_fail_io(bool on)
@@ -91,7 +101,7 @@ static size_t slot_of(const void *p)
 
 static void note_alloc(void *p, void *caller)
 {
-    if (p == NULL || !atomic_load(&tracking) || (const char *)caller < &__executable_start || (const char *)caller >= &etext)
+    if (p == NULL || !atomic_load(&tracking) || !is_own(caller))
         return;
     pthread_mutex_lock(&lock);
     size_t i = slot_of(p), tries = 0;
@@ -282,7 +292,7 @@ static void name_of(void *p, char *out, size_t n)
     snprintf(out, n, "%p", p);
     if (p == NULL || dladdr(p, &info) == 0)
         return;
-    if ((const char *)p < base || (const char *)p >= &etext) {
+    if (!is_own(p)) {
         snprintf(out, n, "%s (%s)", info.dli_sname != NULL ? info.dli_sname : "?", info.dli_fname);
         return;
     }

@@ -207,6 +207,7 @@ void oom_copy(const char *from, const char *to)
 
 /* program [OPERATION...]: all of them, or those whose names begin so. OOM_K=k: this place only; OOM_FULL=1: no strides;
  * OOM_MAX=k: no place behind it.
+ * OOM_OWN=1: calls of our own code only.
  * OOM_IO=1: system calls fail with EIO instead of memory. */
 int main(int argc, char **argv)
 {
@@ -217,6 +218,7 @@ int main(int argc, char **argv)
         most = strtoull(getenv("OOM_MAX"), NULL, 10);
     io = getenv("OOM_IO") != NULL;
     oom_fail_io(io);
+    oom_fail_own(getenv("OOM_OWN") != NULL);
     setvbuf(stdout, NULL, _IOLBF, 0);
     vlog_open(0, VLOG_ERROR);
     printf("VARVE_SEED=%llu\n", (unsigned long long)rng);

@@ -47,6 +47,7 @@ void oom_judged(const char *what);
 
 void oom_arm(uint64_t k, bool for_ever);    /* from the next allocation on */
 void oom_fail_io(bool io);                  /* system calls instead of memory */
+void oom_fail_own(bool own);                /* calls of our own code only */
 bool oom_io(void);                          /* is it that? */
 bool oom_io_fails(void *caller);            /* asked by each system call: io.c */
 uint64_t oom_disarm(void);                  /* failures given */
