@@ -137,8 +137,9 @@ static int settle_pending(struct agent *a, struct live *l, const struct pending 
 {
     struct snaprow row;
     int r = live_pending_update(l, p->seq, clean ? 0 : PEND_PARTIAL, PEND_PROVISIONAL, NULL, err);
-    if (r == 0)
-        r = agent_row_get(a, &p->snap, &row, err);
+    if (r < 0)
+        return r;
+    r = agent_row_get(a, &p->snap, &row, err);
     if (r < 0)
         return r;
     row.flags = (row.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
