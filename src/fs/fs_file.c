@@ -369,7 +369,8 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 /* ---- write ---- */
 
 /* Kernels before 6.6 leave pages of other handles as they were before a direct write. On a pool of its own: a page may be
- * locked by a read, or dirty, and so wait for a worker of the other pools. */
+ * locked by a read, or dirty, and so wait for a worker of the other pools. (And for a daemon that is killed meanwhile, until its
+ * connection is aborted: one more reason to leave it to the kernel that can.) */
 static void write_seen_run(struct op *op)
 {
     fs_inval_range(op->f, op->ino, op->off, op->len);
@@ -378,8 +379,9 @@ static void write_seen_run(struct op *op)
 
 static void write_done(fuse_req_t req, fuse_ino_t ino, const struct handle *h, uint64_t off, size_t size)
 {
+    const struct fs *f = fs_of(req);
     struct op *op = NULL;
-    if (h->direct && atomic_load(&h->disk->cached) > 0) {
+    if (h->direct && !f->direct_invalidates && atomic_load(&h->disk->cached) > 0) {
         op = op_new_always(req, write_seen_run);
         if (op == NULL)
             return;
