@@ -6,8 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,27 +23,6 @@ void agent_conf_default(struct agent_conf *conf)
     conf->frame_cache = (size_t)16 << 20;
     conf->cache_limit = (uint64_t)8 << 30;
     conf->clock = &vclock_system;
-}
-
-/* mkdir -p: STATE's default lies below a directory that nothing else makes. */
-static int make_path(const char *path, struct verr *err)
-{
-    char part[PATH_MAX];
-    size_t n = strlen(path);
-    if (n == 0 || n >= sizeof part)
-        return verr_set(err, ENAMETOOLONG, "state directory %s: the path is empty or too long", path);
-    memcpy(part, path, n + 1);
-    for (char *p = part + 1; ; p++) {
-        if (*p != '/' && *p != '\0')
-            continue;
-        char keep = *p;
-        *p = '\0';
-        if (mkdir(part, strcmp(part, path) == 0 ? 0700 : 0755) < 0 && errno != EEXIST)
-            return verr_set(err, errno, "state directory %s: cannot make %s: %s", path, part, strerror(errno));
-        *p = keep;
-        if (keep == '\0')
-            return 0;
-    }
 }
 
 static int lock_holder(int fd)
@@ -108,6 +85,9 @@ static int check_store(struct agent *a, struct verr *err)
     vid_hex(&store_conf(a->store)->id, hex);
     int r = read_line(a->state_fd, "store", have, sizeof have);
     if (r == -ENOENT) {
+        r = agent_state_check_new(a, err);
+        if (r < 0)
+            return r;
         r = file_replace(a->state_fd, "store", hex, strlen(hex));
         return r == 0 ? 0 : verr_set(err, -r, "%s/store: cannot write: %s", a->state_path, strerror(-r));
     }
@@ -193,57 +173,6 @@ int agent_instance_write(struct agent *a, struct verr *err)
     return r == 0 ? 0 : verr_set(err, -r, "%s/instance: cannot write: %s", a->state_path, strerror(-r));
 }
 
-static uid_t give_uid;
-static gid_t give_gid;
-
-static int give_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)type;
-    (void)ftw;
-    if (st->st_uid == give_uid && st->st_gid == give_gid)
-        return 0;
-    return lchown(path, give_uid, give_gid);
-}
-
-/* The daemon runs as the owner of STORE; what root made in STATE before must be his. */
-static int give_state(struct agent *a, struct verr *err)
-{
-    struct stat st;
-    if (fstat(store_rootfd(a->store), &st) < 0)
-        return verr_set(err, errno, "%s: %s", store_path(a->store), strerror(errno));
-    a->uid = st.st_uid;
-    a->gid = st.st_gid;
-    if (geteuid() != 0)
-        return 0;
-    give_uid = st.st_uid;
-    give_gid = st.st_gid;
-    if (nftw(a->state_path, give_entry, 16, FTW_PHYS | FTW_MOUNT) != 0)
-        return verr_set(err, errno, "state directory %s: cannot give it to uid %u, the owner of %s: %s", a->state_path, (unsigned)a->uid,
-                        store_path(a->store), strerror(errno));
-    return 0;
-}
-
-static int open_state(struct agent *a, struct verr *err)
-{
-    char path[PATH_MAX], hex[VID_HEX];
-    if (a->conf.state == NULL) {
-        vid_hex(&store_conf(a->store)->id, hex);
-        snprintf(path, sizeof path, "/var/lib/varve/%s", hex);
-    } else {
-        snprintf(path, sizeof path, "%s", a->conf.state);
-    }
-    int r = make_path(path, err);
-    if (r < 0)
-        return r;
-    a->state_path = realpath(path, NULL);
-    if (a->state_path == NULL)
-        return verr_set(err, errno, "state directory %s: %s", path, strerror(errno));
-    a->state_fd = open(a->state_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (a->state_fd < 0)
-        return verr_set(err, errno, "state directory %s: %s", a->state_path, strerror(errno));
-    return 0;
-}
-
 static struct agent *agent_new(const struct agent_conf *conf)
 {
     struct agent *a = calloc(1, sizeof *a);
@@ -298,7 +227,7 @@ int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *e
         return verr_set(err, ENOMEM, "out of memory");
     int r = store_open(conf->store, &a->store, err);
     if (r == 0)
-        r = open_state(a, err);
+        r = agent_state_open(a, err);
     if (r == 0)
         r = take_lock(a, err);
     if (r == 0)
@@ -316,7 +245,7 @@ int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *e
             close(fd);
     }
     if (r == 0)
-        r = give_state(a, err);
+        r = agent_state_give(a, err);
     if (r < 0) {
         agent_destroy(a);
         return r;

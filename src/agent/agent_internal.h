@@ -99,6 +99,13 @@ struct agent {
     int64_t start_ns;
 };
 
+/* STATE (agent_state.c): finds or makes it, and refuses what others own or may write to; sets uid and gid, those of STORE. */
+int agent_state_open(struct agent *a, struct verr *err);
+/* A directory without our mark must be empty: a mistaken -o state=/etc is not to be taken over. -ENOTEMPTY. */
+int agent_state_check_new(struct agent *a, struct verr *err);
+/* As root: all of STATE becomes that uid's. -EPERM: names what in it is not ours. */
+int agent_state_give(struct agent *a, struct verr *err);
+
 /* The name of this run, durable (agent.c). */
 int agent_instance_write(struct agent *a, struct verr *err);
 
