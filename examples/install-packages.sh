@@ -3,11 +3,11 @@
 # install-packages.sh [build|test]: Debian 12 packages that building (default) or testing needs. Asks apt only for what is missing.
 set -euo pipefail
 packages=(build-essential meson ninja-build pkg-config libfuse3-dev fuse3 libssl-dev libsqlite3-dev libzstd-dev libxxhash-dev
-    libjansson-dev libinih-dev e2fsprogs util-linux)
+    libjansson-dev libinih-dev libseccomp-dev e2fsprogs util-linux)
 if [ "${1:-build}" = test ]; then
     packages+=(libcmocka-dev clang clang-tidy cppcheck shellcheck python3 python3-zstandard python3-xxhash attr rsync fio debootstrap
         qemu-utils qemu-system-x86 qemu-system-common strace faketime xfsprogs btrfs-progs sqlite3 procps psmisc cpio
-        busybox-static kmod gdb jq acl libclang-rt-14-dev gcovr rustc-web cargo-web)
+        busybox-static kmod gdb jq acl systemd libclang-rt-14-dev gcovr rustc-web cargo-web)
 fi
 missing=()
 for p in "${packages[@]}"; do

@@ -16,7 +16,7 @@ void vlog_open(int to_syslog, enum vlog_level max_level)
     sink_syslog = to_syslog;
     max_shown = max_level;
     if (to_syslog)
-        openlog("varve", LOG_PID, LOG_DAEMON);
+        openlog("varve", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
 __attribute__((format(printf, 3, 0)))

@@ -42,7 +42,13 @@ void progress_end(struct progress *p);
 /* Mount points of varve: calls fn for each (from /proc/self/mountinfo). Count. */
 int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx);
 
+/* Opens what is missing of 0, 1 and 2 on /dev/null, so that no file of ours becomes one of them. */
+void fill_standard_fds(void);
+
 /* Drops to uid:gid without capabilities, with no_new_privs. Nothing to do but no_new_privs when not root. 0 or -errno. */
 int drop_privileges(uid_t uid, gid_t gid, struct verr *err);
+/* After the drop, before any thread: no files but those below STORE and STATE (Landlock), no system calls but those on a list
+ * (seccomp). Of this process for good. -errno. */
+int sandbox_enter(const char *store, const char *state, struct verr *err);
 
 #endif

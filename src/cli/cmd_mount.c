@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * varve mount: start of the daemon (DESIGN section 12, "Start"). Order: parse, fork (no thread, no SQLite before), the
- * child takes STATE's lock, opens STORE, mounts, drops privileges, recovers, serves, and reports on a pipe; the parent
- * prints the error and exits with its code.
+ * child takes STATE's lock, opens STORE, mounts, drops privileges, enters the sandbox, recovers, serves, and reports on a pipe;
+ * the parent prints the error and exits with its code.
  */
 #include "cli/cli.h"
 
@@ -101,17 +101,37 @@ static void guard_end(struct guard *g)
 
 /* ---- start ---- */
 
+static bool is_below(const char *path, const char *dir)
+{
+    size_t n = strcmp(dir, "/") == 0 ? 0 : strlen(dir);
+    return strncmp(path, dir, n) == 0 && (path[n] == '\0' || path[n] == '/');
+}
+
+/* A mount point inside STORE or STATE, or above them: the daemon would wait for itself, or hide its files from itself. */
+static int check_nesting(const char *mountpoint, const char *what, const char *dir, struct verr *err)
+{
+    if (is_below(mountpoint, dir))
+        return verr_set(err, EINVAL, "mount point %s lies inside the %s %s: the daemon would wait for itself", mountpoint, what, dir);
+    if (is_below(dir, mountpoint))
+        return verr_set(err, EINVAL, "the %s %s lies inside the mount point %s, which would hide it: mount elsewhere", what, dir, mountpoint);
+    return 0;
+}
+
 static int start_mounted(struct mount_options *o, struct agent *a, struct fs **f, const struct guard *g, struct verr *err)
 {
     uid_t uid;
     gid_t gid;
     o->fs.store_path = store_path(agent_store(a));
-    int r = fs_mount(&o->fs, a, f, err);
+    int r = check_nesting(o->fs.mountpoint, "state directory", agent_state_path(a), err);
+    if (r == 0)
+        r = fs_mount(&o->fs, a, f, err);
     if (r < 0)
         return r;
     guard_say(g, 'm');
     agent_owner(a, &uid, &gid);
     r = drop_privileges(uid, gid, err);
+    if (r == 0)
+        r = sandbox_enter(o->fs.store_path, agent_state_path(a), err);
     if (r == 0)
         r = agent_recover(a, err);
     if (r == 0)
@@ -178,6 +198,7 @@ static int start_daemon(struct mount_options *o)
             dup2(null, 0);
             dup2(null, 1);
             dup2(null, 2);
+            close(null);    /* 0 to 2 are open: it is none of them */
         }
         if (chdir("/") < 0)
             _exit(EXIT_FAIL);
@@ -220,12 +241,6 @@ static int check_mountpoint(const char *path, char full[PATH_MAX], struct verr *
     return 0;
 }
 
-static bool is_below(const char *path, const char *dir)
-{
-    size_t n = strlen(dir);
-    return strncmp(path, dir, n) == 0 && (path[n] == '\0' || path[n] == '/');
-}
-
 static int prepare(struct mount_options *o, const char *store, const char *point, char store_full[PATH_MAX], char full[PATH_MAX],
                    struct verr *err)
 {
@@ -234,8 +249,9 @@ static int prepare(struct mount_options *o, const char *store, const char *point
         return r;
     if (realpath(store, store_full) == NULL)
         return verr_set(err, errno, "store %s: %s%s", store, strerror(errno), errno == ENOENT ? " (varve init makes one)" : "");
-    if (is_below(full, store_full))
-        return verr_set(err, EINVAL, "mount point %s lies inside the store %s: the daemon would wait for itself", full, store_full);
+    r = check_nesting(full, "store", store_full, err);
+    if (r < 0)
+        return r;
     o->agent.store = store_full;
     o->fs.mountpoint = full;
     return 0;
@@ -277,6 +293,8 @@ static int run_mount(int argc, char **argv)
     } else if (prepare(&o, argv[optind], argv[optind + 1], store, point, &err) < 0) {
         code = report_error(&cmd_mount, &err);
     } else {
+        /* What a caller left open is not ours to keep: for months, and through the drop of privileges. */
+        closefrom(3);
         vlog_open(!foreground, o.debug ? VLOG_DEBUG : VLOG_INFO);
         code = foreground ? serve(&o, -1) : start_daemon(&o);
     }

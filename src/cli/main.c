@@ -63,6 +63,7 @@ int report_errno(const struct command *cmd, const char *path, int code)
 
 int main(int argc, char **argv)
 {
+    fill_standard_fds();
     if (argc < 2) {
         help_all(stderr);
         return EXIT_USAGE;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* After the mount the daemon needs nothing of root: it becomes the owner of STORE, without capabilities, for good. */
+/* After the mount the daemon needs nothing of root: it becomes the owner of STORE, without capabilities, for good. sandbox.c
+ * then takes away what every process can do. */
 #include "cli/cli.h"
 
 #include "base/verr.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <string.h>
@@ -13,6 +15,16 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+void fill_standard_fds(void)
+{
+    for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR)) {
+        if (fd > STDERR_FILENO) {
+            close(fd);
+            return;
+        }
+    }
+}
 
 static int drop_capabilities(void)
 {
