@@ -29,6 +29,15 @@ done
 plain=$VARVE_TEST_DIR/build-plain/src/cli/varve
 [ $failed -gt 0 ] || VARVE=$plain MOUNTS=1000 check bash tests/rot/run.sh
 [ $failed -gt 0 ] || VARVE=$plain STEPS=500 check bash tests/clock/run.sh
+# All points of the disk's errors (about 12 000), and full disks on XFS too.
+if [ $failed -eq 0 ]; then
+    export VARVE_SEED=$RANDOM
+    for kinds in 1-28 1-5 1-122 2-28 2-5 2-122 6-0; do
+        VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve check bash tests/faults/run.sh --kinds $kinds
+    done
+    VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve check bash tests/full/run.sh --fs ext4,xfs
+    unset VARVE_SEED
+fi
 [ $failed -gt 0 ] || check bash tests/mutants/run.sh
 printf '%d passed, %d failed\n' $passed $failed
 [ $failed -eq 0 ]

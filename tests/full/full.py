@@ -268,8 +268,10 @@ def space_returns(c, by_itself):
     """Without a restart: what is pending gets stored, new copies are taken."""
     c.empty()
     if by_itself:
-        end = time.monotonic() + LIMIT_S
-        while any(c.state_of(s) != 'stored' for s in c.good) and time.monotonic() < end:
+        end = time.monotonic() + 2 * LIMIT_S
+        while any(c.state_of(s) != 'stored' for s in c.good):
+            if time.monotonic() > end:
+                raise Wrong('not stored by itself after space has returned: ' + c.states())
             time.sleep(0.2)
     status, text = c.wait()
     if status:
