@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum { STATE_RESERVE = 1 << 20, STORE_RESERVE = 1 << 20 };      /* XFS wants 200 KiB free to make one small file */
@@ -29,6 +30,9 @@ static int fill_one(int dirfd, const char *name, size_t len)
     static const uint8_t nothing[64 << 10] = {1};   /* not all zero: a filesystem that compresses must not make a hole of it */
     if (faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         return 0;
+    struct statvfs vfs;     /* a full disk is asked every second: it is left alone until there is room */
+    if (fstatvfs(dirfd, &vfs) == 0 && vfs.f_blocks > 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < FILE_SPARE + len)
+        return -ENOSPC;
     int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
