@@ -147,16 +147,16 @@ static void instance_text(const struct agent *a, char *out, size_t cap)
 }
 
 /*
- * `clean` in the file: everything was synced at the last stop, nothing volatile is needed. The name of this run is written
- * before anything changes, but only once every disk that may not be believed has been recovered as such: a crash during
- * recovery must find the old name again.
+ * The name of this run is written before anything changes, but only once every disk that may not be believed has been recovered
+ * as such: a crash during recovery must find the old name again. A clean stop changes nothing here: it has synced what counts,
+ * so after a reboot nothing is lost; but vol and cache files were never synced, and must not be believed then.
  */
 static int check_instance(struct agent *a, struct verr *err)
 {
     char now[256], have[256];
     instance_text(a, now, sizeof now);
     int r = read_line(a->state_fd, "instance", have, sizeof have);
-    a->trusted = r == 0 && (strcmp(have, now) == 0 || strcmp(have, "clean") == 0);
+    a->trusted = r == 0 && strcmp(have, now) == 0;
     if (!a->trusted && faccessat(a->state_fd, "disks", F_OK, 0) == 0)
         vlog(VLOG_INFO, "agent", "%s/instance is not of this run of the system: of live images only what was fsynced is believed", a->state_path);
     /* Not to trust STATE costs what was frozen and not yet synced. That needs a reason: a name that is not there, or is none. */
@@ -282,8 +282,7 @@ int agent_close(struct agent *a, struct verr *err)
         return 0;
     stop_thread(a);
     int r = 0;
-    bool opened = a->live != NULL;
-    if (opened)
+    if (a->live != NULL)
         r = live_set_close(a->live, err);
     names_close(a->names);
     if (a->catalog != NULL) {
@@ -291,8 +290,6 @@ int agent_close(struct agent *a, struct verr *err)
         if (r == 0)
             r = rc;
     }
-    if (r == 0 && opened && a->recovered)
-        r = file_replace(a->state_fd, "instance", "clean", 5);
     agent_destroy(a);
     return r;
 }

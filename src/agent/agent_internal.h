@@ -57,7 +57,6 @@ struct agent {
     struct vid host;
     int state_fd, lock_fd, rounds_fd;
     bool trusted;               /* what the last run left volatile may be believed */
-    bool recovered;             /* recovery came to its end: a clean stop may say so */
     uid_t uid;
     gid_t gid;
 

@@ -353,7 +353,6 @@ int agent_recover(struct agent *a, struct verr *err)
     pthread_mutex_unlock(&a->op_lock);
     if (r == 0)
         r = agent_instance_write(a, err);
-    a->recovered = r == 0;
     if (r == 0) {
         agent_reserve_fill(a);
         if (atomic_load(&a->reserve_short))
