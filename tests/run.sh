@@ -107,7 +107,7 @@ mount_cases() {     # mount_cases SUITE BUILD CASE...
     done
 }
 
-default_suites="lint unit tsan large mount mount-asan mount-tsan format golden clock rot data bench vm full fuzz oom faults posix security"
+default_suites="lint unit tsan large mount mount-asan mount-tsan format golden clock rot data bench vm full fuzz oom faults posix security crash"
 suites=${*:-$default_suites}
 begin=$(date +%s)
 bash examples/install-packages.sh test || exit 1

@@ -9,7 +9,7 @@ export VARVE_TEST_DIR=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
 export TMPDIR=$VARVE_TEST_DIR/tmp
 end=$(($(date +%s) + ${1:-60} * 60)) passed=0 failed=0
 check() {
-    if timeout 1800 "$@" >"$VARVE_TEST_DIR/soak.log" 2>&1; then
+    if timeout "${LIMIT:-1800}" "$@" >"$VARVE_TEST_DIR/soak.log" 2>&1; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1)); echo "FAILED: $* (VARVE_SEED=${VARVE_SEED:-})"; tail -n 40 "$VARVE_TEST_DIR/soak.log"
@@ -38,6 +38,13 @@ if [ $failed -eq 0 ]; then
     VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve check bash tests/full/run.sh --fs ext4,xfs
     unset VARVE_SEED
 fi
+# Every crash point, not a sample; the other filesystems too.
+export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve VARVE_SEED=$RANDOM
+for mode in kill power "recover --stride 3" "reorder --states 8" "power --fs ext4" "power --fs btrfs" "reorder --fs ext4"; do
+    # shellcheck disable=SC2086  # several words
+    [ $failed -gt 0 ] || LIMIT=14400 check bash tests/crash/run.sh $mode
+done
+unset VARVE VARVE_SEED
 [ $failed -gt 0 ] || check bash tests/mutants/run.sh
 printf '%d passed, %d failed\n' $passed $failed
 [ $failed -eq 0 ]

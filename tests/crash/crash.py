@@ -326,6 +326,9 @@ def main():
         for kind in options.modes:
             good, bad = run_kind(kind, pool, records if kind == 'reorder' else logs, names)
             passed, failed = passed + good, failed + bad
+    except (wl.Wrong, wl.Dead, wd.Broken) as e:     # even without a crash it does not work
+        failed += 1
+        print('FAILED before any crash: %s %s' % (type(e).__name__, e))
     finally:
         if pool is not None:
             pool.terminate()

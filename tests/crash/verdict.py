@@ -12,14 +12,14 @@ BAD_LINE = re.compile(r'\b(ERROR|BUG|HARNESS)\b')
 
 
 def best_fit(alternatives, o, power, stored):
-    """None if one of the alternatives fits, else what is wrong with the first: that is what was acknowledged."""
-    first = None
+    """None if one of the alternatives fits, else what is wrong with each."""
+    all_of = []
     for a in alternatives:
         why = m.judge(a, o, power, stored)
         if why is None:
             return None
-        first = first or why
-    return first
+        all_of += [why] if why not in all_of else []
+    return '; or '.join(all_of)
 
 
 def model_of(o):
