@@ -215,6 +215,10 @@ int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param
 {
     entry_init(out, FS_TIMEOUT_LIVE);
     int rc = fs_stat_node(f, n, &out->attr, err);
+    /* A rename onto a disk leaves the kernel with the source's inode under the name: it asks at each use instead of being told, because
+     * telling waits for the directory's lock, and a daemon killed while it waits is never rid of its mount. */
+    if (n->kind == NODE_DISK)
+        out->entry_timeout = 0;
     out->ino = out->attr.st_ino;
     return rc;
 }

@@ -147,7 +147,7 @@ static void plus_entry(struct fs *f, const struct handle *h, const struct listed
         e->attr_timeout = e->entry_timeout = item->stored ? FS_TIMEOUT_STORED : FS_TIMEOUT_LIVE;
         e->ino = item->ino;
     } else if (fs_what(f, item->ino, &w, &err) == 0 && fs_stat(f, item->ino, &w, &e->attr, &e->attr_timeout, &err) == 0) {
-        e->entry_timeout = e->attr_timeout;
+        e->entry_timeout = item->kind == ENTRY_DISK && !h->control ? 0 : e->attr_timeout;  /* see fs_entry_of_node */
         e->ino = item->ino;
     } else {
         e->attr.st_ino = item->ino;

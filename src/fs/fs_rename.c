@@ -199,10 +199,6 @@ static void rename_run(struct op *op)
     bool onto = rc == 0 && m.from.kind == ENTRY_DISK && m.replaces && !vid_eq(&m.from.node.id, &m.to.node.id);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
     if (onto) {
-        /* The kernel believes that the name now leads to the source's inode; it is the target's that stays. Without its attributes
-         * it asks, is told ESTALE, and looks the name up again. Not notify_inval_entry: that waits for the lock of the directory,
-         * so that a daemon killed in it never ends, and whoever holds the lock waits for its answer for ever. */
-        fs_inval_attr(f, vid_ino(&m.from.node.id));
         fs_inval_inode(f, vid_ino(&m.to.node.id));
     }
 }
