@@ -28,6 +28,7 @@ class Disk:
         self.torn = None            # during a write: the content before it
         self.snaps = {}             # by what stands behind the @
         self.owed = []              # acknowledged, its name not read yet
+        self.loose = []             # renamed before they were durable: a power loss may bring the old name back
         self.coming = []            # content of snapshots that may be made at this moment
 
     def become(self, content):
@@ -53,6 +54,7 @@ class Model:
 
     def all_stored(self):
         for d in self.disks.values():
+            d.loose = []
             for s in list(d.snaps.values()) + d.owed:
                 s.level = SEALED
             last = [s.content for s in list(d.snaps.values()) + d.owed]
@@ -171,7 +173,7 @@ def judge_snap(path, suffix, s, got, power, stored):
 
 
 def judge_snaps(path, d, got, power, stored):
-    owed, coming = list(d.owed), list(d.coming)
+    owed, coming = list(d.owed), d.coming + (d.loose if power else [])
     extra = dict(got)
     for suffix, s in d.snaps.items():
         if suffix not in got:

@@ -140,7 +140,10 @@ class Run:
 
     def relabel(self, path, suffix, label):
         after = self.model.copy()
-        after.disks[path].snaps[label] = after.disks[path].snaps.pop(suffix)
+        d = after.disks[path]
+        d.snaps[label] = d.snaps.pop(suffix)
+        if d.snaps[label].level < m.SEALED:
+            d.loose.append(d.snaps[label].content)
         self.begin(after)
         self.call(os.rename, self.full(m.join(path, suffix)), self.full(m.join(path, label)))
         self.ack(after)

@@ -179,7 +179,9 @@ class World:
                 dead = 3
             dead = dead + 1 if is_zombie(daemon.pid) else 0
             if dead > 3:
-                run('umount', '-f', '-l', self.mnt, check=False)
+                with self.lock:     # never the mount of the next daemon
+                    if self.daemon is daemon:
+                        run('umount', '-f', '-l', self.mnt, check=False)
                 return
 
     def alive(self):
@@ -189,7 +191,9 @@ class World:
         """Waits for a daemon that was killed, and takes its dead mount away."""
         if self.daemon is not None:
             self.daemon.wait()
-            self.daemon = None
+            with self.lock:
+                self.daemon = None
+        self.lock = threading.Lock()
         for _ in range(50):
             if not is_mounted(self.mnt):
                 return
