@@ -172,7 +172,6 @@ off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hol
 /* The kernel drops its pages and attributes of the inode; only of the range. Not on a FUSE thread. */
 void fs_inval_inode(struct fs *f, uint64_t ino);
 void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len);
-void fs_inval_attr(struct fs *f, uint64_t ino);
 /* Makes a disk (record and empty live image). tree held. -EAGAIN: an unlinked image of that history is still open, see op_retry. */
 int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err);
 

@@ -251,9 +251,9 @@ struct agent_viewer fs_viewer(fuse_req_t req)
     return (struct agent_viewer){.may_read = may_read_snap, .ctx = req, .root = fuse_req_ctx(req)->uid == 0};
 }
 
-static void inval(struct fs *f, uint64_t ino, off_t off, off_t len)
+void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len)
 {
-    int rc = fuse_lowlevel_notify_inval_inode(f->se, ino, off, len);
+    int rc = fuse_lowlevel_notify_inval_inode(f->se, ino, (off_t)off, (off_t)len);
     if (rc < 0 && rc != -ENOENT)
         vlog(VLOG_WARN, "fs", "the kernel did not drop its cache of inode %llu: %s", (unsigned long long)ino, strerror(-rc));
 }
@@ -261,14 +261,4 @@ static void inval(struct fs *f, uint64_t ino, off_t off, off_t len)
 void fs_inval_inode(struct fs *f, uint64_t ino)
 {
     fs_inval_range(f, ino, 0, 0);
-}
-
-void fs_inval_attr(struct fs *f, uint64_t ino)
-{
-    inval(f, ino, -1, 0);
-}
-
-void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len)
-{
-    inval(f, ino, (off_t)off, (off_t)len);
 }

@@ -198,9 +198,8 @@ static void rename_run(struct op *op)
     }
     bool onto = rc == 0 && m.from.kind == ENTRY_DISK && m.replaces && !vid_eq(&m.from.node.id, &m.to.node.id);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
-    if (onto) {
+    if (onto)
         fs_inval_inode(f, vid_ino(&m.to.node.id));
-    }
 }
 
 void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned int flags)
