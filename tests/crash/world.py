@@ -80,6 +80,7 @@ class World:
         self.log = os.path.join(self.ram, 'daemon.log')
         self.pause = os.path.join(self.ram, 'pause')    # while it exists, a fault point that says `pause` waits
         self.daemon = None
+        self.lock = threading.Lock()
 
     # ---- where STORE and STATE lie ----
 
@@ -193,7 +194,6 @@ class World:
             self.daemon.wait()
             with self.lock:
                 self.daemon = None
-        self.lock = threading.Lock()
         for _ in range(50):
             if not is_mounted(self.mnt):
                 return
