@@ -33,7 +33,9 @@ if [ $# -gt 0 ]; then crash "$@"; exit; fi
 passed=0 failed=0
 one() {     # WANT MODE
     local line
-    line=$(crash "$2" --want "$1" | tee /dev/stderr | tail -n 1)
+    # Not through tee: it would open the log of whoever runs this anew, and empty it.
+    crash "$2" --want "$1" | { last=''; while IFS= read -r line; do printf '%s\n' "$line" >&2; last=$line; done; printf '%s' "$last"; } >"$TMPDIR/crash-line.$$"
+    line=$(cat "$TMPDIR/crash-line.$$"); rm -f "$TMPDIR/crash-line.$$"
     if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
         passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
     else
