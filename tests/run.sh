@@ -107,7 +107,7 @@ mount_cases() {     # mount_cases SUITE BUILD CASE...
     done
 }
 
-default_suites="lint unit tsan large mount mount-asan mount-tsan format golden clock rot data bench vm full fuzz oom faults posix security crash"
+default_suites="lint unit tsan large mount mount-asan mount-tsan format golden clock rot data bench vm full fuzz oom faults posix security crash mutants"
 suites=${*:-$default_suites}
 begin=$(date +%s)
 bash examples/install-packages.sh test || exit 1
@@ -140,6 +140,8 @@ for suite in $suites; do
               one data-series 1200 bash tests/data/debian-series.sh "$VARVE_TEST_CACHE/debian-series"
               one data-debian 1200 bash tests/data/run.sh; cleanup ;;
         vm) export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve; one vm-boot 1500 bash tests/vm/run.sh; cleanup ;;
+        mutants) read -r -a names <tests/mutants/everyday.txt    # tests/soak.sh takes all of them
+                 counted mutants 1500 bash tests/mutants/run.sh "${names[@]}"; cleanup ;;
         *) if [ ! -f "tests/$suite/run.sh" ]; then echo "run.sh: unknown suite $suite" >&2; exit 2; fi
            export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve
            counted "$suite" 1500 bash "tests/$suite/run.sh"; cleanup ;;

@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${VARVE:?set VARVE to the varve binary}"
 [ "$(id -u)" = 0 ] || { echo "run.sh: run me as root (I mount filesystems)" >&2; exit 1; }
 # Mounts of its own: whoever copies the mounts of the machine meanwhile would keep a filesystem alive that lost its power here.
-[ -n "${CRASH_MOUNTS:-}" ] || CRASH_MOUNTS=own exec unshare --mount --propagation private bash "$here/run.sh" "$@"
+[ -n "${CRASH_MOUNTS:-}" ] || CRASH_MOUNTS=own exec bash "$here/../lib/own-mounts.sh" bash "$here/run.sh" "$@"
 for p in mkfs.xfs qemu-storage-daemon gcc; do
     command -v "$p" >/dev/null || { echo "run.sh: $p is missing (bash examples/install-packages.sh test)" >&2; exit 1; }
 done

@@ -84,7 +84,7 @@ build() {   # LOG: what TEST names, no more
 run_test() { # LOG
     local status
     # shellcheck disable=SC2016  # meant as it stands: text for grep, or for the shell inside
-    timeout -k 10 "$LIMIT" unshare --mount --propagation private bash -c '
+    timeout -k 10 "$LIMIT" bash "$here/../lib/own-mounts.sh" bash -c '
         mount -t tmpfs mutants /dev/shm || exit 77
         case $TMPDIR/ in /tmp/*) ;; *) mount --bind "$TMPDIR" /tmp || exit 77 ;; esac
         cd "$1" && exec bash -c "$2"' mutants "$tree" "$TEST" >"$1" 2>&1 </dev/null
