@@ -92,7 +92,6 @@ suite_lint() {
     one lint-headers 120 bash tests/lint/headers.sh
     one lint-layers 60 bash tests/lint/layers.sh
     one lint-clock 60 bash tests/lint/clock.sh
-    one lint-clock 60 bash tests/lint/clock.sh
     one lint-help 60 bash tests/lint/help.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
     one lint-clang-tidy 1800 bash tests/lint/tidy.sh "$VARVE_TEST_DIR/build-clang"
 }

@@ -162,23 +162,27 @@ static int rule(scmp_filter_ctx ctx, uint32_t action, const char *name, unsigned
     return nr < 0 ? 0 : seccomp_rule_add_array(ctx, action, nr, n, args);
 }
 
+/* All four fields: the library's macros leave one out, which clang objects to. */
+#define ARG_IS(n, value) {(n), SCMP_CMP_EQ, (value), 0}
+#define ARG_MASKED(n, mask, value) {(n), SCMP_CMP_MASKED_EQ, (mask), (value)}
+
 static int allow_by_argument(scmp_filter_ctx ctx)
 {
     const scmp_datum_t self = (scmp_datum_t)getpid();
     const struct { const char *name; struct scmp_arg_cmp when; } rows[] = {
-        {"socket", SCMP_A0(SCMP_CMP_EQ, AF_UNIX)},
-        {"clone", SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD)},
-        {"kill", SCMP_A0(SCMP_CMP_EQ, self)},
-        {"tgkill", SCMP_A0(SCMP_CMP_EQ, self)},
-        {"ioctl", SCMP_A1(SCMP_CMP_EQ, FUSE_DEV_IOC_CLONE)},
-        {"ioctl", SCMP_A1(SCMP_CMP_EQ, TCGETS)},                                /* isatty */
-        {"prctl", SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME)},
-        {"prctl", SCMP_A0(SCMP_CMP_EQ, PR_SET_VMA)},                            /* libc names its memory */
-        {"prlimit64", SCMP_A2(SCMP_CMP_EQ, 0)},                                 /* asks, sets nothing */
-        {"mmap", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
-        {"mmap", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC)},   /* libraries loaded late */
-        {"mmap2", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
-        {"mprotect", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
+        {"socket", ARG_IS(0, AF_UNIX)},
+        {"clone", ARG_MASKED(0, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD)},
+        {"kill", ARG_IS(0, self)},
+        {"tgkill", ARG_IS(0, self)},
+        {"ioctl", ARG_IS(1, FUSE_DEV_IOC_CLONE)},
+        {"ioctl", ARG_IS(1, TCGETS)},                                /* isatty */
+        {"prctl", ARG_IS(0, PR_SET_NAME)},
+        {"prctl", ARG_IS(0, PR_SET_VMA)},                            /* libc names its memory */
+        {"prlimit64", ARG_IS(2, 0)},                                 /* asks, sets nothing */
+        {"mmap", ARG_MASKED(2, PROT_EXEC, 0)},
+        {"mmap", ARG_MASKED(2, PROT_EXEC | PROT_WRITE, PROT_EXEC)},   /* libraries loaded late */
+        {"mmap2", ARG_MASKED(2, PROT_EXEC, 0)},
+        {"mprotect", ARG_MASKED(2, PROT_EXEC, 0)},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < sizeof rows / sizeof rows[0]; i++)
