@@ -93,11 +93,12 @@ static int foreign_entry(void *ctx, const char *name)
 
 int agent_state_check_new(struct agent *a, struct verr *err)
 {
-    char found[NAME_MAX + 1];
+    char found[NAME_MAX + 1], hex[VID_HEX];
+    vid_hex(&store_conf(a->store)->id, hex);
     int r = dir_each(a->state_fd, foreign_entry, found);
     if (r > 0)
         return verr_set(err, ENOTEMPTY, "state directory %s is no state of varve (no file \"store\"), but holds %s: give an empty or new "
-                        "directory", a->state_path, found);
+                        "directory; if the file was lost, and it is the state of this store, write %s into it", a->state_path, found, hex);
     return r < 0 ? verr_set(err, -r, "state directory %s: cannot list it: %s", a->state_path, strerror(-r)) : 0;
 }
 
@@ -116,6 +117,11 @@ static int give_dir(const struct giving *up, int fd, const char *at);
 static int refuse(const struct giving *g, const char *name, const char *why)
 {
     return verr_set(g->err, EPERM, "state directory %s: %s%s: %s: move it away", g->a->state_path, g->at, name, why);
+}
+
+static int trouble(const struct giving *g, const char *name, int error)
+{
+    return verr_set(g->err, error, "state directory %s: %s%s: %s", g->a->state_path, g->at, name, strerror(error));
 }
 
 /* fd is of the thing itself (O_PATH or open): its owner is changed, whatever its name leads to by now. */
@@ -144,8 +150,8 @@ static int give_entry(void *ctx, const char *name)
     struct stat st;
     int fd = openat(g->dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return errno == ENOENT ? 0 : refuse(g, name, strerror(errno));
-    int r = fstat(fd, &st) < 0 ? refuse(g, name, strerror(errno)) : 0;
+        return errno == ENOENT ? 0 : trouble(g, name, errno);
+    int r = fstat(fd, &st) < 0 ? trouble(g, name, errno) : 0;
     if (r == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
         r = refuse(g, name, "is neither file nor directory");
     if (r == 0)
@@ -154,7 +160,7 @@ static int give_entry(void *ctx, const char *name)
         int dir = openat(g->dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         struct stat now;
         if (dir < 0 || fstat(dir, &now) < 0)
-            r = refuse(g, name, strerror(errno));
+            r = trouble(g, name, errno);
         else if (now.st_ino != st.st_ino || now.st_dev != st.st_dev)
             r = refuse(g, name, "is being exchanged");
         else if (snprintf(at, sizeof at, "%s%s/", g->at, name) >= (int)sizeof at)
@@ -176,7 +182,7 @@ static int give_dir(const struct giving *up, int fd, const char *at)
     if (++g.depth > DEPTH_MAX)
         return refuse(&g, "", "too deep");
     int r = dir_each(fd, give_entry, &g);
-    return r < 0 && g.err->code == 0 ? refuse(&g, "", strerror(-r)) : r;
+    return r < 0 && g.err->code == 0 ? trouble(&g, "", -r) : r;
 }
 
 int agent_state_give(struct agent *a, struct verr *err)

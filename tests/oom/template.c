@@ -36,6 +36,14 @@ static void make_nodes(struct mkround *m)
     OOM_MUST(store_node_create(m->st, &disk, err));
 }
 
+/* A directory with disks is a STATE only if it says of which store. */
+static void name_store(struct mkround *m)
+{
+    char hex[VID_HEX];
+    vid_hex(&store_conf(m->st)->id, hex);
+    OOM_MUST(file_replace(m->statefd, "store", hex, strlen(hex)));
+}
+
 static void keep(struct t_snap *s, const struct mkround *m)
 {
     s->seq = m->job[0].pend.seq;
@@ -62,6 +70,7 @@ static void make(void)
     free(dir);
     struct mkr_disk *d = mkr_disk(&m, 0, 0, T_SIZE);
     make_nodes(&m);
+    name_store(&m);
     mkr_write_seed(d, 0, 400000, 1);
     mkr_write_seed(d, SEG_BYTES + 5000, 100000, 2);
     mkr_write_seed(d, 2 * SEG_BYTES + 100000, 8192, 3);
