@@ -181,6 +181,26 @@ static void fields_that_cannot_be_stored_are_refused(void **state)
     commit_abort(c);
 }
 
+static void nothing_is_published_as_another_than_was_begun(void **state)
+{
+    struct mkstore *m = *state;
+    struct snaprcp hdr = mk_header(m, SEG_BYTES), other[5];
+    struct commit *c = NULL;
+    MK_OK(commit_begin(m->st, &hdr, &c, &mk_err_));
+    MK_OK(commit_segment(c, 0, true, 0, &mk_err_));
+    for (unsigned i = 0; i < 5; i++)
+        other[i] = hdr;
+    other[0].disk = other[1].vm = other[2].snap = vid_random();
+    other[3].seq++;
+    other[4].epoch++;
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(commit_publish(c, &other[i], NULL), -EINVAL);
+    MK_OK(commit_publish(c, &hdr, &mk_err_));
+    assert_int_equal(commit_segment(c, 1, true, 0, NULL), -EINVAL);
+    commit_abort(c);
+    commit_abort(NULL);
+}
+
 static void a_second_recipe_of_that_name_collides(void **state)
 {
     struct mkstore *m = *state;
@@ -415,6 +435,7 @@ int main(void)
         cmocka_unit_test(the_digest_is_over_the_digests_of_the_pages),
         cmocka_unit_test(publish_fills_in_what_was_not_known_before),
         cmocka_unit_test(fields_that_cannot_be_stored_are_refused),
+        cmocka_unit_test(nothing_is_published_as_another_than_was_begun),
         cmocka_unit_test(a_second_recipe_of_that_name_collides),
         cmocka_unit_test(nothing_is_left_behind),
         cmocka_unit_test(a_revoked_lease_fences_and_a_new_commit_succeeds),

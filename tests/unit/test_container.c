@@ -360,6 +360,36 @@ static void writer_does_not_go_on_where_it_must_not(void **state)
     }
 }
 
+/* The header says which file it is: of another store, number or version it is not this one, though all of it is whole. */
+static void writer_does_not_go_on_in_another_file_than_is_meant(void **state)
+{
+    (void)state;
+    struct block b[10], x;
+    for (int how = 0; how < 5; how++) {
+        uint64_t number = make_container(b, 1, 10, 1000);
+        uint8_t head[CHEADER_BYTES];
+        struct cheader h;
+        int fd = open_container(number, O_RDWR);
+        assert_int_equal(pread(fd, head, sizeof head, 0), sizeof head);
+        assert_int_equal(cheader_decode(head, &h, NULL), 0);
+        if (how == 0)
+            h.id.store = vid_random();
+        else if (how == 1)
+            h.id.container++;
+        else if (how == 2)
+            h.id.version = vid_random();
+        cheader_encode(&h, head);
+        if (how == 3)
+            head[20] ^= 1;
+        assert_int_equal(pwrite(fd, head, sizeof head, 0), sizeof head);
+        close(fd);
+        struct cwriter *w = writer(number);
+        put_ok(w, &x, 10);
+        assert_int_equal(ref_container(x.ref) == number, how == 4);     /* as it was: goes on */
+        cwriter_free(w);
+    }
+}
+
 static void full_file_is_followed_by_a_new_one(void **state)
 {
     (void)state;
@@ -1006,7 +1036,8 @@ int main(int argc, char **argv)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(random_blocks_read_back), T(runs_read_across_blocks_frames_and_sections), T(bad_arguments_are_refused_and_do_no_harm),
-        T(next_backup_appends_a_section), T(writer_does_not_go_on_where_it_must_not), T(full_file_is_followed_by_a_new_one),
+        T(next_backup_appends_a_section), T(writer_does_not_go_on_where_it_must_not),
+        T(writer_does_not_go_on_in_another_file_than_is_meant), T(full_file_is_followed_by_a_new_one),
         T(each_mount_claims_numbers_of_its_own), T(torn_tail_is_left_behind_and_what_is_sealed_before_it_reads),
         T(what_was_not_sealed_gives_its_space_back),
         T(every_truncation_is_a_torn_tail), T(no_flipped_byte_gives_wrong_data),

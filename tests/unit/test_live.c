@@ -520,6 +520,41 @@ static void cut_files_are_named(void **state)
     }
 }
 
+static void remove_file(struct box *b, const char *file)
+{
+    char name[300];
+    snprintf(name, sizeof name, "%s/%s/%s", b->copy, b->dir, file);
+    assert_int_equal(unlink(name), 0);
+}
+
+/* A lost vol file is no power loss: the disk is refused and nothing of it touched, until somebody says to go on without. */
+static void lost_vol_file_is_told_and_gone_without_only_on_purpose(void **state)
+{
+    struct box *b = *state;
+    static uint8_t data[SEG_BYTES];
+    char name[300];
+    fill(data, sizeof data, 9);
+    put(b, 0, data, sizeof data);
+    CHECK(live_fsync(b->l, &err));
+    CHECK(live_set_marks(b->l, LIVE_REWRITING, 0, &err));       /* a record behind the durable one */
+    fresh_copy(b);
+    remove_file(b, "layer-2.vol");
+    damage(b, "journal", -1);
+    expect_damage(b, true, "journal");
+    fresh_copy(b);
+    remove_file(b, "layer-2.vol");
+    expect_damage(b, true, "layer-2.vol");
+    expect_damage(b, true, "layer-2.vol");
+    box_close(b);
+    snprintf(name, sizeof name, "%s/%s/recover", b->copy, b->dir);
+    int fd = open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    box_open(b, b->copy, true);
+    expect(b, 0, data, sizeof data);
+    assert_int_equal(access(name, F_OK), -1);
+}
+
 static void torn_append_is_ignored(void **state)
 {
     struct box *b = *state;
@@ -840,6 +875,7 @@ int main(int argc, char **argv)
         T(written_zeros_count_as_allocated), T(far_segments_cost_nothing), T(rewrite_empties_and_marks),
         T(power_loss_takes_back_an_unsynced_rewrite), T(space_bound_refuses_before_any_change), T(removed_disk_is_gone),
         T(many_disks_share_few_descriptors), T(stray_name_is_reported), T(damaged_files_are_named), T(cut_files_are_named),
+        T(lost_vol_file_is_told_and_gone_without_only_on_purpose),
         T(torn_append_is_ignored), T(clean_stop_proves_the_journal), T(journal_is_compacted), cmocka_unit_test(bytes_of_formats_are_checked),
         cmocka_unit_test(records_round_trip), T(dirty_bit_comes_before_the_data), T(failed_fsync_is_final),
         T(kill_during_fsync_loses_nothing),

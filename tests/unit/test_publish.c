@@ -516,6 +516,68 @@ static void newer_and_strange_records_are_refused_under_a_right_checksum(void **
     lease_release(l);
 }
 
+static void owner_record_of_something_else_is_refused(void **state)
+{
+    (void)state;
+    char hex[VID_HEX], name[80];
+    uint64_t epoch;
+    int owners = store_dirfd(m.st, DIR_OWNERS);
+    vid_hex(&vm, hex);
+    snprintf(name, sizeof name, "%s.%016x", hex, 1);
+    assert_int_equal(owner_claim(m.st, &vm, &host, &epoch, &err), 0);
+    const struct { size_t at; uint8_t is; } field[] = {{16, store_conf(m.st)->id.b[0]}, {32, vm.b[0]}, {64, 1}};
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
+        resum(owners, name, field[i].at, field[i].is ^ 2);
+        assert_int_equal(owner_claim(m.st, &vm, &host, &epoch, &err), -EBADMSG);
+        resum(owners, name, field[i].at, field[i].is);
+    }
+    assert_int_equal(owner_claim(m.st, &vm, &host, &epoch, &err), 0);
+
+    const struct vid nobody = {{0}};
+    assert_int_equal(owner_publish(m.st, &vm, 2, &nobody), 0);
+    assert_int_equal(owner_claim(m.st, &vm, &host, &epoch, &err), -EBADMSG);
+    snprintf(name, sizeof name, "%s.%016x", hex, 3);
+    assert_int_equal(symlinkat("elsewhere", owners, name), 0);
+    assert_int_equal(owner_claim(m.st, &vm, &host, &epoch, &err), -EBADMSG);
+    snprintf(name, sizeof name, "%s.%016x", hex, 4);
+    assert_int_equal(mkdirat(owners, name, 0700), 0);
+    assert_int_equal(owner_claim(m.st, &vm, &host, &epoch, &err), -EBADMSG);
+    snprintf(name, sizeof name, "%s.%016x", hex, 5);
+    int fd = openat(owners, name, O_CREAT | O_WRONLY, 0600);
+    assert_int_equal(ftruncate(fd, 5000), 0);
+    close(fd);
+    assert_int_equal(owner_claim(m.st, &vm, &host, &epoch, &err), -EBADMSG);
+}
+
+static void what_is_no_deletion_log_stops_every_publication(void **state)
+{
+    (void)state;
+    const uint64_t refs[] = {5, UINT64_MAX};    /* the last one is reserved */
+    const char *const name = "0000000000000002/deletions";
+    int dir = store_dirfd(m.st, DIR_GENERATIONS);
+    struct deletions *d;
+    struct lease *l = take(1);
+    open_generation(2, refs, 2);
+    assert_int_equal(deletions_load(l, &d, &err), -EBADMSG);
+    assert_int_equal(unlinkat(dir, name, 0), 0);
+    assert_int_equal(symlinkat("../0000000000000001/deletions", dir, name), 0);
+    assert_int_equal(deletions_load(l, &d, &err), -EBADMSG);
+    assert_int_equal(unlinkat(dir, name, 0), 0);
+    assert_int_equal(mkdirat(dir, name, 0700), 0);
+    assert_int_equal(deletions_load(l, &d, &err), -EBADMSG);
+    assert_int_equal(unlinkat(dir, name, AT_REMOVEDIR), 0);
+    int fd = openat(dir, name, O_CREAT | O_WRONLY, 0600);
+    assert_int_equal(ftruncate(fd, (off_t)1 << 33), 0);
+    close(fd);
+    assert_int_equal(deletions_load(l, &d, &err), -EBADMSG);
+    fd = openat(dir, "0000000000000003", O_CREAT | O_WRONLY, 0600);     /* no directory: the newest generation all the same */
+    close(fd);
+    assert_int_equal(deletions_load(l, &d, &err), -EBADMSG);
+    lease_release(l);
+    assert_int_equal(deletion_log_write(dir, &store_conf(m.st)->id, 9, NULL, UINT64_MAX / 4), -EFBIG);
+    assert_int_equal(deletion_log_write(dir, &store_conf(m.st)->id, 9, NULL, UINT64_C(1) << 30), -EFBIG);
+}
+
 /* ---- children ---- */
 
 /* Generation of the lease, or 100 + errno. */
@@ -584,7 +646,8 @@ int main(int argc, char **argv)
         T(revoked_lease_publishes_nothing), T(lease_that_published_before_it_was_revoked_has_published),
         T(piecewise_staging_and_bad_names), T(deletion_log_tells_what_is_condemned),
         T(absent_or_damaged_deletion_log_is_an_error), T(deletion_log_of_another_generation_is_refused),
-        T(newer_and_strange_records_are_refused_under_a_right_checksum),
+        T(newer_and_strange_records_are_refused_under_a_right_checksum), T(owner_record_of_something_else_is_refused),
+        T(what_is_no_deletion_log_stops_every_publication),
     };
 #ifndef VARVE_FAULTS
     (void)between;
