@@ -932,6 +932,49 @@ static void damaged_record_is_reported_and_others_work(void **state)
     assert_tree(f, wanted);
 }
 
+static size_t count_tree(struct fixture *f)
+{
+    struct lines l;
+    list_tree(f, &l, false);
+    size_t n = l.n;
+    free_lines(&l);
+    return n;
+}
+
+/* More than any list of the reconciliation holds at first, and than any batch. */
+static void hundreds_of_disks_survive_a_lost_catalog(void **state)
+{
+    enum { DISKS = 280, RECORDS = 200, SNAPS = 70, LOST = 100 };
+    struct fixture *f = *state;
+    struct node vm = make(f, &f->root, "vm", NODE_DIR);
+    struct vid id[DISKS];
+    for (unsigned d = 0; d < DISKS; d++) {
+        struct node disk = {.id = vid_random(), .parent = vm.id, .version = 1, .kind = NODE_DISK, .mode = 0600};
+        snprintf(disk.name, sizeof disk.name, "d%03u.img", d);
+        id[d] = disk.id;
+        if (d < RECORDS)
+            must(f, store_node_create(f->st, &disk, &f->err));
+        for (uint64_t seq = 1; seq <= (d == 0 ? SNAPS : 1); seq++) {
+            struct snaprcp h = header_of(f, &disk, seq, "");
+            publish_header(f, &h);
+        }
+    }
+    const size_t all = 1 + RECORDS + DISKS - 1 + SNAPS;
+    remount(f, true);
+    assert_int_equal(f->bad, DISKS - RECORDS);      /* shown as lost-ID, and told */
+    assert_int_equal(count_tree(f), all);
+    remount(f, false);
+    assert_int_equal(count_tree(f), all);
+    for (unsigned d = RECORDS - LOST; d < RECORDS; d++) {
+        char hex[VID_HEX];
+        vid_hex(&id[d], hex);
+        must(f, tree_remove(store_dirfd(f->st, DIR_SNAPSHOTS), hex));
+    }
+    remount(f, false);
+    assert_int_equal(f->bad, LOST + DISKS - RECORDS);
+    assert_int_equal(count_tree(f), all - LOST);
+}
+
 static void damaged_root_record_does_not_hide_the_tree(void **state)
 {
     struct fixture *f = *state;
@@ -1577,7 +1620,7 @@ int main(int argc, char **argv)
         T(names_that_change_hands_between_starts_do_not_collide),
         T(orphans_and_circles_are_shown_in_the_root),
         T(record_removed_by_another_host_goes),
-        T(damaged_record_is_reported_and_others_work),
+        T(hundreds_of_disks_survive_a_lost_catalog), T(damaged_record_is_reported_and_others_work),
         T(damaged_root_record_does_not_hide_the_tree),
         T(damaged_recipe_is_reported_and_others_work),
         T(stray_file_among_the_records_is_reported_and_the_tree_is_shown),
