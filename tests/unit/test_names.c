@@ -932,6 +932,30 @@ static void damaged_record_is_reported_and_others_work(void **state)
     assert_tree(f, wanted);
 }
 
+/* Lost is not removed: the record of the disk stays, and its history comes back with the files. */
+static void removed_disk_whose_snapshots_are_lost_keeps_its_record(void **state)
+{
+    struct fixture *f = *state;
+    struct node web = make(f, &f->root, "web", NODE_DIR), disk = make(f, &web, "disk.img", NODE_DISK), rec;
+    struct snaprow s = snapshot(f, &disk, 1, "one");
+    char file[SNAP_FILE_MAX];
+    assert_int_equal(names_remove(f->n, &disk.id, &f->err), 0);
+    int fd = store_disk_dir(f->st, DIR_SNAPSHOTS, &disk.id, false, &f->err);
+    must(f, fd);
+    store_snap_file(1, &s.id, ".rcp", file);
+    assert_int_equal(renameat(fd, file, f->state_fd, "aside"), 0);
+    for (int pass = 0; pass < 2; pass++) {
+        remount(f, false);
+        assert_int_equal(f->bad, pass == 0);        /* told once: then its row is gone */
+        assert_tree(f, "web/ ");
+        assert_int_equal(store_node_load(f->st, &disk.id, &rec, &f->err), 0);
+    }
+    assert_int_equal(renameat(f->state_fd, "aside", fd, file), 0);
+    close(fd);
+    remount(f, false);
+    assert_tree(f, "web/ web/disk@one.img ");
+}
+
 static size_t count_tree(struct fixture *f)
 {
     struct lines l;
@@ -1620,6 +1644,7 @@ int main(int argc, char **argv)
         T(names_that_change_hands_between_starts_do_not_collide),
         T(orphans_and_circles_are_shown_in_the_root),
         T(record_removed_by_another_host_goes),
+        T(removed_disk_whose_snapshots_are_lost_keeps_its_record),
         T(hundreds_of_disks_survive_a_lost_catalog), T(damaged_record_is_reported_and_others_work),
         T(damaged_root_record_does_not_hide_the_tree),
         T(damaged_recipe_is_reported_and_others_work),
