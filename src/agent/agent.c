@@ -123,27 +123,29 @@ static int load_host(struct agent *a, struct verr *err)
 /*
  * What must be the same for the page cache of the last run to be still there: the boot, and the mount of STATE's
  * filesystem (a forced shutdown and remount loses unsynced pages within one boot). Without the kernel's unique mount id
- * (before 6.8) the plain id and device number stand in.
+ * (before 6.8) the plain id and device number stand in. In doubt there is no answer: one that is made up could equal
+ * another run's, or not equal our own.
  */
-static void instance_text(const struct agent *a, char *out, size_t cap)
+static int instance_text(const struct agent *a, char *out, size_t cap, struct verr *err)
 {
-    char boot[64] = "unknown";
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        ssize_t n = read(fd, boot, sizeof boot - 1);
-        boot[n > 0 ? n : 0] = '\0';
-        boot[strcspn(boot, "\n")] = '\0';
+    static const char path[] = "/proc/sys/kernel/random/boot_id";
+    char boot[64] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, boot, sizeof boot - 1);
+    int error = n < 0 ? errno : 0;
+    if (fd >= 0)
         close(fd);
-    }
+    boot[strcspn(boot, "\n")] = '\0';
+    if (boot[0] == '\0')
+        return verr_set(err, error != 0 ? error : EIO, "%s: cannot be read, so nobody knows what survived the last stop: %s", path,
+                        error != 0 ? strerror(error) : "it is empty");
     struct statx stx;
-    unsigned long long mount = 0, dev = 0;
-    unsigned unique = 0;
-    if (statx(a->state_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID_UNIQUE_BIT, &stx) == 0) {
-        mount = stx.stx_mnt_id;
-        unique = (stx.stx_mask & STATX_MNT_ID_UNIQUE_BIT) != 0;
-        dev = (unsigned long long)stx.stx_dev_major << 32 | stx.stx_dev_minor;
-    }
-    snprintf(out, cap, "boot %s mount %llu%s dev %llx", boot, mount, unique ? " unique" : "", dev);
+    if (statx(a->state_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID_UNIQUE_BIT, &stx) < 0)
+        return verr_set(err, errno, "state directory %s: %s", a->state_path, strerror(errno));
+    snprintf(out, cap, "boot %s mount %llu%s dev %llx", boot, (unsigned long long)stx.stx_mnt_id,
+             (stx.stx_mask & STATX_MNT_ID_UNIQUE_BIT) != 0 ? " unique" : "",
+             (unsigned long long)stx.stx_dev_major << 32 | stx.stx_dev_minor);
+    return 0;
 }
 
 /*
@@ -154,8 +156,10 @@ static void instance_text(const struct agent *a, char *out, size_t cap)
 static int check_instance(struct agent *a, struct verr *err)
 {
     char now[256], have[256];
-    instance_text(a, now, sizeof now);
-    int r = read_line(a->state_fd, "instance", have, sizeof have);
+    int r = instance_text(a, now, sizeof now, err);
+    if (r < 0)
+        return r;
+    r = read_line(a->state_fd, "instance", have, sizeof have);
     a->trusted = r == 0 && strcmp(have, now) == 0;
     if (!a->trusted && faccessat(a->state_fd, "disks", F_OK, 0) == 0)
         vlog(VLOG_INFO, "agent", "%s/instance is not of this run of the system: of live images only what was fsynced is believed", a->state_path);
@@ -168,8 +172,10 @@ static int check_instance(struct agent *a, struct verr *err)
 int agent_instance_write(struct agent *a, struct verr *err)
 {
     char now[256];
-    instance_text(a, now, sizeof now);
-    int r = file_replace(a->state_fd, "instance", now, strlen(now));
+    int r = instance_text(a, now, sizeof now, err);
+    if (r < 0)
+        return r;
+    r = file_replace(a->state_fd, "instance", now, strlen(now));
     return r == 0 ? 0 : verr_set(err, -r, "%s/instance: cannot write: %s", a->state_path, strerror(-r));
 }
 
