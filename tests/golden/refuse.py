@@ -68,7 +68,8 @@ STORE = [
 STATE = [
     ("disks/*/journal", put(8, 2), journal, NEWER), ("disks/*/journal", orbits(12, 2), journal, FLAG),
     ("disks/*/table-*", put(8, 2), at(56), NEWER), ("disks/*/table-*", put(12, 1), at(56), FLAG),
-    ("disks/*/layer-*.vol", put(8, 2), at(56), NEWER), ("disks/*/layer-*.map", put(8, 2), at(56), NEWER),
+    # Not layer-*.vol: it belongs to one boot and goes unread in another one (test_canonical refuses its newer version).
+    ("disks/*/layer-*.map", put(8, 2), at(56), NEWER),
 ]
 CONF = [(lambda d: d.replace(b"version = 1", b"version = 2"), NEWER), (lambda d: d.replace(b"[store]\n", b"[store]\nflag = 1\n"), ("unknown key",))]
 
