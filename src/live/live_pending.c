@@ -56,6 +56,10 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
             memcpy(p->label, label, strlen(label) + 1);
         if (differs)
             r = ljournal_put(l, &nh, !live_files_fresh(l), err);
+        /* That a round works on it is true of this process alone; the next start clears the flag whatever the journal says. A full
+         * disk must not leave it set: the snapshot could not be removed, which is what would make room. */
+        if (r < 0 && (clear & PEND_STARTED) != 0)
+            l->head.pend[i].p.flags &= ~(uint32_t)PEND_STARTED;
         live_head_release(&nh);
     }
     pthread_mutex_unlock(&l->head_lock);

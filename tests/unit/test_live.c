@@ -730,6 +730,20 @@ static void records_round_trip(void **state)
 
 enum { CHILD_BYTES = 10000 };
 
+/* 7: clearing the flag was refused, and the snapshot can be dropped all the same. 8: it cannot. 0: nothing was refused then. */
+static int child_started(struct live *l)
+{
+    struct pending p;
+    const struct freeze_req req = {0};
+    if (live_freeze(&l, 1, &req, &p, NULL) < 0 || live_pending_update(l, p.seq, PEND_STARTED, 0, NULL, NULL) < 0)
+        return 9;
+    if (live_pending_drop(l, p.seq, NULL) != -EBUSY)
+        return 105;
+    if (live_pending_update(l, p.seq, PEND_FAILED, PEND_STARTED, NULL, NULL) == 0)
+        return 0;
+    return live_pending_drop(l, p.seq, NULL) == 0 ? 7 : 8;
+}
+
 static int child(const char *what, const char *state, const char *hex)
 {
     static struct fake_source src;
@@ -742,6 +756,8 @@ static int child(const char *what, const char *state, const char *hex)
         return 100;
     memset(data, 0xEE, sizeof data);
     r = live_write(l, 100, data, sizeof data, NULL);
+    if (r == 0 && strcmp(what, "started") == 0)
+        return child_started(l);
     if (strcmp(what, "write") == 0)
         return r == 0 ? 0 : r == -EIO ? 5 : 101;
     if (r < 0)
@@ -841,6 +857,27 @@ static void failed_fsync_is_final(void **state)
 #endif
 }
 
+static void full_disk_does_not_keep_a_snapshot_started(void **state)
+{
+#ifndef VARVE_FAULTS
+    (void)state;
+    skip();
+#else
+    struct box *b = *state;
+    bool refused = false;
+    box_close(b);
+    for (int n = 1; n <= 6; n++) {
+        char fault[40];
+        snprintf(fault, sizeof fault, "live.journal.put:%d=28", n);
+        int code = run_child(b, fault, "started");
+        assert_true(code == 0 || code == 7 || code == 9);
+        refused = refused || code == 7;
+    }
+    assert_true(refused);
+    box_open(b, b->state, true);
+#endif
+}
+
 static void kill_during_fsync_loses_nothing(void **state)
 {
 #ifndef VARVE_FAULTS
@@ -878,6 +915,7 @@ int main(int argc, char **argv)
         T(lost_vol_file_is_told_and_gone_without_only_on_purpose),
         T(torn_append_is_ignored), T(clean_stop_proves_the_journal), T(journal_is_compacted), cmocka_unit_test(bytes_of_formats_are_checked),
         cmocka_unit_test(records_round_trip), T(dirty_bit_comes_before_the_data), T(failed_fsync_is_final),
+        T(full_disk_does_not_keep_a_snapshot_started),
         T(kill_during_fsync_loses_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
