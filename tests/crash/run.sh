@@ -43,7 +43,7 @@ one() {     # WANT MODE
     fi
 }
 one "${CRASH_KILL:-1600}" kill
-one "${CRASH_POWER:-1050}" power
+one "${CRASH_POWER:-1500}" power
 one "${CRASH_RECOVER:-330}" recover
 one "${CRASH_REORDER:-1050}" reorder
 printf '%d passed, %d failed\n' "$passed" "$failed"
