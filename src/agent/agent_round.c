@@ -226,22 +226,24 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
 
 /* ---- after the commit point ---- */
 
-/* What was settled while the round ran, or is known only now, goes into the side file. */
+/* What was settled while the round ran, or is known only now, goes into the side file. Compared with what STORE says now, not with
+ * the recipe alone: an attempt before a loss of power may have written that file, and the journal fell back behind it. */
 static int carry_flags(struct agent *a, const struct vid *disk, const struct pending *p, struct snaprcp *hdr, struct verr *err)
 {
     uint32_t now = agent_snap_flags(p->flags);
-    if (now == hdr->flags && strcmp(p->label, hdr->label) == 0)
-        return 0;
     struct snapattr attr;
-    struct snaprcp ignore;
-    int r = snap_load(a->store, disk, p->seq, &p->snap, &ignore, &attr, err);
+    struct snaprcp said;
+    int r = snap_load(a->store, disk, p->seq, &p->snap, &said, &attr, err);
     if (r < 0)
         return r;
-    attr.set_flags |= now & ~hdr->flags;
-    attr.clear_flags |= hdr->flags & ~now;
+    hdr->flags = now;
+    if (now == said.flags && strcmp(p->label, said.label) == 0)
+        return 0;
+    uint32_t on = now & ~said.flags, off = said.flags & ~now;
+    attr.set_flags = (attr.set_flags | on) & ~off;
+    attr.clear_flags = (attr.clear_flags | off) & ~on;
     memcpy(attr.label, p->label, sizeof attr.label);
     attr.version++;
-    hdr->flags = now;
     return snap_attr_save(a->store, disk, p->seq, &attr, err);
 }
 

@@ -104,6 +104,8 @@ def one_kill(world, turn, name, k, mode):
 
 def case_kill(world, turn, name, k, mode):
     why = one_kill(world, turn, name, k, mode)
+    if why:
+        keep(world, 'kill', turn)
     return 1, [why] if why else []
 
 
@@ -116,6 +118,8 @@ def case_power(world, turn, name, k, mode):
         counter.close()
     world.lose_power()
     why = verdict.examine(world, left, True, turn)
+    if why:
+        keep(world, 'power', turn)
     world.umount_image()
     return 1, [why] if why else []
 
@@ -206,6 +210,8 @@ def case_reorder(world, turn, name, cut, number):
                 raise
     log.file.close()
     why = verdict.examine(world, left, True, turn)
+    if why:
+        keep(world, 'reorder', turn)
     world.umount_image()
     return 1, ['%s: %s' % (how, why)] if why else []
 
@@ -218,6 +224,7 @@ CASES = {'kill': case_kill, 'power': case_power, 'recover': case_recover, 'reord
 def init_worker(counter):
     global the_world
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)   # how the pool ends its workers: one that waits in a C call runs no handler
     with counter.get_lock():
         counter.value += 1
         number = counter.value
@@ -231,8 +238,6 @@ def work(job):
         done, bad = CASES[kind](the_world, turn, *args)
     except Exception as e:      # pylint: disable=broad-except  # a case that cannot be run is a failure, not the end
         done, bad = 1, ['%s: %s' % (type(e).__name__, traceback.format_exc(limit=-3) if not isinstance(e, (wl.Wrong, wd.Broken)) else e)]
-    if bad and kind != 'recover':
-        keep(the_world, kind, turn)
     try:
         the_world.leave()
     except Exception as e:      # pylint: disable=broad-except

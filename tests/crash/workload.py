@@ -208,8 +208,10 @@ class Run:
         self.ack(after)
 
     def truncate(self, path, size):
+        """Cut short in the middle it leaves the old size, and zeros behind the new end (docs/design/live.md)."""
         after = self.model.copy()
         d = after.disks[path]
+        d.torn = d.now
         d.become(d.now[:size].ljust(size, b'\0'))
         self.begin(after)
         self.call(os.ftruncate, self.handles[path], size)

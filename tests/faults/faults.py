@@ -582,6 +582,7 @@ wd.TIMEOUT = 300        # of a daemon: it serves a whole batch
 def init_worker(counter):
     global the_world
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)   # how the pool ends its workers: one that waits in a C call runs no handler
     with counter.get_lock():
         counter.value += 1
         number = counter.value
