@@ -144,6 +144,16 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
     return r;
 }
 
+/* What was published, but not finished, when power went: the journal may have forgotten its freeze (live_publish.c). */
+static int raise_numbers(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
+{
+    struct snaprow last;
+    int r = catalog_snap_latest(a->catalog, &disk->id, &last, err);
+    if (r == 0)
+        live_raise(l, last.seq + 1, last.name_s);
+    return r == -ENOENT ? 0 : r;
+}
+
 static int recover_named(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
 {
     struct live_attr at;
@@ -153,6 +163,8 @@ static int recover_named(struct agent *a, struct live *l, const struct node *dis
         r = live_attr(l, &at, err);
     if (r == 0 && (at.marks & LIVE_UNNAMED))
         r = live_set_marks(l, 0, LIVE_UNNAMED, err);
+    if (r == 0)
+        r = raise_numbers(a, l, disk, err);
     if (r == 0)
         r = recover_pendings(a, l, disk, err);
     return r == 0 ? recover_changed(a, l, disk, err) : r;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The agent's thread: takes the oldest pending snapshot of each queued disk, seals it, runs one round over the batch, and
- * finishes what was published.
+ * The agent's thread: takes the oldest pending snapshot of each queued disk, runs one round over the batch, and finishes what
+ * was published.
  *
- * Order of durability per snapshot: layer, map, table, journal (live_pending_seal) -> round: containers, index, recipe
- * link, directory fsync (dedup_round) -> anchor -> pointers in the tables, head record (live_pending_published) ->
- * catalog row. A crash between any two is finished by agent_recover.
+ * Order of durability per snapshot: round: containers, index, recipe link, directory fsync (dedup_round) -> anchor -> pointers in
+ * the tables, head record (live_pending_published) -> catalog row. A crash between any two is finished by agent_recover.
+ *
+ * It is not sealed first: what is durable in STORE a moment later need not go to STATE's device as well. Who must know it safe at
+ * once (varve snapshot) seals it before the answer; and one whose attempt failed is sealed, because it may take long now.
  */
 #include "agent/agent_internal.h"
 
@@ -189,8 +191,6 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
     if (r == 0)
         r = live_pending_update(job->live, job->pend.seq, PEND_STARTED, 0, NULL, err);
     pthread_mutex_unlock(&a->op_lock);
-    if (r == 0)
-        r = live_pending_seal(job->live, job->pend.seq, err);
     if (r == 0)
         r = live_pending_by_seq(job->live, job->pend.seq, &job->pend, err);
     bool pending = r == 0;
@@ -447,6 +447,23 @@ static int finish_published(struct agent *a, const struct vid *disk, struct verr
     return r;
 }
 
+/* No lock is held: it may write a whole layer to the device. */
+static void seal_failed(struct agent *a, const struct vid *disk)
+{
+    struct live *l;
+    struct pending p;
+    struct verr err = {0};
+    if (!has_failed(a, disk))
+        return;
+    int r = live_get(a->live, disk, &l, &err);
+    if (r < 0)
+        return;     /* nothing pending, or the next attempt says why */
+    r = live_pending(l, 0, &p, &err) == 0 ? live_pending_seal(l, p.seq, &err) : 0;
+    live_put(l);
+    if (r < 0 && r != -ENOENT)
+        vlog(VLOG_WARN, "agent", "a snapshot that is not stored yet would not survive a loss of power: %s", verr_str(&err));
+}
+
 static int by_vm(const void *a, const void *b)
 {
     const struct dedup_job *x = a, *y = b;
@@ -494,6 +511,8 @@ static void run_round(struct agent *a, const struct vid *disks, unsigned n)
         for (unsigned i = 0; i < njobs; i++)
             job_done(a, &jobs[i]);
     }
+    for (unsigned i = 0; i < n; i++)
+        seal_failed(a, &disks[i]);
     free(jobs);
     free(errs);
 }

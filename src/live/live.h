@@ -86,6 +86,9 @@ int live_remove(struct live_set *set, const struct vid *disk, struct verr *err);
 /* The same with all its pending snapshots: of an image that nobody will read again. Takes no space, unlike dropping them. */
 int live_discard(struct live_set *set, const struct vid *disk, struct verr *err);
 const struct vid *live_id(const struct live *l);
+/* The next snapshot gets at least that sequence number, and a later name. After a power loss STORE may have a snapshot whose
+ * freeze the journal forgot. In memory, so at each start; a record carries it on. */
+void live_raise(struct live *l, uint64_t min_seq, int64_t last_name_s);
 
 /* ---- removal, said before it begins ----
  * An image without a name is no proof that it was removed: the name may have been lost. So whoever takes a name away says so
@@ -181,7 +184,7 @@ int live_pending_entry(struct live *l, uint64_t seq, uint64_t segment, struct se
 
 /* What a published recipe says of a segment, asked for by live_pending_published for each dirty one. */
 typedef int (*live_place_fn)(void *ctx, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);
-/* The recipe of seq is published, its directory fsynced and the recipe anchored: entries that say "frozen seq" become
+/* The recipe of seq is published, its directory fsynced and the recipe anchored (sealed or not: STORE has its data): entries that say "frozen seq" become
  * stored places (live table and younger pending tables) -> fdatasync -> head record without seq -> its layer becomes
  * cache or goes. Anchors whose stamp is <= seq are returned to be dropped. Only the oldest pending may be published. */
 struct live_anchor { struct vid disk; uint64_t seq; struct vid snap; uint64_t stamp; };

@@ -280,6 +280,8 @@ int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, 
 int live_fsync_locked(struct live *l, uint64_t skip, struct verr *err);
 /* Seals what shows through the live image, before something younger is said of it durably. sync_lock held. */
 int live_seal_shown(struct live *l, struct verr *err);
+/* Durable size of the live image once seq, not sealed until now, is durable here or in STORE. head_lock held. */
+uint64_t live_sealed_size(const struct live *l, uint64_t seq);
 /* Makes all durable and says so in the vol file, so that the next open need not look. Nobody else uses the disk. */
 int live_make_clean(struct live *l, struct verr *err);
 /* fdatasync of the tables of all levels younger than the i-th pending one. sync_lock held. */

@@ -62,6 +62,16 @@ int live_truncate(struct live *l, uint64_t size, struct verr *err)
     return r;
 }
 
+void live_raise(struct live *l, uint64_t min_seq, int64_t last_name_s)
+{
+    pthread_mutex_lock(&l->head_lock);
+    if (l->head.next_seq < min_seq)
+        l->head.next_seq = min_seq;
+    if (l->head.last_name_s < last_name_s)
+        l->head.last_name_s = last_name_s;
+    pthread_mutex_unlock(&l->head_lock);
+}
+
 off_t live_seek(struct live *l, uint64_t off, bool hole, struct verr *err)
 {
     pthread_rwlock_rdlock(&l->freeze);

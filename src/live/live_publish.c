@@ -5,6 +5,10 @@
  *   entries "frozen SEQ" of younger tables become stored places (in place, slice by slice: both say the same content, so
  *   any mixture is right under the old head and the new one) -> fdatasync(tables) -> complete record without the snapshot,
  *   with the recipe's anchor -> fdatasync(journal) -> its table goes, its layer becomes cache or goes
+ *
+ * Sealed before or not: the data are durable in STORE, and from the record on nothing looks for them in the layer. One that was
+ * never sealed spares the device all of its data. Until the record is durable a loss of power drops it here, as any volatile
+ * one; STORE has it all the same, and live_raise keeps its number from being given again.
  */
 #include "live/live_internal.h"
 
@@ -174,8 +178,10 @@ static int finish(struct publish *p, const struct live_anchor *mine, struct live
     int r = live_commit_lock(l, true, err);
     if (r < 0)
         return r;
+    uint64_t size = live_sealed_size(l, p->from.seq);
     r = ljournal_gone_room(l, 3) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
     if (r == 0) {
+        nh.size = size;
         memmove(nh.pend, nh.pend + 1, --nh.npend * sizeof *nh.pend);
         if (mine != NULL)
             r = list_anchor(l, &nh, mine, err);
@@ -210,8 +216,6 @@ static int begin(struct publish *p, uint64_t seq, struct verr *err)
         r = live_fail(l, err, ENOENT, "snapshot %" PRIu64 " is not pending", seq);
     else if (i > 0)
         r = live_fail(l, err, EINVAL, "snapshot %" PRIu64 " is not the oldest pending one", seq);
-    else if ((l->head.pend[0].p.flags & PEND_SEALED) == 0)
-        r = live_fail(l, err, EINVAL, "snapshot %" PRIu64 " is not sealed", seq);
     if (r == 0) {
         p->from = l->lv[0];
         p->segments = seg_count(l->head.pend[0].p.size);

@@ -166,20 +166,18 @@ int live_fsync(struct live *l, struct verr *err)
     return r;
 }
 
-/* Size of the live image once seq and all before it are sealed, which no fsync has done: that of seq, whose data show through
+/* Size of the live image once seq and all before it are durable, which no fsync has done: that of seq, whose data show through
  * it, the zeros behind a shrunk end among them (rule 3). So the live image is durably what seq is, if nothing is written
  * since; what reached the disk of younger writes lies in the open layer and is cut off at the size, and point, which changes
  * entries, has sealed seq before (live_seal_shown). A snapshot of an earlier table says nothing about this one. */
-static uint64_t sealed_size(struct live *l, uint64_t seq)
+uint64_t live_sealed_size(const struct live *l, uint64_t seq)
 {
-    pthread_mutex_lock(&l->head_lock);
     uint64_t size = l->head.size;
     for (unsigned i = 0; i < l->head.npend; i++) {
         const struct pending *p = &l->head.pend[i].p;
-        if (p->seq == seq && p->seq >= l->head.first_seq)
+        if (p->seq == seq && p->seq >= l->head.first_seq && (p->flags & PEND_SEALED) == 0)
             size = p->size;
     }
-    pthread_mutex_unlock(&l->head_lock);
     return size;
 }
 
@@ -200,7 +198,12 @@ static uint64_t newest_shown(struct live *l)
 static int seal_up_to(struct live *l, uint64_t seq, struct verr *err)
 {
     int r = seal_data(l, seq, 0, err);
-    return r < 0 ? r : commit(l, sealed_size(l, seq), seq, 0, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&l->head_lock);
+    uint64_t size = live_sealed_size(l, seq);
+    pthread_mutex_unlock(&l->head_lock);
+    return commit(l, size, seq, 0, err);
 }
 
 int live_seal_shown(struct live *l, struct verr *err)

@@ -14,7 +14,7 @@ run cp "$T/a" "$MNT/vm/disk.img"
 snap=$(newest "$MNT/vm/disk.img")
 eventually 10 test "$(xattr "$snap" flags)" = ""
 [ "$(xattr "$snap" state)" = pending ] || skip "this build has no fault points"
-sleep 0.3       # so that the round holds it, durably, under its first name
+run sync "$MNT/vm/disk.img"     # seals it, under its first name
 cp "$T"/state/disks/*/journal "$T/journal"
 run mv "$snap" "$MNT/vm/disk@moved.img"
 rm "$T/pause"
