@@ -71,6 +71,7 @@ struct agent {
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;
+    unsigned disks_open;        /* disks kept open when nobody uses them */
 
     pthread_mutex_t op_lock;
     _Atomic unsigned unrecovered;   /* disks that MEND_RECOVER is owed to */

@@ -63,12 +63,12 @@ void agent_kick(struct agent *a)
     pthread_mutex_unlock(&a->lock);
 }
 
-/* Up to BATCH_MAX disks whose time has come; they stay queued until unqueue_disk. lock held. */
+/* Up to BATCH_MAX disks (fewer where few files may be open) whose time has come; they stay queued until unqueue_disk. lock held. */
 static unsigned due_disks(struct agent *a, int64_t now, struct vid out[BATCH_MAX], int64_t *next_ns)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < a->queued; i++) {
-        if (a->queue[i].retry_ns <= now && n < BATCH_MAX) {
+        if (a->queue[i].retry_ns <= now && n < BATCH_MAX && n <= a->disks_open / 4) {
             a->queue[i].again = false;
             out[n++] = a->queue[i].disk;
         } else if (a->queue[i].retry_ns > now && a->queue[i].retry_ns < *next_ns)

@@ -45,6 +45,9 @@ int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx);
 /* Opens what is missing of 0, 1 and 2 on /dev/null, so that no file of ours becomes one of them. */
 void fill_standard_fds(void);
 
+/* A disk in use has about eight files open, a pending snapshot four; a shell or mount(8) gives 1024 unless asked for more. */
+void allow_open_files(void);
+
 /* Drops to uid:gid without capabilities, with no_new_privs. Nothing to do but no_new_privs when not root. 0 or -errno. */
 int drop_privileges(uid_t uid, gid_t gid, struct verr *err);
 /* After the drop, before any thread: no files but those below STORE and STATE (Landlock), no system calls but those on a list

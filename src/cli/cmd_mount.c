@@ -160,6 +160,7 @@ static int serve(struct mount_options *o, int pipe_fd)
     struct fs *f = NULL;
     struct verr err = {0};
     mallopt(M_ARENA_MAX, 2);
+    allow_open_files();
     int r = start_agent(o, &a, &f, &err);
     if (r < 0) {
         tell(pipe_fd, 1, &err);

@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #include "base/verr.h"
+#include "base/vlog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +25,16 @@ void fill_standard_fds(void)
             return;
         }
     }
+}
+
+void allow_open_files(void)
+{
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == l.rlim_max)
+        return;
+    l.rlim_cur = l.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+        vlog(VLOG_WARN, "mount", "the limit of open files stays at what the caller had: %s", strerror(errno));
 }
 
 static int drop_capabilities(void)
