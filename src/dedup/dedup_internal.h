@@ -62,7 +62,6 @@ struct segwork {
     struct plan_seg s;
     struct fper *fper;
     struct fp_job *fpjobs;          /* PLAN_BLOCKS_MAX */
-    struct fp *fps;
     struct parent parent;
     int rc;                         /* of the task; err says why */
     struct verr err;
@@ -134,8 +133,8 @@ int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err);
 bool seg_is_zero(const uint8_t *p, size_t n);
 /* Cuts and fingerprints w->seg into w->s; every block BLK_NEW. */
 int seg_cut(struct segwork *w, struct verr *err);
-/* Reads the segment again for its BLK_NEW blocks; where they are not what the plan says (or it is not PLAN_BLOCKS) it is cut
- * anew, and all of its blocks are BLK_NEW. */
+/* Reads the segment again for its BLK_NEW blocks; where it is not what the plan says (or not PLAN_BLOCKS) it is cut anew, and
+ * all of its blocks are BLK_NEW. */
 int seg_prepare_new(struct segwork *w, struct verr *err);
 /* After seg_prepare_new: writes the BLK_NEW blocks, which become BLK_OWN. late: gets them too (late.c); may be NULL. */
 int seg_append_new(struct segwork *w, struct cwriter *cw, struct extsort **late, struct verr *err);

@@ -60,8 +60,7 @@ int line_alloc_work(struct round *r, unsigned nwork, struct verr *err)
         w->seg = malloc(SEG_BYTES);
         w->s.b = calloc(PLAN_BLOCKS_MAX, sizeof *w->s.b);
         w->fpjobs = calloc(PLAN_BLOCKS_MAX, sizeof *w->fpjobs);
-        w->fps = calloc(PLAN_BLOCKS_MAX, sizeof *w->fps);
-        if (w->seg == NULL || w->s.b == NULL || w->fpjobs == NULL || w->fps == NULL)
+        if (w->seg == NULL || w->s.b == NULL || w->fpjobs == NULL)
             return verr_set(err, ENOMEM, "no memory for the segments of a round");
         w->fper = fper_new((enum fp_kind)r->conf->fingerprint, r->conf->digest_key, err);
         if (w->fper == NULL)
@@ -82,7 +81,6 @@ void line_free_work(struct round *r)
         free(w->seg);
         free(w->s.b);
         free(w->fpjobs);
-        free(w->fps);
     }
     free(r->work);
 }

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 enum {
-    WORK_BYTES = SEG_BYTES + PLAN_RECORD_MAX + PLAN_BLOCKS_MAX * (sizeof(struct fp_job) + FP_BYTES) + (int)sizeof(struct segwork),
+    WORK_BYTES = SEG_BYTES + PLAN_RECORD_MAX + PLAN_BLOCKS_MAX * sizeof(struct fp_job) + (int)sizeof(struct segwork),
     FIXED_BYTES = WORK_BYTES + PLAN_RECORD_MAX + SEGRCP_BYTES_MAX + 2 * BUS_FRAME_MAX,
     REST_MIN = 1024 * 1024, FILE_BUFFER = 64 * 1024, SORT_MIN = 64 * 1024,
 };

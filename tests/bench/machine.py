@@ -40,7 +40,7 @@ def run(*argv, env=None, cwd=None, output=None):
     watcher.end()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
-        raise Failed(f"exit {child.returncode} of: {' '.join(argv)} (output: {os.environ['BENCH_LOG']})")
+        raise Failed(f"exit {child.returncode} of: {' '.join(argv)[:200]} (output: {os.environ['BENCH_LOG']})")
     return Cost(wall, usage.ru_utime + usage.ru_stime, watcher.most)
 
 
@@ -155,6 +155,11 @@ def tree_bytes(path):
         for name in files:
             total += os.lstat(os.path.join(folder, name)).st_blocks * 512
     return total
+
+
+def available_memory():
+    with open("/proc/meminfo", encoding="ascii") as info:
+        return next(int(line.split()[1]) * 1024 for line in info if line.startswith("MemAvailable:"))
 
 
 def fresh(path):
