@@ -235,6 +235,13 @@ off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hol
     return snap_seek(s, off, hole, err);
 }
 
+off_t fs_snap_handle_seek_near(struct handle *h, uint64_t off, bool hole, struct verr *err)
+{
+    enum { NEAR_SEGMENTS = 16 };
+    struct snap *s = __atomic_load_n(&h->snap, __ATOMIC_ACQUIRE);
+    return s == NULL ? -EAGAIN : snap_seek_near(s, off, hole, NEAR_SEGMENTS, err);
+}
+
 static void open_snap_run(struct op *op)
 {
     struct fs *f = op->f;
@@ -293,20 +300,6 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- read ---- */
 
-/* May this FUSE thread go into the live image, which may have to wait for STORE? Some always stay free. */
-static bool inline_enter(struct fs *f)
-{
-    if (atomic_fetch_add(&f->inline_now, 1) < f->inline_max)
-        return true;
-    atomic_fetch_sub(&f->inline_now, 1);
-    return false;
-}
-
-static void inline_leave(struct fs *f)
-{
-    atomic_fetch_sub(&f->inline_now, 1);
-}
-
 static void not_idle(struct handle *h)
 {
     if (atomic_load_explicit(&h->idle, memory_order_relaxed))
@@ -350,9 +343,9 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
     }
     if (h->kind == HANDLE_DISK) {
         not_idle(h);
-        if (inline_enter(f)) {
+        if (fs_inline_enter(f)) {
             read_now(f, req, ino, h, (uint64_t)off, size);
-            inline_leave(f);
+            fs_inline_leave(f);
             return;
         }
     }
@@ -449,9 +442,9 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
         atomic_store(&h->changed, true);
         atomic_store(&h->disk->touched, true);
         not_idle(h);
-        if (inline_enter(f)) {
+        if (fs_inline_enter(f)) {
             write_now(req, ino, h, buf, size, (uint64_t)off);
-            inline_leave(f);
+            fs_inline_leave(f);
             return;
         }
     }

@@ -43,7 +43,7 @@ struct fs {
     bool direct_invalidates;        /* the kernel drops pages under a direct write by itself */
     struct pool *notify;            /* tells the kernel what changed: may wait for the other two, which never wait for it */
     unsigned threads;               /* FUSE threads */
-    unsigned inline_max;            /* FUSE threads that may be inside live_read or live_write at a time: the rest stay free */
+    unsigned inline_max;            /* FUSE threads that may be in what waits for STORE at a time: the rest stay free */
     atomic_uint inline_now;
     pthread_mutex_t tree;           /* orders changes of names that take several steps */
 
@@ -98,6 +98,10 @@ void op_move_on(struct op *op);
 bool op_retry(struct op *op);
 /* The same with a patience of its own. */
 bool op_retry_for(struct op *op, int64_t patience_ms);
+
+/* May this FUSE thread answer by itself what may have to wait for STORE? Some always stay free. _leave after true only. */
+bool fs_inline_enter(struct fs *f);
+void fs_inline_leave(struct fs *f);
 
 /* ---- errors ---- */
 /* The positive errno to answer with; logs what a user cannot cause. rc is -errno. */
@@ -169,6 +173,8 @@ void fs_label_write(struct op *op);
 int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **out, struct verr *err);
 ssize_t fs_snap_handle_read(struct fs *f, struct handle *h, uint64_t off, void *buf, size_t len, struct verr *err);
 off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hole, struct verr *err);
+/* The same of a stored snapshot that is open already, when the answer is near. -EAGAIN: ask the other one. */
+off_t fs_snap_handle_seek_near(struct handle *h, uint64_t off, bool hole, struct verr *err);
 /* The kernel drops its pages and attributes of the inode; only of the range. Not on a FUSE thread. */
 void fs_inval_inode(struct fs *f, uint64_t ino);
 void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len);

@@ -100,6 +100,19 @@ bool op_retry_for(struct op *op, int64_t patience_ms)
     return op->again;
 }
 
+bool fs_inline_enter(struct fs *f)
+{
+    if (atomic_fetch_add(&f->inline_now, 1) < f->inline_max)
+        return true;
+    atomic_fetch_sub(&f->inline_now, 1);
+    return false;
+}
+
+void fs_inline_leave(struct fs *f)
+{
+    atomic_fetch_sub(&f->inline_now, 1);
+}
+
 /* ---- errors ---- */
 
 static bool errno_is_plain(int e)

@@ -83,16 +83,37 @@ void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t 
 
 /* ---- lseek ---- */
 
+static void lseek_reply(fuse_req_t req, fuse_ino_t ino, off_t n, const struct verr *err)
+{
+    if (n < 0)
+        fuse_reply_err(req, fs_io_errno("seek", ino, (int)n, err));
+    else
+        fuse_reply_lseek(req, n);
+}
+
 static void lseek_run(struct op *op)
 {
     struct verr err = {0};
     bool hole = op->flags == SEEK_HOLE;
     off_t n = op->h->kind == HANDLE_SNAP ? fs_snap_handle_seek(op->f, op->h, op->off, hole, &err)
                                          : live_seek(op->h->disk->live, op->off, hole, &err);
-    if (n < 0)
-        fuse_reply_err(op->req, fs_io_errno("seek", op->ino, (int)n, &err));
-    else
-        fuse_reply_lseek(op->req, n);
+    lseek_reply(op->req, op->ino, n, &err);
+}
+
+/* A cp of a sparse disk asks twice for each piece of data, and waits: not behind the reads ahead of it, and without a worker's
+ * wake-up, as the segment recipe is most often at hand. */
+static bool lseek_near(fuse_req_t req, fuse_ino_t ino, struct handle *h, off_t off, bool hole)
+{
+    struct fs *f = fs_of(req);
+    struct verr err = {0};
+    if (h->kind != HANDLE_SNAP || !fs_inline_enter(f))
+        return false;
+    off_t n = fs_snap_handle_seek_near(h, (uint64_t)off, hole, &err);
+    fs_inline_leave(f);
+    if (n == -EAGAIN)
+        return false;
+    lseek_reply(req, ino, n, &err);
+    return true;
 }
 
 void fs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
@@ -102,6 +123,8 @@ void fs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct f
         fuse_reply_err(req, off < 0 && (whence == SEEK_DATA || whence == SEEK_HOLE) ? ENXIO : EINVAL);
         return;
     }
+    if (lseek_near(req, ino, h, off, whence == SEEK_HOLE))
+        return;
     struct op *op = op_new(req, lseek_run, NULL, NULL, NULL, 0);
     if (op == NULL)
         return;

@@ -399,13 +399,15 @@ static int seek_step(struct snap *s, uint64_t *at, bool hole, bool *found, struc
     return 0;
 }
 
-off_t snap_seek(struct snap *s, uint64_t off, bool hole, struct verr *err)
+off_t snap_seek_near(struct snap *s, uint64_t off, bool hole, uint64_t steps, struct verr *err)
 {
     if (off >= s->hdr.size)
         return verr_set(err, ENXIO, "%s: seek at or after the end", s->name);
     uint64_t at = off;
     bool found = false;
     while (!found && at < s->hdr.size) {
+        if (steps-- == 0)
+            return -EAGAIN;
         int r = seek_step(s, &at, hole, &found, err);
         if (r < 0)
             return r;
@@ -415,6 +417,11 @@ off_t snap_seek(struct snap *s, uint64_t off, bool hole, struct verr *err)
     if (hole)
         return (off_t)s->hdr.size;      /* the end of a file is a hole */
     return verr_set(err, ENXIO, "%s: no data up to the end", s->name);
+}
+
+off_t snap_seek(struct snap *s, uint64_t off, bool hole, struct verr *err)
+{
+    return snap_seek_near(s, off, hole, UINT64_MAX, err);
 }
 
 /* ---- attributes ---- */

@@ -25,6 +25,8 @@ void snap_close(struct snap *s);
 const struct snaprcp *snap_header(const struct snap *s);
 ssize_t snap_read(struct snap *s, uint64_t off, void *buf, size_t len, struct verr *err);          /* short at the end */
 off_t snap_seek(struct snap *s, uint64_t off, bool hole, struct verr *err);                        /* -ENXIO at or after the end */
+/* The same, giving up with -EAGAIN when the answer is not found in that many steps (each reads one segment recipe at most). */
+off_t snap_seek_near(struct snap *s, uint64_t off, bool hole, uint64_t steps, struct verr *err);
 /* Place of a segment: zero or place. Same shape as live_place_fn with ctx = struct snap; pages may be UINT32_MAX (unknown). */
 int snap_place(void *snap, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);
 /* fn for each run in order. */

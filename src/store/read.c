@@ -119,17 +119,25 @@ static int frame_fetch(struct creader *r, struct cfile *c, uint32_t off, uint8_t
     return 0;
 }
 
+static int frame_decode(struct creader *r, const struct cfile *c, uint32_t off, struct funpack *u, const struct cframe *f, uint8_t *out,
+                        struct verr *err)
+{
+    const char *why = "";
+    int code = funpack_open(u, funpack_in(u), f, out, &why);
+    if (code < 0)
+        verr_set(err, -code, "%s/containers/%s: frame at %u: %s", r->st->path, c->name, off, why);
+    return code;
+}
+
 static int frame_load(struct creader *r, struct cfile *c, uint32_t off, struct fslot *slot, struct verr *err)
 {
     struct unpackers *p = unpack_get(r);
     if (p == NULL)
         return verr_set(err, ENOMEM, "decoding a frame: out of memory");
-    uint8_t *in = funpack_in(p->u);
     struct cframe *f = fslot_frame(slot);
-    const char *why = "";
-    int code = frame_fetch(r, c, off, in, f, err);
-    if (code == 0 && (code = funpack_open(p->u, in, f, fslot_data(slot), &why)) < 0)
-        verr_set(err, -code, "%s/containers/%s: frame at %u: %s", r->st->path, c->name, off, why);
+    int code = frame_fetch(r, c, off, funpack_in(p->u), f, err);
+    if (code == 0)
+        code = frame_decode(r, c, off, p->u, f, fslot_data(slot), err);
     unpack_put(r, p);
     return code;
 }
@@ -151,6 +159,11 @@ static int frame_get(struct creader *r, struct cfile *c, uint32_t off, struct fs
 
 /* ---- reading ---- */
 
+enum {
+    ENTRIES_KEPT = 2 * FOOTER_PAGE_ENTRIES, /* so that most frames have all their entries together */
+    DIRECT_MIN = FRAME_RAW_MAX / 2          /* shorter ones are decoded into the cache: the copy costs little */
+};
+
 struct reading {
     struct creader *r;
     struct cfile *c;
@@ -159,6 +172,9 @@ struct reading {
     uint64_t skip;
     uint8_t *buf;
     size_t len;
+    uint32_t ordinal;       /* of entry[0] */
+    uint32_t n, more;       /* entries here; ordinals behind them that are wanted */
+    struct footer_entry entry[ENTRIES_KEPT];
 };
 
 static void unpin(struct reading *rd)
@@ -189,35 +205,111 @@ static int copy_block(struct reading *rd, uint32_t ordinal, const struct footer_
     return 0;
 }
 
-static int read_blocks(struct reading *rd, uint32_t ordinal, uint32_t count, struct verr *err)
+/* How many of the entries are the blocks of one frame from its first byte on, wanted whole; *bytes: their length together. */
+static uint32_t whole_blocks(const struct reading *rd, const struct footer_entry *e, uint32_t n, uint32_t *bytes)
 {
-    struct footer_entry e[FOOTER_PAGE_ENTRIES];
-    while (rd->len > 0 && count > 0) {
-        int n = footer_slice(rd->r, rd->c, ordinal, count, e, err);
-        if (n < 0)
-            return n;
-        for (int i = 0; i < n && rd->len > 0; i++, ordinal++, count--) {
-            if (e[i].len == 0)
-                return verr_set(err, ENODATA, "%s/containers/%s: ordinal %u is dead", rd->r->st->path, rd->c->name, ordinal);
-            if (rd->skip >= e[i].len) {
-                rd->skip -= e[i].len;
-                continue;
-            }
-            int code = copy_block(rd, ordinal, &e[i], err);
-            if (code < 0)
-                return code;
+    uint32_t at = 0, k = 0;
+    while (k < n && e[k].len != 0 && e[k].frame_off == e->frame_off && e[k].in_frame == at && e[k].len <= FRAME_RAW_MAX - at)
+        at += e[k++].len;
+    *bytes = at;
+    return rd->skip == 0 && at <= rd->len ? k : 0;
+}
+
+/*
+ * A frame that is wanted whole and is not in the cache is decoded to where it is wanted, past the cache: whoever reads so much at
+ * a time reads on. *taken: blocks; 0: to be read the usual way (the frame has more blocks than these, or somebody loads it).
+ */
+static int read_whole(struct reading *rd, uint32_t ordinal, const struct footer_entry *e, uint32_t n, uint32_t *taken, struct verr *err)
+{
+    uint32_t bytes = 0, blocks = whole_blocks(rd, e, n, &bytes);
+    const struct frame_key key = {.container = rd->c->number, .version = rd->c->id.version, .off = e->frame_off};
+    *taken = 0;
+    if (blocks == 0 || bytes < DIRECT_MIN || fcache_has(rd->r->frames, &key))
+        return 0;
+    struct unpackers *p = unpack_get(rd->r);
+    if (p == NULL)
+        return verr_set(err, ENOMEM, "decoding a frame: out of memory");
+    struct cframe f;
+    int code = frame_fetch(rd->r, rd->c, e->frame_off, funpack_in(p->u), &f, err);
+    if (code == 0 && f.first_ordinal == ordinal && f.blocks == blocks && f.raw_len == bytes) {
+        code = frame_decode(rd->r, rd->c, e->frame_off, p->u, &f, rd->buf, err);
+        *taken = blocks;
+        rd->buf += bytes;
+        rd->len -= bytes;
+    }
+    unpack_put(rd->r, p);
+    return code;
+}
+
+/* At least a page's worth of entries, as long as there are more. */
+static int fill_entries(struct reading *rd, uint32_t from, struct verr *err)
+{
+    memmove(rd->entry, rd->entry + from, (rd->n - from) * sizeof *rd->entry);
+    rd->ordinal += from;
+    rd->n -= from;
+    while (rd->n < FOOTER_PAGE_ENTRIES && rd->more > 0) {
+        int got = footer_slice(rd->r, rd->c, rd->ordinal + rd->n, rd->more, rd->entry + rd->n, err);
+        if (got < 0)
+            return got;
+        rd->n += (uint32_t)got;
+        rd->more -= (uint32_t)got;
+    }
+    return 0;
+}
+
+/* The block at entry i, or the frame that begins there; *next: the entry after it. */
+static int read_at(struct reading *rd, uint32_t i, uint32_t *next, struct verr *err)
+{
+    const struct footer_entry *e = &rd->entry[i];
+    uint32_t taken = 0;
+    *next = i + 1;
+    if (e->len == 0)
+        return verr_set(err, ENODATA, "%s/containers/%s: ordinal %u is dead", rd->r->st->path, rd->c->name, rd->ordinal + i);
+    if (rd->skip >= e->len) {
+        rd->skip -= e->len;
+        return 0;
+    }
+    int code = e->in_frame == 0 ? read_whole(rd, rd->ordinal + i, e, rd->n - i, &taken, err) : 0;
+    if (code < 0 || taken > 0) {
+        *next = i + taken;
+        return code;
+    }
+    return copy_block(rd, rd->ordinal + i, e, err);
+}
+
+static int read_blocks(struct reading *rd, struct verr *err)
+{
+    uint32_t i = 0;
+    while (rd->len > 0 && (i < rd->n || rd->more > 0)) {
+        int code = 0;
+        if (rd->n - i < FOOTER_PAGE_ENTRIES && rd->more > 0) {
+            code = fill_entries(rd, i, err);
+            i = 0;
         }
+        if (code == 0)
+            code = read_at(rd, i, &i, err);
+        if (code < 0)
+            return code;
     }
     return rd->len == 0 ? 0 : cfile_fail(rd->r, rd->c, EBADMSG, "blocks are shorter than their recipe says", err);
 }
 
 static int read_once(struct creader *r, uint64_t ref, uint32_t count, uint64_t skip, void *buf, size_t len, struct verr *err)
 {
-    struct reading rd = {.r = r, .skip = skip, .buf = buf, .len = len};
+    struct reading rd;      /* not all of it cleared: the entries are many */
+    rd.r = r;
+    rd.slot = NULL;
+    rd.slot_off = 0;
+    rd.skip = skip;
+    rd.buf = buf;
+    rd.len = len;
+    rd.ordinal = ref_ordinal(ref);
+    rd.n = 0;
+    rd.more = count;
     int code = cfile_get(r, ref_container(ref), &rd.c, err);
     if (code < 0)
         return code;
-    code = read_blocks(&rd, ref_ordinal(ref), count, err);
+    code = read_blocks(&rd, err);
     unpin(&rd);
     if (code == -ESTALE)
         cfile_drop(r, rd.c);

@@ -165,6 +165,14 @@ struct fslot *fcache_get(struct fcache *fc, const struct frame_key *key, bool *l
     return s;
 }
 
+bool fcache_has(struct fcache *fc, const struct frame_key *key)
+{
+    pthread_mutex_lock(&fc->lock);
+    bool has = find(fc, key) != NULL;
+    pthread_mutex_unlock(&fc->lock);
+    return has;
+}
+
 void fcache_loaded(struct fcache *fc, struct fslot *s, bool good)
 {
     pthread_mutex_lock(&fc->lock);

@@ -89,6 +89,8 @@ int fcache_new(size_t bytes, struct fcache **out);
 void fcache_free(struct fcache *fc);
 /* Pins the slot of the frame. *load: it is empty and the caller must fill it and call fcache_loaded. */
 struct fslot *fcache_get(struct fcache *fc, const struct frame_key *key, bool *load);
+/* Is it there, or being loaded? */
+bool fcache_has(struct fcache *fc, const struct frame_key *key);
 /* good false: the slot is given up and unpinned. */
 void fcache_loaded(struct fcache *fc, struct fslot *s, bool good);
 void fcache_put(struct fcache *fc, struct fslot *s);

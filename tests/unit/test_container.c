@@ -258,6 +258,37 @@ static void runs_read_across_blocks_frames_and_sections(void **state)
     creader_free(r);
 }
 
+/* Whole frames are decoded past the cache: the same damage, and the same answer once it is in the cache. */
+static void damage_is_found_in_frames_read_whole(void **state)
+{
+    (void)state;
+    enum { N = 120 };
+    static struct block b[N];
+    static uint8_t all[N * 4096], got[N * 4096];
+    uint64_t number = make_container(b, 1, N, 4096), total = 0;
+    for (int i = 0; i < N; i++) {
+        block_fill(&b[i], all + total);
+        total += b[i].len;
+    }
+    int fd = open_container(number, O_RDWR);
+    for (int i = 0; i < 300; i++) {
+        uint64_t at = mks_rnd() % container_size(number);
+        uint8_t was, flipped;
+        assert_int_equal(pread(fd, &was, 1, (off_t)at), 1);
+        flipped = was ^ (uint8_t)(1 + mks_rnd() % 255);
+        assert_int_equal(pwrite(fd, &flipped, 1, (off_t)at), 1);
+        struct creader *r = reader(0);
+        if (i % 2 == 0)
+            get(r, &b[mks_rnd() % N], &err);
+        int code = creader_read(r, ref_make(number, 0), N, 0, got, total, &err);
+        assert_true(code == -EBADMSG || code == -ENODATA || code == -EIO || (code == 0 && memcmp(got, all, total) == 0));
+        assert_int_equal(pwrite(fd, &was, 1, (off_t)at), 1);
+        assert_int_equal(creader_read(r, ref_make(number, 0), N, 0, got, total, &err) == 0 ? memcmp(got, all, total) : 0, 0);
+        creader_free(r);
+    }
+    close(fd);
+}
+
 static void bad_arguments_are_refused_and_do_no_harm(void **state)
 {
     (void)state;
@@ -1035,7 +1066,8 @@ int main(int argc, char **argv)
         return child(argv[3]);
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(random_blocks_read_back), T(runs_read_across_blocks_frames_and_sections), T(bad_arguments_are_refused_and_do_no_harm),
+        T(random_blocks_read_back), T(runs_read_across_blocks_frames_and_sections), T(damage_is_found_in_frames_read_whole),
+        T(bad_arguments_are_refused_and_do_no_harm),
         T(next_backup_appends_a_section), T(writer_does_not_go_on_where_it_must_not),
         T(writer_does_not_go_on_in_another_file_than_is_meant), T(full_file_is_followed_by_a_new_one),
         T(each_mount_claims_numbers_of_its_own), T(torn_tail_is_left_behind_and_what_is_sealed_before_it_reads),

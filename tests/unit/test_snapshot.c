@@ -118,8 +118,12 @@ static void seek_merges_across_segments(void **state)
                 assert_int_equal(got, hole != 0 ? (off_t)f->size : -ENXIO);
             else
                 assert_int_equal(got, want);
+            off_t near = snap_seek_near(s, off, hole != 0, 1, NULL);
+            assert_true(near == got || near == -EAGAIN);
+            assert_true(near == got || want / SEG_BYTES != off / SEG_BYTES);
         }
     }
+    assert_int_equal(snap_seek_near(s, 0, false, 0, NULL), -EAGAIN);
     assert_int_equal(snap_seek(s, f->size, true, NULL), -ENXIO);
     assert_int_equal(snap_seek(s, f->size, false, NULL), -ENXIO);
     free(page);
