@@ -66,6 +66,7 @@ def group_growth(bench, args):
 def group_dirty(bench, args):
     result = report.Result("Snapshot of a live image, until stored")
     rows_live.dirty(bench, result, [64 << 20] if args.smoke else [GIB, 4 * GIB])
+    rows_live.dirty_of_large(bench, result, [2 * GIB] if args.smoke else [GIB, 256 * GIB])
     return result
 
 

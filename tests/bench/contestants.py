@@ -81,6 +81,11 @@ class Varve(Contestant):
     def disk(self, vm):
         return f"{self.mnt}/{vm}/disk.img"
 
+    def disk_in(self, vm):
+        """The same of a VM that is made now."""
+        os.makedirs(f"{self.mnt}/{vm}")
+        return self.disk(vm)
+
     def snapshots(self, vm):
         names = sorted(n for n in os.listdir(f"{self.mnt}/{vm}") if n.startswith("disk@"))
         return [f"{self.mnt}/{vm}/{n}" for n in names]

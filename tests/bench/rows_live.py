@@ -65,8 +65,14 @@ class Guest:
         os.waitpid(self.child, 0)
 
 
+def snapshot(tool):
+    """Until stored."""
+    settle()
+    return tool.daemon.cost(lambda: run(VARVE, "snapshot", tool.disk("vm")) + tool.wait())
+
+
 def dirty(bench, result, sizes):
-    """Seconds from `varve snapshot` until stored, with 1, 10 and 100 % of the segments overwritten, for disks of each size."""
+    """From `varve snapshot` until stored, with 1, 10 and 100 % of the segments overwritten, for disks of each size."""
     for size in sizes:
         tool = Varve(bench.work)
         guest = None
@@ -80,16 +86,51 @@ def dirty(bench, result, sizes):
                     fresh_data = image(bench, size, vm=1000 * (1 + number) + percent, zero=0)
                     guest.write(count, number * 7 + percent, fresh_data)
                     os.unlink(fresh_data)
-                    settle()
-                    cost = tool.daemon.cost(lambda: run(VARVE, "snapshot", tool.disk("vm")) + tool.wait())
-                    result.add(f"{size >> 20} MiB disk, {percent} % dirty: seconds", tool.name, cost.wall)
-                    result.add(f"{size >> 20} MiB disk, {percent} % dirty: MB/s", tool.name, count * SEGMENT / 1e6 / cost.wall)
+                    cost, what = snapshot(tool), f"{size >> 20} MiB disk, {percent} % dirty"
+                    result.add(f"{what}: seconds", tool.name, cost.wall)
+                    result.add(f"{what}: MB/s", tool.name, count * SEGMENT / 1e6 / cost.wall)
+                    result.add(f"{what}: CPU seconds per GB", tool.name, cost.cpu / (count * SEGMENT / 1e9))
         except Failed as why:
             bench.lost(tool.name, why)
         finally:
             if guest is not None:
                 guest.end()
             tool.stop()
+
+
+def dirty_of_large(bench, result, sizes):
+    """One dirty segment of disks that clones of one snapshot fill: what a snapshot costs for the size of its disk alone."""
+    source = image(bench, 64 << 20, vm=1, zero=0)
+    for size in sizes:
+        tool = Varve(bench.work)
+        guest = None
+        try:
+            tool.start()
+            tool.put("other", 0, source)
+            fill(tool.disk_in("vm"), tool.snapshots("other")[0], size)
+            tool.wait()
+            guest = Guest(tool.disk("vm"), 64 << 20)
+            for number in range(5):
+                guest.write(1, number, source)
+                result.add(f"{size >> 30} GiB disk, one segment dirty: seconds", tool.name, snapshot(tool).wall)
+        except Failed as why:
+            bench.lost(tool.name, why)
+        finally:
+            if guest is not None:
+                guest.end()
+            tool.stop()
+
+
+def fill(disk, source, size):
+    with open(source, "rb") as a, open(disk, "wb") as b:
+        step = os.fstat(a.fileno()).st_size
+        for at in range(0, size, step):
+            done = 0
+            while done < step:
+                n = os.copy_file_range(a.fileno(), b.fileno(), step - done, done, at + done)
+                if n == 0:
+                    raise Failed("copy_file_range came to an early end")
+                done += n
 
 
 def back_and_clone(bench, result, size):
