@@ -128,6 +128,9 @@ bool round_owns(const struct round *r, const struct fp *fp);
 bool generations_changed(struct round *r);
 
 /* ---- segment.c ---- */
+/* The frozen table, walked through: a slice at a time, because reading each entry alone costs 1 us a segment of the disk. */
+struct entries { bool any; uint64_t first; struct seg_entry e[PEND_ENTRIES]; };
+int entries_get(struct entries *c, const struct dedup_job *job, uint64_t segment, struct seg_entry *out, struct verr *err);
 /* Reads segment w->s.segment of w->js into w->seg. */
 int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err);
 bool seg_is_zero(const uint8_t *p, size_t n);

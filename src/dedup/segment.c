@@ -26,6 +26,21 @@ int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err)
     return 0;
 }
 
+int entries_get(struct entries *c, const struct dedup_job *job, uint64_t segment, struct seg_entry *out, struct verr *err)
+{
+    uint64_t first = segment / PEND_ENTRIES * PEND_ENTRIES;
+    if (!c->any || c->first != first) {
+        c->any = false;
+        int rc = live_pending_entries(job->live, job->pend.seq, first, c->e, err);
+        if (rc < 0)
+            return rc;
+        c->any = true;
+        c->first = first;
+    }
+    *out = c->e[segment - first];
+    return 0;
+}
+
 bool seg_is_zero(const uint8_t *p, size_t n)
 {
     return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;

@@ -108,9 +108,9 @@ static int use_plan(void *ctx, struct segwork *w, struct verr *err)
 }
 
 /* 1: it is dirty, work for the line. 0: nothing to do for it. An error is one of this disk. */
-static int entry_of(const struct jobstate *js, uint64_t segment, struct seg_entry *e, struct verr *why)
+static int entry_of(const struct jobstate *js, struct entries *cache, uint64_t segment, struct seg_entry *e, struct verr *why)
 {
-    int rc = live_pending_entry(js->job->live, js->job->pend.seq, segment, e, why);
+    int rc = entries_get(cache, js->job, segment, e, why);
     if (rc < 0)
         return rc;
     if (!e->dirty && e->kind == SEGK_FROZEN)
@@ -125,12 +125,13 @@ static int entry_of(const struct jobstate *js, uint64_t segment, struct seg_entr
 static int plan_segments(struct round *r, struct planning *p, struct verr *err)
 {
     struct line line = {.r = r, .use = use_plan, .ctx = p};
+    struct entries cache = {.any = false};
     int rc = 0;
     for (uint64_t i = 0; i < p->js->nsegs && !p->js->failed && rc == 0; i++) {
         struct seg_entry e;
         struct verr why = {0};
         struct segwork *w;
-        int found = entry_of(p->js, i, &e, &why);
+        int found = entry_of(p->js, &cache, i, &e, &why);
         if (found < 0)
             job_fail_why(p->js, found, &why);
         if (found <= 0)

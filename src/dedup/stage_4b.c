@@ -178,10 +178,11 @@ static int complete_segments(struct completion *c, struct seqin *result, struct 
 {
     struct round *r = c->r;
     const struct dedup_job *job = c->js->job;
+    struct entries cache = {.any = false};
     uint64_t index = 0;
     for (uint64_t i = 0; i < c->js->nsegs; i++) {
         struct seg_entry e;
-        int rc = live_pending_entry(job->live, job->pend.seq, i, &e, err);
+        int rc = entries_get(&cache, job, i, &e, err);
         if (rc < 0)
             return rc;
         if (!e.dirty) {

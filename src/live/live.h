@@ -180,7 +180,11 @@ off_t live_pending_seek(struct live *l, uint64_t seq, uint64_t off, bool hole, s
 /* The frozen table. base: what the segment was before this snapshot's own writes. */
 enum seg_kind { SEGK_ZERO, SEGK_STORED, SEGK_FROZEN };
 struct seg_entry { enum seg_kind kind; uint64_t place; bool dirty; };
-int live_pending_entry(struct live *l, uint64_t seq, uint64_t segment, struct seg_entry *out, struct verr *err);
+/* Of the PEND_ENTRIES segments that `first` is among, in one read: out[i] is of segment first / PEND_ENTRIES * PEND_ENTRIES + i;
+ * those behind the end are zero. Only of the oldest pending snapshot once it is STARTED: what changes tables of pending ones is
+ * the end of an older one, so this one's stands still. */
+enum { PEND_ENTRIES = 256 };
+int live_pending_entries(struct live *l, uint64_t seq, uint64_t first, struct seg_entry out[PEND_ENTRIES], struct verr *err);
 
 /* What a published recipe says of a segment, asked for by live_pending_published for each dirty one. */
 typedef int (*live_place_fn)(void *ctx, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);

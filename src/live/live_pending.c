@@ -97,21 +97,18 @@ off_t live_pending_seek(struct live *l, uint64_t seq, uint64_t off, bool hole, s
     return r;
 }
 
-int live_pending_entry(struct live *l, uint64_t seq, uint64_t segment, struct seg_entry *out, struct verr *err)
+int live_pending_entries(struct live *l, uint64_t seq, uint64_t first, struct seg_entry out[PEND_ENTRIES], struct verr *err)
 {
-    struct live_entry e;
-    pthread_rwlock_rdlock(&l->freeze);
+    _Static_assert((int)PEND_ENTRIES == (int)SLICE_SEGS, "one read of a slice");
+    struct lslice s;
+    pthread_rwlock_rdlock(&l->freeze);      /* no segment lock: nothing writes into this table, see the header */
     const struct lview *v = live_view_by_seq(l, seq);
-    int r = v == NULL ? no_such(l, ESTALE, seq, err) : 0;
-    if (r == 0) {
-        pthread_rwlock_t *lock = live_seg_lock(l, segment);
-        pthread_rwlock_rdlock(lock);
-        r = ltable_get(l, v->table, segment, &e, err);
-        pthread_rwlock_unlock(lock);
-    }
+    int r = v == NULL ? no_such(l, ESTALE, seq, err) : ltable_slice_get(l, v->table, first / SLICE_SEGS * SLICE_SEGS, &s, err);
     pthread_rwlock_unlock(&l->freeze);
-    if (r == 0)
-        *out = (struct seg_entry){e.kind, e.kind == SEGK_ZERO ? 0 : e.value, e.dirty};
+    for (unsigned i = 0; r == 0 && i < SLICE_SEGS; i++) {
+        const struct live_entry *e = &s.e[i];
+        out[i] = (struct seg_entry){e->kind, e->kind == SEGK_ZERO ? 0 : e->value, e->dirty};
+    }
     return r;
 }
 

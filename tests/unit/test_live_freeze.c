@@ -140,6 +140,13 @@ static int place_of(void *ctx, uint64_t seg, bool *zero, uint64_t *place, uint32
     return r->hide_pages || *zero ? 0 : fake_pages(&r->b->src, *place, pages, e);
 }
 
+static struct seg_entry entry_of(struct live *l, uint64_t seq, uint64_t segment)
+{
+    struct seg_entry slice[PEND_ENTRIES];
+    CHECK(live_pending_entries(l, seq, segment, slice, &err));
+    return slice[segment % PEND_ENTRIES];
+}
+
 static void store(struct box *b, struct live *l, uint64_t seq, struct recipe *r)
 {
     static uint8_t seg[SEG_BYTES];
@@ -147,8 +154,7 @@ static void store(struct box *b, struct live *l, uint64_t seq, struct recipe *r)
     CHECK(live_pending_by_seq(l, seq, &p, &err));
     *r = (struct recipe){.l = l, .b = b, .seq = seq, .size = p.size};
     for (uint64_t i = 0; i < seg_count(p.size); i++) {
-        struct seg_entry e;
-        CHECK(live_pending_entry(l, seq, i, &e, &err));
+        const struct seg_entry e = entry_of(l, seq, i);
         if (e.dirty) {
             memset(seg, 0, sizeof seg);
             CHECK(live_pending_read(l, seq, i << SEG_SHIFT, seg, sizeof seg, &err));
@@ -490,11 +496,9 @@ static void dropped_changes_go_to_the_next(void **state)
     put(l, 2 * SEG_BYTES, 10, 3);
     uint64_t alloc = attr(l).alloc_bytes;
     CHECK(live_pending_drop(l, p.seq, &err));           /* into q */
-    struct seg_entry e;
-    CHECK(live_pending_entry(l, q.seq, 0, &e, &err));
+    const struct seg_entry e = entry_of(l, q.seq, 0);
     assert_true(e.dirty && e.kind == SEGK_ZERO);
-    CHECK(live_pending_entry(l, q.seq, 2, &e, &err));
-    assert_true(e.dirty);
+    assert_true(entry_of(l, q.seq, 2).dirty);
     CHECK(live_pending_by_seq(l, q.seq, &q, &err));
     assert_int_equal(q.dirty_segments, 2);
     expect_pending(l, q.seq, 0, 100, 1);

@@ -478,8 +478,9 @@ static void op_publish(void)
     s->snap = p->snap;
     s->seq = p->seq;
     for (uint64_t seg = 0; seg < seg_count(p->img.size); seg++) {
-        struct seg_entry e;
-        CHECK(live_pending_entry(m.l, p->seq, seg, &e, &err));
+        struct seg_entry slice[PEND_ENTRIES];
+        CHECK(live_pending_entries(m.l, p->seq, seg, slice, &err));
+        const struct seg_entry e = slice[seg % PEND_ENTRIES];
         const uint8_t *bytes = p->img.data + seg * SEG_BYTES;
         if (e.dirty) {
             place_segment(s, seg, bytes);
