@@ -306,6 +306,14 @@ static void not_idle(struct handle *h)
         atomic_store(&h->idle, false);
 }
 
+static void read_reply(fuse_req_t req, fuse_ino_t ino, const char *buf, ssize_t n, const struct verr *err)
+{
+    if (n < 0)
+        fuse_reply_err(req, fs_io_errno("read", ino, (int)n, err));
+    else
+        fuse_reply_buf(req, buf, (size_t)n);
+}
+
 static void read_now(struct fs *f, fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t len)
 {
     struct verr err = {0};
@@ -315,10 +323,19 @@ static void read_now(struct fs *f, fuse_req_t req, fuse_ino_t ino, struct handle
         n = fs_snap_handle_read(f, h, off, buf, len, &err);
     else if (buf != NULL)
         n = live_read(h->disk->live, off, buf, len, &err);
-    if (n < 0)
-        fuse_reply_err(req, fs_io_errno("read", ino, (int)n, &err));
-    else
-        fuse_reply_buf(req, buf, (size_t)n);
+    read_reply(req, ino, buf, n, &err);
+}
+
+/* What lies on this host is read at once: no wait, so no thread need be kept free. */
+static bool read_local(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t len)
+{
+    struct verr err = {0};
+    char *buf = fs_thread_buffer(len);
+    ssize_t n = buf != NULL ? live_read_within(h->disk->live, off, buf, len, REACH_LOCAL, &err) : -EAGAIN;
+    if (n == -EAGAIN)
+        return false;
+    read_reply(req, ino, buf, n, &err);
+    return true;
 }
 
 static void read_run(struct op *op)
@@ -330,7 +347,14 @@ static void read_text(fuse_req_t req, const struct handle *h, size_t size, off_t
 {
     size_t at = (size_t)off < h->text_len ? (size_t)off : h->text_len;
     size_t n = h->text_len - at < size ? h->text_len - at : size;
-    fuse_reply_buf(req, h->text + at, n);
+    /* Out of a copy: once the reply is on its way the reader may close, and the text go (ASan looks at it after writev, too). */
+    char *buf = fs_thread_buffer(n + 1);     /* at its end, n is 0 */
+    if (buf == NULL) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    memcpy(buf, h->text + at, n);
+    fuse_reply_buf(req, buf, n);
 }
 
 void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -343,6 +367,8 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
     }
     if (h->kind == HANDLE_DISK) {
         not_idle(h);
+        if (read_local(req, ino, h, (uint64_t)off, size))
+            return;
         if (fs_inline_enter(f)) {
             read_now(f, req, ino, h, (uint64_t)off, size);
             fs_inline_leave(f);
@@ -387,18 +413,35 @@ static void write_done(fuse_req_t req, fuse_ino_t ino, const struct handle *h, u
     }
 }
 
-static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
+static void write_reply(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t size, int rc, const struct verr *err)
 {
-    struct verr err = {0};
-    int rc = live_write(h->disk->live, off, buf, size, &err);
     if (rc < 0) {
         if (rc != -EFBIG)   /* beyond what an image can have: nothing is missing in it */
             fs_disk_refused(h->disk, off, size);
-        fuse_reply_err(req, fs_io_errno("write", ino, rc, &err));
+        fuse_reply_err(req, fs_io_errno("write", ino, rc, err));
     } else {
         fs_disk_written(h->disk, off, size);
         write_done(req, ino, h, off, size);
     }
+}
+
+static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
+{
+    struct verr err = {0};
+    int rc = live_write(h->disk->live, off, buf, size, &err);
+    write_reply(req, ino, h, off, size, rc, &err);
+}
+
+/* A small write that touches local files only is done at once: no wait, so no thread need be kept free. */
+static bool write_local(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
+{
+    enum { SMALL = 64 * 1024 };     /* for larger ones the hand-over to a worker does not count */
+    struct verr err = {0};
+    int rc = size < SMALL ? live_write_within(h->disk->live, off, buf, size, REACH_LOCAL, &err) : -EAGAIN;
+    if (rc == -EAGAIN)
+        return false;
+    write_reply(req, ino, h, off, size, rc, &err);
+    return true;
 }
 
 /* On the disk's queue: the first write after a flush supersedes what that made. */
@@ -442,6 +485,8 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
         atomic_store(&h->changed, true);
         atomic_store(&h->disk->touched, true);
         not_idle(h);
+        if (write_local(req, ino, h, buf, size, (uint64_t)off))
+            return;
         if (fs_inline_enter(f)) {
             write_now(req, ino, h, buf, size, (uint64_t)off);
             fs_inline_leave(f);

@@ -118,8 +118,19 @@ int live_attr(struct live *l, struct live_attr *out, struct verr *err);
 int live_set_mtime(struct live *l, int64_t mtime_ns, struct verr *err);        /* utimens; no change in the sense of `changed` */
 
 /* ---- data. off, len in bytes; any alignment. ---- */
-ssize_t live_read(struct live *l, uint64_t off, void *buf, size_t len, struct verr *err);         /* short at end of file */
-int live_write(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err);      /* all or an error */
+/* REACH_LOCAL: by local files alone; -EAGAIN when it would have to wait for STORE, or for a lock, whose holder may. Part of it may be
+ * done then; asking again does it all. */
+enum live_reach { REACH_ALL, REACH_LOCAL };
+ssize_t live_read_within(struct live *l, uint64_t off, void *buf, size_t len, enum live_reach reach, struct verr *err);
+int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err);
+static inline ssize_t live_read(struct live *l, uint64_t off, void *buf, size_t len, struct verr *err)      /* short at end of file */
+{
+    return live_read_within(l, off, buf, len, REACH_ALL, err);
+}
+static inline int live_write(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)   /* all or an error */
+{
+    return live_write_within(l, off, buf, len, REACH_ALL, err);
+}
 /* Shrinks or extends. size 0 of a disk that has data or changes: see live_rewrite. */
 int live_truncate(struct live *l, uint64_t size, struct verr *err);
 /* New empty table and layer, size 0, mark REWRITING: one head record, not durable before the next fsync. Sets

@@ -22,20 +22,21 @@ enum { COPY_BYTES = 64 * 1024 };
 
 /* ---- reading ---- */
 
-int live_stored_read(struct live *l, uint64_t seg, uint64_t place, uint32_t off, uint8_t *buf, uint32_t len, struct verr *err)
+int live_stored_read(struct live *l, uint64_t seg, uint64_t place, uint32_t off, uint8_t *buf, uint32_t len, enum live_reach reach,
+                     struct verr *err)
 {
     const struct seg_source *src = &l->set->env.source;
     struct live_slot s;
     /* Damage in the cache is a miss. */
     if (l->cache == NULL || lslot_get(l, l->cache, seg, &s, NULL) < 0 || (s.flags & LIVE_SLOT_TAGGED) == 0 || s.place != place)
-        return src->read(src->ctx, place, off, buf, len, err);
+        return reach == REACH_ALL ? src->read(src->ctx, place, off, buf, len, err) : -EAGAIN;
     while (len > 0) {
         enum page_state st;
         uint32_t n = lslot_run(&s, off, len, &st);
         if (st == PAGE_ZERO) {
             memset(buf, 0, n);
         } else if (st == PAGE_ABSENT || llayer_read(l, l->cache, (seg << SEG_SHIFT) + off, buf, n, NULL) < 0) {
-            int r = src->read(src->ctx, place, off, buf, n, err);
+            int r = reach == REACH_ALL ? src->read(src->ctx, place, off, buf, n, err) : -EAGAIN;
             if (r < 0)
                 return r;
         }

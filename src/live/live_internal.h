@@ -147,6 +147,13 @@ int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const ch
 int live_check_failed(struct live *l, struct verr *err);
 
 static inline pthread_rwlock_t *live_seg_lock(struct live *l, uint64_t seg) { return &l->segs[seg % LIVE_STRIPES]; }
+/* Takes the lock of a segment, or freeze. False: REACH_LOCAL, and somebody holds it: he may wait for STORE. */
+static inline bool live_reach_lock(pthread_rwlock_t *lock, enum live_reach reach, bool excl)
+{
+    if (reach == REACH_LOCAL)
+        return (excl ? pthread_rwlock_trywrlock(lock) : pthread_rwlock_tryrdlock(lock)) == 0;
+    return (excl ? pthread_rwlock_wrlock(lock) : pthread_rwlock_rdlock(lock)) == 0;
+}
 static inline uint64_t live_now(const struct live *l) { return (uint64_t)vclock_real_ns(l->set->env.clock); }
 
 /* ---- live_table.c ---- */
@@ -263,15 +270,16 @@ int live_mark_dirty(struct live *l, uint64_t seg, struct live_entry *e, struct v
 unsigned live_entry_pages(struct live *l, const struct live_entry *e);
 void live_alloc_add(struct live *l, int64_t pages);
 const struct lview *live_view_by_seq(const struct live *l, uint64_t seq);
-int live_view_read(struct live *l, const struct lview *v, uint64_t seg, uint32_t off, uint8_t *buf, uint32_t len, struct verr *err);
+int live_view_read(struct live *l, const struct lview *v, uint64_t seg, uint32_t off, uint8_t *buf, uint32_t len, enum live_reach reach,
+                   struct verr *err);
 int live_below_read(struct live *l, const struct lview *v, const struct live_entry *e, uint64_t seg, uint32_t off, uint8_t *buf,
-                    uint32_t len,
-                    struct verr *err);
-ssize_t live_view_read_range(struct live *l, const struct lview *v, uint64_t size, uint64_t off, void *buf, size_t len, struct verr *err);
+                    uint32_t len, enum live_reach reach, struct verr *err);
+ssize_t live_view_read_range(struct live *l, const struct lview *v, uint64_t size, uint64_t off, void *buf, size_t len,
+                             enum live_reach reach, struct verr *err);
 off_t live_view_seek_range(struct live *l, const struct lview *v, uint64_t size, uint64_t off, bool hole, struct verr *err);
 /* freeze held (shared or exclusive) by the caller. */
 int live_zero_range(struct live *l, uint64_t off, uint64_t end, struct verr *err);
-int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, size_t *done, struct verr *err);
+int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, size_t *done, struct verr *err);
 
 /* ---- live_sync.c ---- */
 /* sync_lock held. skip: a pending snapshot that is about to be dropped, and so is not sealed; 0 none. SEAL_NONE: seals none,
@@ -293,7 +301,8 @@ int live_drop_at(struct live *l, unsigned i, struct verr *err);     /* the same 
 
 /* ---- live_cache.c ---- */
 /* Content of a stored place: cache layer, else the source. */
-int live_stored_read(struct live *l, uint64_t seg, uint64_t place, uint32_t off, uint8_t *buf, uint32_t len, struct verr *err);
+int live_stored_read(struct live *l, uint64_t seg, uint64_t place, uint32_t off, uint8_t *buf, uint32_t len, enum live_reach reach,
+                     struct verr *err);
 /* Does the layer of a published snapshot become the cache layer, is it copied into the one there is, or does it go? */
 enum cache_plan { CACHE_NONE, CACHE_BECOME, CACHE_MERGE };
 enum cache_plan live_cache_plan(struct live *l, const struct llayer *ly);

@@ -157,7 +157,7 @@ static int write_edge(struct live *l, const struct live_slot *s, const struct li
     if (lslot_page(s, off / PAGE_BYTES) == PAGE_ZERO)
         memset(page, 0, sizeof page);
     else
-        r = live_below_read(l, &l->cur, e, seg, start, page, PAGE_BYTES, err);
+        r = live_below_read(l, &l->cur, e, seg, start, page, PAGE_BYTES, REACH_ALL, err);
     if (r < 0)
         return r;
     memcpy(page + (off - start), buf, n);
@@ -263,11 +263,13 @@ static int write_new(struct live *l, uint64_t seg, uint32_t off, const uint8_t *
     return r;
 }
 
-static int write_segment(struct live *l, uint64_t seg, uint32_t off, const uint8_t *buf, uint32_t n, struct verr *err)
+static int write_segment(struct live *l, uint64_t seg, uint32_t off, const uint8_t *buf, uint32_t n, enum live_reach reach,
+                         struct verr *err)
 {
     pthread_rwlock_t *lock = live_seg_lock(l, seg);
     struct live_slot s;
-    pthread_rwlock_rdlock(lock);
+    if (!live_reach_lock(lock, reach, false))
+        return -EAGAIN;
     int r = lslot_get(l, l->cur.layer, seg, &s, err);
     bool simple = r == 0 && all_data(&s, off, n);
     if (simple)
@@ -277,13 +279,14 @@ static int write_segment(struct live *l, uint64_t seg, uint32_t off, const uint8
     pthread_rwlock_unlock(lock);
     if (simple || r < 0)
         return r;
-    pthread_rwlock_wrlock(lock);
+    if (!live_reach_lock(lock, reach, true))
+        return -EAGAIN;
     r = write_new(l, seg, off, buf, n, err);
     pthread_rwlock_unlock(lock);
     return r;
 }
 
-int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, size_t *done, struct verr *err)
+int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, size_t *done, struct verr *err)
 {
     const uint8_t *p = buf;
     size_t put = 0;
@@ -292,7 +295,7 @@ int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, 
         uint64_t at = off + put, seg = at >> SEG_SHIFT;
         uint32_t in = (uint32_t)(at & (SEG_BYTES - 1));
         uint32_t n = len - put < SEG_BYTES - in ? (uint32_t)(len - put) : SEG_BYTES - in;
-        r = write_segment(l, seg, in, p + put, n, err);
+        r = write_segment(l, seg, in, p + put, n, reach, err);
         if (r == 0)
             put += n;
     }
@@ -300,11 +303,12 @@ int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, 
     return r;
 }
 
-static int write_locked(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
+static int write_locked(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
 {
     size_t done = 0;
-    pthread_rwlock_rdlock(&l->freeze);
-    int r = live_write_range(l, off, buf, len, &done, err);
+    if (!live_reach_lock(&l->freeze, reach, false))
+        return -EAGAIN;
+    int r = live_write_range(l, off, buf, len, reach, &done, err);
     /* Also after an error: what is present must not lie beyond the size. */
     int g = done > 0 ? grow(l, off + done, r == 0 ? err : NULL) : 0;
     if (done > 0)
@@ -313,18 +317,30 @@ static int write_locked(struct live *l, uint64_t off, const void *buf, size_t le
     return r < 0 ? r : g;
 }
 
-int live_write(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
+/* Whole pages, and no segment whose number of pages STORE would have to be asked for. */
+static bool is_local(struct live *l, uint64_t off, size_t len)
+{
+    return off % PAGE_BYTES == 0 && len % PAGE_BYTES == 0 && atomic_load(&l->unknown) == 0;
+}
+
+int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
 {
     uint64_t end;
+    if (reach == REACH_LOCAL && !is_local(l, off, len))
+        return -EAGAIN;
     if (__builtin_add_overflow(off, len, &end) || end > LIVE_SIZE_MAX)
         return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
     int r = live_check_failed(l, err);
     if (r < 0 || len == 0)
         return r;
-    r = write_locked(l, off, buf, len, err);
+    r = write_locked(l, off, buf, len, reach, err);
     /* Space that only a cache takes is there for data. */
-    if ((r == -ENOSPC || r == -EDQUOT) && atomic_load(&l->set->cache_bytes) > 0 && live_set_evict(l->set, NULL) == 0)
-        r = write_locked(l, off, buf, len, err);
+    if ((r == -ENOSPC || r == -EDQUOT) && atomic_load(&l->set->cache_bytes) > 0) {
+        if (reach == REACH_LOCAL)
+            return -EAGAIN;
+        if (live_set_evict(l->set, NULL) == 0)
+            r = write_locked(l, off, buf, len, reach, err);
+    }
     return r;
 }
 
@@ -363,11 +379,11 @@ static int zero_edge(struct live *l, uint64_t seg, uint32_t off, uint32_t n, str
     uint8_t now[PAGE_BYTES];
     pthread_rwlock_t *lock = live_seg_lock(l, seg);
     pthread_rwlock_rdlock(lock);
-    int r = live_view_read(l, &l->cur, seg, off, now, n, err);
+    int r = live_view_read(l, &l->cur, seg, off, now, n, REACH_ALL, err);
     pthread_rwlock_unlock(lock);
     if (r < 0 || memcmp(now, zeros, n) == 0)
         return r;
-    return write_segment(l, seg, off, zeros, n, err);
+    return write_segment(l, seg, off, zeros, n, REACH_ALL, err);
 }
 
 static int zero_segment(struct live *l, uint64_t seg, uint32_t off, uint32_t end, struct verr *err)

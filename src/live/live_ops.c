@@ -7,10 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-ssize_t live_read(struct live *l, uint64_t off, void *buf, size_t len, struct verr *err)
+ssize_t live_read_within(struct live *l, uint64_t off, void *buf, size_t len, enum live_reach reach, struct verr *err)
 {
-    pthread_rwlock_rdlock(&l->freeze);
-    ssize_t r = live_view_read_range(l, &l->cur, atomic_load(&l->size), off, buf, len, err);
+    if (!live_reach_lock(&l->freeze, reach, false))
+        return -EAGAIN;
+    ssize_t r = live_view_read_range(l, &l->cur, atomic_load(&l->size), off, buf, len, reach, err);
     pthread_rwlock_unlock(&l->freeze);
     return r;
 }

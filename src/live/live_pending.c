@@ -82,7 +82,7 @@ ssize_t live_pending_read(struct live *l, uint64_t seq, uint64_t off, void *buf,
     uint64_t size = 0;
     pthread_rwlock_rdlock(&l->freeze);
     const struct lview *v = view_of(l, seq, &size);
-    ssize_t r = v == NULL ? no_such(l, ESTALE, seq, err) : live_view_read_range(l, v, size, off, buf, len, err);
+    ssize_t r = v == NULL ? no_such(l, ESTALE, seq, err) : live_view_read_range(l, v, size, off, buf, len, REACH_ALL, err);
     pthread_rwlock_unlock(&l->freeze);
     return r;
 }

@@ -35,20 +35,20 @@ static const struct lview *frozen_view(struct live *l, const struct lview *v, co
 }
 
 int live_below_read(struct live *l, const struct lview *v, const struct live_entry *e, uint64_t seg, uint32_t off, uint8_t *buf,
-                    uint32_t len,
-                    struct verr *err)
+                    uint32_t len, enum live_reach reach, struct verr *err)
 {
     if (e->kind == SEGK_ZERO) {
         memset(buf, 0, len);
         return 0;
     }
     if (e->kind == SEGK_STORED)
-        return live_stored_read(l, seg, e->value, off, buf, len, err);
+        return live_stored_read(l, seg, e->value, off, buf, len, reach, err);
     const struct lview *below = frozen_view(l, v, e, seg, err);
-    return below == NULL ? -EBADMSG : live_view_read(l, below, seg, off, buf, len, err);
+    return below == NULL ? -EBADMSG : live_view_read(l, below, seg, off, buf, len, reach, err);
 }
 
-int live_view_read(struct live *l, const struct lview *v, uint64_t seg, uint32_t off, uint8_t *buf, uint32_t len, struct verr *err)
+int live_view_read(struct live *l, const struct lview *v, uint64_t seg, uint32_t off, uint8_t *buf, uint32_t len, enum live_reach reach,
+                   struct verr *err)
 {
     struct live_slot slot;
     struct live_entry e;
@@ -66,7 +66,7 @@ int live_view_read(struct live *l, const struct lview *v, uint64_t seg, uint32_t
                 r = ltable_get(l, v->table, seg, &e, err);
             have_entry = true;
             if (r == 0)
-                r = live_below_read(l, v, &e, seg, off, buf, n, err);
+                r = live_below_read(l, v, &e, seg, off, buf, n, reach, err);
         }
         off += n;
         buf += n;
@@ -75,7 +75,8 @@ int live_view_read(struct live *l, const struct lview *v, uint64_t seg, uint32_t
     return r;
 }
 
-ssize_t live_view_read_range(struct live *l, const struct lview *v, uint64_t size, uint64_t off, void *buf, size_t len, struct verr *err)
+ssize_t live_view_read_range(struct live *l, const struct lview *v, uint64_t size, uint64_t off, void *buf, size_t len,
+                             enum live_reach reach, struct verr *err)
 {
     if (off >= size || len == 0)
         return 0;
@@ -89,8 +90,9 @@ ssize_t live_view_read_range(struct live *l, const struct lview *v, uint64_t siz
         uint32_t in = (uint32_t)(off & (SEG_BYTES - 1));
         uint32_t n = left < SEG_BYTES - in ? (uint32_t)left : SEG_BYTES - in;
         pthread_rwlock_t *lock = live_seg_lock(l, seg);
-        pthread_rwlock_rdlock(lock);
-        int r = live_view_read(l, v, seg, in, p, n, err);
+        if (!live_reach_lock(lock, reach, false))
+            return -EAGAIN;
+        int r = live_view_read(l, v, seg, in, p, n, reach, err);
         pthread_rwlock_unlock(lock);
         if (r < 0)
             return r;

@@ -540,6 +540,40 @@ static void dropped_changes_of_the_youngest_go_to_the_live_image(void **state)
     }
 }
 
+static void what_is_local_needs_no_source(void **state)
+{
+    struct box *b = *state;
+    struct live *l = b->l[0];
+    struct recipe r;
+    struct live_anchor drop[8];
+    static uint8_t buf[2 * PAGE_BYTES];
+    put(l, 0, 2 * SEG_BYTES, 1);
+    struct pending p = freeze(l);
+    publish(b, l, p.seq, &r, drop);
+    struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
+    r.hide_pages = true;
+    CHECK(live_revert(l, r.size, 2 * SEG_BYTES, place_of, &r, &a, &err));       /* drops the cache: all is stored */
+    unsigned before = b->src.reads;
+    assert_int_equal(live_read_within(l, 0, buf, PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);
+    assert_int_equal(live_write_within(l, 0, buf, PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);     /* its pages are unknown */
+    assert_int_equal(b->src.reads, before);
+    put(l, 0, 2 * PAGE_BYTES, 2);
+    put(l, SEG_BYTES, PAGE_BYTES, 2);
+    before = b->src.reads;
+    assert_int_equal(live_read_within(l, 0, buf, 2 * PAGE_BYTES, REACH_LOCAL, &err), 2 * PAGE_BYTES);
+    all(buf, 2 * PAGE_BYTES, 2);
+    assert_int_equal(live_read_within(l, PAGE_BYTES, buf, 2 * PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);
+    memset(buf, 3, sizeof buf);
+    CHECK(live_write_within(l, 0, buf, 2 * PAGE_BYTES, REACH_LOCAL, &err));
+    CHECK(live_write_within(l, 9 * PAGE_BYTES, buf, PAGE_BYTES, REACH_LOCAL, &err));
+    assert_int_equal(live_write_within(l, 20 * PAGE_BYTES + 1, buf, PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);
+    assert_int_equal(b->src.reads, before);
+    expect(l, 0, 2 * PAGE_BYTES, 3);
+    expect(l, 2 * PAGE_BYTES, 7 * PAGE_BYTES, 1);
+    expect(l, 9 * PAGE_BYTES, PAGE_BYTES, 3);
+    expect(l, 10 * PAGE_BYTES, SEG_BYTES - 10 * PAGE_BYTES, 1);
+}
+
 static void revert_changes_pointers_only(void **state)
 {
     struct box *b = *state;
@@ -931,6 +965,7 @@ int main(int argc, char **argv)
         T(published_segments_are_read_from_the_store), T(published_layer_becomes_cache), T(cache_is_used_for_its_own_place_only),
         T(eviction_starts_with_the_oldest_publication), T(dropped_changes_go_to_the_next),
         T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
+        T(what_is_local_needs_no_source),
         T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),
         T(freeze_waits_for_a_write_to_end),
         T(kill_during_a_drop_is_before_or_after), T(taken_content_is_the_targets_own), T(kill_during_a_take_is_before_or_after),
