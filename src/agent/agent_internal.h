@@ -91,6 +91,7 @@ struct agent {
         char stage[32];
         uint64_t done, total;
         uint64_t rounds, published, failed;
+        uint64_t asked, wire_bytes;     /* blocks asked for in all rounds; bytes of all messages about them */
         int64_t last_ns;        /* duration of the last round */
         bool running;
     } progress;

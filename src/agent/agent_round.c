@@ -499,15 +499,20 @@ static void run_round(struct agent *a, const struct vid *disks, unsigned n)
             job_failed(a, &disks[i], NULL, &jobs[njobs].pend, r, &errs[njobs]);
     }
     if (njobs > 0) {
+        struct dedup_traffic traffic = {0};
         struct dedup_env env = {
             .store = a->store, .reader = a->reader, .segread = a->segread, .slots = a->slots, .nslots = a->nslots, .bus = a->bus,
             .clock = a->conf.clock, .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .crew = a->crew,
-            .progress = show_progress, .note = note_trouble, .progress_ctx = a,
+            .progress = show_progress, .note = note_trouble, .progress_ctx = a, .traffic = &traffic,
         };
         qsort(jobs, njobs, sizeof *jobs, by_vm); /* disks of one VM share its containers, one after another */
         int r = dedup_round(&env, jobs, njobs, &errs[n]);
         if (r < 0 && r != -EINTR)
             vlog(VLOG_ERROR, "agent", "the round could not run to its end: %s", verr_str(&errs[n]));
+        pthread_mutex_lock(&a->lock);
+        a->progress.asked += traffic.asked;
+        a->progress.wire_bytes += traffic.bytes;
+        pthread_mutex_unlock(&a->lock);
         for (unsigned i = 0; i < njobs; i++)
             job_done(a, &jobs[i]);
     }

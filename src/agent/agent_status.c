@@ -172,10 +172,11 @@ static json_t *index_json(struct agent *a)
 static json_t *round_json(struct agent *a)
 {
     pthread_mutex_lock(&a->lock);
-    json_t *round = json_pack("{sb ss so so so so so sf so}", "running", a->progress.running, "stage", a->progress.stage, "done",
+    json_t *round = json_pack("{sb ss so so so so so sf so so so}", "running", a->progress.running, "stage", a->progress.stage, "done",
                               agent_json_u64(a->progress.done), "total", agent_json_u64(a->progress.total), "rounds", agent_json_u64(a->progress.rounds), "published",
                               agent_json_u64(a->progress.published), "failed", agent_json_u64(a->progress.failed), "last_seconds",
-                              (double)a->progress.last_ns / 1e9, "queued_disks", agent_json_u64(a->queued));
+                              (double)a->progress.last_ns / 1e9, "queued_disks", agent_json_u64(a->queued), "asked_blocks",
+                              agent_json_u64(a->progress.asked), "wire_bytes", agent_json_u64(a->progress.wire_bytes));
     pthread_mutex_unlock(&a->lock);
     return round;
 }
@@ -225,6 +226,7 @@ int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err)
     read_memory(&mem);
     pthread_mutex_lock(&a->lock);
     uint64_t rounds = a->progress.rounds, published = a->progress.published, failed = a->progress.failed;
+    uint64_t asked = a->progress.asked, wire_bytes = a->progress.wire_bytes;
     pthread_mutex_unlock(&a->lock);
     const struct { const char *name, *type, *help; uint64_t value; } rows[] = {
         {"varve_disks", "gauge", "disks with a live image", t.disks},
@@ -239,6 +241,8 @@ int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err)
         {"varve_rounds_total", "counter", "rounds since start", rounds},
         {"varve_published_total", "counter", "snapshots published since start", published},
         {"varve_failures_total", "counter", "failed attempts since start", failed},
+        {"varve_asked_blocks_total", "counter", "blocks that rounds asked the index for", asked},
+        {"varve_wire_bytes_total", "counter", "bytes of all messages of rounds", wire_bytes},
         {"varve_resident_bytes", "gauge", "resident memory of the daemon", mem.rss},
         {"varve_resident_anon_bytes", "gauge", "of it anonymous", mem.rss_anon},
     };

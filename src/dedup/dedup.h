@@ -33,6 +33,9 @@ enum { DEDUP_MEMORY_DEFAULT = 35 * 1000 * 1000 };
 struct crew;
 struct common_set { int (*find)(void *ctx, const struct fp *fp, uint64_t *ref); void *ctx; };
 
+/* What went over the bus: frames of all stages, and blocks that were asked for. */
+struct dedup_traffic { uint64_t bytes, asked; };
+
 struct dedup_env {
     struct store *store;
     struct creader *reader;
@@ -50,6 +53,7 @@ struct dedup_env {
     /* Called now and then with bytes done of bytes to do (of this round); non-zero stops the round with -EINTR. May be NULL. */
     int (*progress)(void *ctx, const char *stage, uint64_t done, uint64_t total);
     void *progress_ctx;
+    struct dedup_traffic *traffic;      /* added to at the end of the round; may be NULL */
     /* Trouble that costs space, never data (parent or index unreadable, slot given up): for the log. ctx = progress_ctx. May be NULL. */
     void (*note)(void *ctx, const char *stage, const struct verr *why);
 };

@@ -4,6 +4,7 @@
  *
  *   req-PPPPPPPP    requests of one partition as they arrived: key 24, sender and position be64
  *   sorted          the partition that is being compared, sorted
+ *   new-PPPPPPPP    keys of the "new" answers of one partition in order of position: the n-th is that of reference n
  *   dupnew-SSSS     dup-with-new blocks of a slot in order of keys: the same records
  *   resolved-SSSS   partition be32, sender and position be64, reference be64: in that order
  */

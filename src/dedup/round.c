@@ -25,7 +25,7 @@
 
 enum {
     WORK_BYTES = SEG_BYTES + PLAN_RECORD_MAX + PLAN_BLOCKS_MAX * sizeof(struct fp_job) + (int)sizeof(struct segwork),
-    FIXED_BYTES = WORK_BYTES + PLAN_RECORD_MAX + SEGRCP_BYTES_MAX + 2 * BUS_FRAME_MAX,
+    FIXED_BYTES = WORK_BYTES + 2 * PLAN_RECORD_MAX + SEGRCP_BYTES_MAX + 2 * BUS_FRAME_MAX,
     REST_MIN = 1024 * 1024, FILE_BUFFER = 64 * 1024, SORT_MIN = 64 * 1024,
 };
 
@@ -343,6 +343,8 @@ int dedup_round(const struct dedup_env *env, struct dedup_job *jobs, unsigned nj
         if (jobs[j].err != NULL)
             *jobs[j].err = why;
     }
+    if (env->traffic != NULL && r.wire != NULL)
+        wire_traffic(r.wire, env->traffic);
     round_end(&r);
     if (rc < 0 && err != NULL)
         *err = why;

@@ -27,6 +27,11 @@ static void req_name(char out[32], const struct round *r, uint32_t slot, uint32_
     snprintf(out, 32, "req-%08x", slot * r->q + part);
 }
 
+void new_name(char out[32], uint32_t part)
+{
+    snprintf(out, 32, "new-%08x", part);
+}
+
 /* ---- receiving ---- */
 
 /* The file is open only while a buffer goes out: thousands of partitions need no descriptor each. */
@@ -179,17 +184,30 @@ static int compare_keys(struct compare *c, uint32_t part, uint64_t keys, struct 
     return rc < 0 ? rc : extsort_sorted(c->out, err);
 }
 
+/* References of "new" blocks come back by number: the n-th key is that of number n. */
+static int keep_new_key(struct round *r, struct seqout *keys, uint32_t at, const uint8_t *key, struct verr *err)
+{
+    char name[32];
+    new_name(name, at);
+    int rc = keys->buf == NULL ? seqout_open(keys, r->dirfd, name, r->mem.file, err) : 0;
+    return rc < 0 ? rc : seqout_put(keys, key, FPKEY_BYTES, err);
+}
+
 static int send_answers(struct round *r, uint32_t slot, uint32_t part, struct extsort *out, struct verr *err)
 {
     uint8_t rec[ANSWER_BYTES];
+    struct seqout keys = {.buf = NULL};
     int rc;
     while ((rc = extsort_next(out, rec, err)) > 0) {
-        uint64_t pos = get_be64(rec) & ((UINT64_C(1) << POS_BITS) - 1);
-        rc = send_summary(r, slot, part, pos, rec + 16, get_be64(rec + 8), err);
+        uint64_t pos = get_be64(rec) & ((UINT64_C(1) << POS_BITS) - 1), answer = get_be64(rec + 8);
+        rc = answer == ANSWER_NEW ? keep_new_key(r, &keys, slot * r->q + part, rec + 16, err) : 0;
+        if (rc == 0)
+            rc = send_summary(r, slot, part, pos, rec + 16, answer, err);
         if (rc < 0)
-            return rc;
+            break;
     }
-    return rc;
+    int closed = seqout_close(&keys, rc == 0 ? err : NULL);
+    return rc < 0 ? rc : closed;
 }
 
 static int compare_partition(struct round *r, uint32_t slot, uint32_t part, struct verr *err)

@@ -54,6 +54,7 @@ static int send_frame(struct round *r, enum wire_topic topic, uint32_t slot, siz
             tries = 0;
     }
     w->slot[slot].sequence[topic]++;
+    w->bytes += len;
     return 0;
 }
 
@@ -112,6 +113,11 @@ static int flush_bundle(struct round *r, enum wire_topic topic, uint32_t part, s
         for (uint32_t i = 0; i < n; i++)
             proto_requests_add(&b, item + (size_t)i * ITEM_BYTES);
         len = proto_requests_finish(&b, head_of(w, topic, slot));
+    } else if (w->fresh[part].numbered) {
+        proto_new_references_begin(&b, w->out, part % r->q, w->fresh[part].first);
+        for (uint32_t i = 0; i < n; i++)
+            proto_new_references_add(&b, get_le64(item + (size_t)i * ITEM_BYTES + FPKEY_BYTES));
+        len = proto_new_references_finish(&b, head_of(w, topic, slot));
     } else {
         proto_references_begin(&b, w->out, part % r->q);
         for (uint32_t i = 0; i < n; i++)
@@ -122,24 +128,16 @@ static int flush_bundle(struct round *r, enum wire_topic topic, uint32_t part, s
     return r->slots[slot].dead ? 0 : send_frame(r, topic, slot, len, err);
 }
 
-static int add_item(struct round *r, enum wire_topic topic, const struct fp *fp, uint64_t ref, uint32_t *out, struct verr *err)
+/* The item's bytes as they will stand in the frame are from..ITEM_BYTES or, of a request, the key alone. There is room. */
+static void add_item(struct wire *w, uint32_t part, const uint8_t *key, uint64_t ref, size_t from, size_t end)
 {
-    struct wire *w = r->wire;
-    uint32_t part = storeconf_partition(r->conf, fp->b);
-    size_t len = topic == WT_REQUESTS ? FPKEY_BYTES : ITEM_BYTES;
-    if (w->fill[part] == w->width) {
-        int rc = flush_bundle(r, topic, part, err);
-        if (rc < 0)
-            return rc;
-    }
     uint8_t *item = w->items + ((size_t)part * w->width + w->fill[part]) * ITEM_BYTES;
-    memcpy(item, fp->b, FPKEY_BYTES);
+    if (key != NULL)
+        memcpy(item, key, FPKEY_BYTES);
     put_le64(item + FPKEY_BYTES, ref);
     w->fill[part]++;
     w->count[part]++;
-    w->digest[part] = proto_digest(w->digest[part], item, len);
-    *out = part;
-    return 0;
+    w->digest[part] = proto_digest(w->digest[part], item + from, end - from);
 }
 
 static int end_bundles(struct round *r, enum wire_topic topic, enum proto_type type, struct verr *err)
@@ -156,11 +154,14 @@ static int end_bundles(struct round *r, enum wire_topic topic, enum proto_type t
 
 int send_request(struct round *r, const struct fp *fp, uint64_t *pos, struct verr *err)
 {
-    uint32_t part;
-    int rc = add_item(r, WT_REQUESTS, fp, 0, &part, err);
-    if (rc == 0)
-        *pos = r->wire->sent[part]++;
-    return rc;
+    struct wire *w = r->wire;
+    uint32_t part = storeconf_partition(r->conf, fp->b);
+    int rc = w->fill[part] == w->width ? flush_bundle(r, WT_REQUESTS, part, err) : 0;
+    if (rc < 0)
+        return rc;
+    add_item(w, part, fp->b, 0, 0, FPKEY_BYTES);
+    *pos = w->sent[part]++;
+    return 0;
 }
 
 int send_requests_end(struct round *r, struct verr *err)
@@ -169,10 +170,59 @@ int send_requests_end(struct round *r, struct verr *err)
     return rc < 0 ? rc : end_bundles(r, WT_REQUESTS, PROTO_REQUESTS_END, err);
 }
 
-int send_reference(struct round *r, const struct fp *fp, uint64_t ref, struct verr *err)
+static int send_keyed(struct round *r, uint32_t part, const struct fp *fp, uint64_t ref, struct verr *err)
 {
-    uint32_t part;
-    return add_item(r, WT_REFERENCES, fp, ref, &part, err);
+    struct wire *w = r->wire;
+    int rc = w->fill[part] == w->width || w->fresh[part].numbered ? flush_bundle(r, WT_REFERENCES, part, err) : 0;
+    if (rc < 0)
+        return rc;
+    w->fresh[part].numbered = false;
+    add_item(w, part, fp->b, ref, 0, ITEM_BYTES);
+    return 0;
+}
+
+static int send_numbered(struct round *r, uint32_t part, uint64_t number, uint64_t ref, struct verr *err)
+{
+    struct wire *w = r->wire;
+    struct wire_new *n = &w->fresh[part];
+    /* Numbers whose blocks were not written (their disk failed) are passed over: by nothing, or by a frame of its own. */
+    bool gap = w->fill[part] > 0 && n->first + w->fill[part] != number;
+    int rc = w->fill[part] == w->width || gap || !n->numbered ? flush_bundle(r, WT_REFERENCES, part, err) : 0;
+    if (rc < 0)
+        return rc;
+    if (w->fill[part] == 0)
+        n->first = number;
+    n->numbered = true;
+    add_item(w, part, NULL, ref, FPKEY_BYTES, ITEM_BYTES);
+    return 0;
+}
+
+/* The number of an asked block among the "new" answers of its stream. 1; 0: it has none, the answer was another; -errno. */
+static int number_of(struct round *r, uint32_t part, uint64_t pos, uint64_t *number, struct verr *err)
+{
+    struct wire_new *n = &r->wire->fresh[part];
+    uint64_t answer = ANSWER_NEW;
+    if (pos == POS_NONE || pos < n->pos)
+        return 0;
+    for (; n->pos < pos; n->pos++) {
+        int rc = answers_get(&r->answers, part, n->pos, &answer, err);
+        if (rc < 0)
+            return rc;
+        n->count += answer == ANSWER_NEW;
+    }
+    int rc = answers_get(&r->answers, part, pos, &answer, err);
+    *number = n->count;
+    return rc < 0 ? rc : answer == ANSWER_NEW;
+}
+
+int send_reference(struct round *r, const struct fp *fp, uint64_t pos, uint64_t ref, struct verr *err)
+{
+    uint32_t part = storeconf_partition(r->conf, fp->b);
+    uint64_t number;
+    int rc = number_of(r, part, pos, &number, err);
+    if (rc < 0)
+        return rc;
+    return rc > 0 ? send_numbered(r, part, number, ref, err) : send_keyed(r, part, fp, ref, err);
 }
 
 int send_references_end(struct round *r, struct verr *err)
@@ -296,9 +346,10 @@ static int alloc_wire(struct wire *w, const struct round *r)
     w->digest = calloc(n, sizeof *w->digest);
     w->in_count = calloc(n, sizeof *w->in_count);
     w->in_digest = calloc(n, sizeof *w->in_digest);
+    w->fresh = calloc(n, sizeof *w->fresh);
     w->slot = calloc(r->nslots == 0 ? 1 : r->nslots, sizeof *w->slot);
     bool all = w->order != NULL && w->out != NULL && w->in != NULL && w->items != NULL && w->fill != NULL && w->sent != NULL;
-    all = all && w->count != NULL && w->digest != NULL && w->in_count != NULL && w->in_digest != NULL && w->slot != NULL;
+    all = all && w->count != NULL && w->digest != NULL && w->in_count != NULL && w->in_digest != NULL && w->slot != NULL && w->fresh != NULL;
     return all ? 0 : -ENOMEM;
 }
 
@@ -326,6 +377,13 @@ int wire_open(struct round *r, struct wire **out, struct verr *err)
     return 0;
 }
 
+void wire_traffic(const struct wire *w, struct dedup_traffic *t)
+{
+    t->bytes += w->bytes;
+    for (uint32_t p = 0; p < w->parts; p++)
+        t->asked += w->sent[p];
+}
+
 void wire_close(struct wire *w)
 {
     if (w == NULL)
@@ -340,6 +398,7 @@ void wire_close(struct wire *w)
     free(w->digest);
     free(w->in_count);
     free(w->in_digest);
+    free(w->fresh);
     free(w->slot);
     free(w);
 }

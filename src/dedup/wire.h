@@ -10,6 +10,7 @@
 #include "fpindex/fpindex.h"
 #include "proto/proto.h"
 
+struct dedup_traffic;
 struct round;
 struct wire;
 struct verr;
@@ -17,13 +18,18 @@ struct verr;
 /* Discards what an older round left on the bus. Memory: two frames, and the round's share for bundles. */
 int wire_open(struct round *r, struct wire **out, struct verr *err);
 void wire_close(struct wire *w);
+/* Adds what was sent so far. */
+void wire_traffic(const struct wire *w, struct dedup_traffic *t);
 
 /* ---- holder -> slot owner ---- */
 /* *pos: position of the request in the stream of its partition. */
 int send_request(struct round *r, const struct fp *fp, uint64_t *pos, struct verr *err);
 /* The last bundles and END to every slot; then the answers' file is there (r->answers). */
 int send_requests_end(struct round *r, struct verr *err);
-int send_reference(struct round *r, const struct fp *fp, uint64_t ref, struct verr *err);
+/* Of a block that was asked at position pos of its partition; POS_NONE: that was never asked, or anything else is known of it.
+ * Ascending positions go by number (8 bytes), others with their key (32). */
+#define POS_NONE UINT64_MAX
+int send_reference(struct round *r, const struct fp *fp, uint64_t pos, uint64_t ref, struct verr *err);
 int send_references_end(struct round *r, struct verr *err);
 
 /* ---- slot owner -> holder; part is the number in the slot ---- */

@@ -56,6 +56,50 @@ static int take_references(struct round *r, const struct proto_msg *m, uint32_t 
     return 0;
 }
 
+/* Keys first..first+n-1 of those that were answered "new" in a partition. */
+static int new_keys(int fd, uint32_t at, uint64_t first, uint32_t n, uint8_t *keys, struct verr *err)
+{
+    ssize_t got = pread_full(fd, keys, (size_t)n * FPKEY_BYTES, (off_t)(first * FPKEY_BYTES));
+    if (got != (ssize_t)((size_t)n * FPKEY_BYTES))
+        return verr_set(err, got < 0 ? (int)-got : EPROTO, "references of partition %u name more new blocks than there are", at);
+    return 0;
+}
+
+static int take_numbered(struct round *r, const struct proto_msg *m, uint32_t at, int fd, struct verr *err)
+{
+    struct wire *w = r->wire;
+    uint8_t keys[KEYS_AT_ONCE * FPKEY_BYTES], item[8];
+    for (uint32_t i = 0; i < m->count; i++) {
+        uint32_t k = i % KEYS_AT_ONCE, left = m->count - i;
+        int rc = k > 0 ? 0 : new_keys(fd, at, m->first + i, left < KEYS_AT_ONCE ? left : KEYS_AT_ONCE, keys, err);
+        uint64_t ref = proto_ref(m, i);
+        if (rc == 0 && ref_is_block(ref))
+            rc = owner_reference(r, m->head.slot, keys + (size_t)k * FPKEY_BYTES, ref, err);
+        if (rc < 0)
+            return rc;
+        put_le64(item, ref);
+        w->in_digest[at] = proto_digest(w->in_digest[at], item, sizeof item);
+    }
+    w->in_count[at] += m->count;
+    w->fresh[at].in_next = m->first + m->count;
+    return 0;
+}
+
+static int take_new_references(struct round *r, const struct proto_msg *m, uint32_t at, struct verr *err)
+{
+    char name[32];
+    if (m->first < r->wire->fresh[at].in_next)
+        return verr_set(err, EPROTO, "references of partition %u do not follow each other", at);
+    new_name(name, at);
+    int fd = openat(r->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return verr_set(err, errno == ENOENT ? EPROTO : errno, "references of new blocks of partition %u: %s: %s", at, name,
+                        strerror(errno));
+    int rc = take_numbered(r, m, at, fd, err);
+    close(fd);
+    return rc;
+}
+
 /* ---- holder ---- */
 
 /* Digest of the keys that were sent at these positions. */
@@ -158,6 +202,7 @@ static int take_message(struct round *r, const struct proto_msg *m, enum wire_to
     case PROTO_REQUESTS: return take_requests(r, m, at, err);
     case PROTO_SUMMARY: return take_summary(r, m, at, err);
     case PROTO_REFERENCES: return take_references(r, m, at, err);
+    case PROTO_NEW_REFERENCES: return take_new_references(r, m, at, err);
     case PROTO_RESOLUTIONS: return take_resolutions(r, m, at, err);
     default: return verr_set(err, EPROTO, "a message of type %u is not expected here", m->head.type);
     }
@@ -168,7 +213,7 @@ static bool type_fits(uint32_t type, enum wire_topic topic)
     switch (topic) {
     case WT_REQUESTS: return type == PROTO_REQUESTS || type == PROTO_REQUESTS_END;
     case WT_SUMMARIES: return type == PROTO_SUMMARY || type == PROTO_SUMMARY_END;
-    case WT_REFERENCES: return type == PROTO_REFERENCES || type == PROTO_REFERENCES_END;
+    case WT_REFERENCES: return type == PROTO_REFERENCES || type == PROTO_NEW_REFERENCES || type == PROTO_REFERENCES_END;
     default: return type == PROTO_RESOLUTIONS || type == PROTO_RESOLUTIONS_END;
     }
 }

@@ -14,6 +14,14 @@ struct wire_slot {
     bool ended[WIRE_TOPICS];            /* END has been received */
 };
 
+/* References of blocks that were asked go by number among the "new" answers of their stream (docs/PROTOCOL.md, NEW_REFERENCES). */
+struct wire_new {
+    uint64_t pos, count;                /* holder: answers before pos, and how many of them are "new" */
+    uint64_t first;                     /* number of the first reference in the bundle */
+    uint64_t in_next;                   /* owner: smallest number that may come */
+    bool numbered;                      /* the bundle's form */
+};
+
 struct wire {
     struct proto_head head;
     struct proto_in *order;
@@ -28,7 +36,9 @@ struct wire {
     uint64_t *sent;                     /* requests sent (and in the bundle), per partition */
     uint64_t *count, *digest;           /* of the stream that goes out now, per partition */
     uint64_t *in_count, *in_digest;     /* of the stream that comes in now */
+    struct wire_new *fresh;             /* per partition */
     struct wire_slot *slot;
+    uint64_t bytes;                     /* of frames sent */
 };
 
 /* Takes in all that waits for this host. Number of frames, or -errno of the round. */

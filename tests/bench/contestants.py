@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """varve and its peers behind one face: put a day's disk in, get it back, size of the store."""
 
+import json
 import os
 import shutil
 
@@ -74,6 +75,12 @@ class Varve(Contestant):
         if self.daemon is not None:
             self.daemon.stop()
         super().stop()
+
+    def wire_bytes_per_block(self):
+        """Of all rounds since the mount: bytes of all messages for each block that the index was asked for."""
+        with open(f"{self.mnt}/.varve/status.json", encoding="utf-8") as status:
+            rounds = json.load(status)["round"]
+        return rounds["wire_bytes"] / max(1, rounds["asked_blocks"])
 
     def wait(self):
         return run(VARVE, "wait", "--timeout", "1800", self.mnt)

@@ -6,6 +6,9 @@ import os
 from machine import Cost, Failed, fresh, run, settle, tree_bytes, warm
 
 
+WIRE = "metadata on the wire: bytes per block asked"
+
+
 class Disk:
     """A day of a VM: where its image lies and how many bytes of it are allocated."""
 
@@ -84,6 +87,8 @@ def series(bench, disks, result):
             try:
                 tool.start()
                 put_all(tool, disks, result)
+                if tool.name == "varve":
+                    result.add(WIRE, tool.name, tool.wire_bytes_per_block())
                 get_all(tool, disks, bench.work, number == 0, result)
                 if tool.stream_files:
                     reads(tool, disks, result)

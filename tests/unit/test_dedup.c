@@ -627,6 +627,44 @@ static void trouble_of_one_disk_leaves_the_others_alone(void **state)
     mkr_free(&m);
 }
 
+/* The first disk cannot be read any further once its first segment was asked for. */
+static int spoil_first(void *ctx, const char *stage, uint64_t done, uint64_t total)
+{
+    struct mkround *m = ctx;
+    (void)done;
+    (void)total;
+    if (strcmp(stage, "stage_1a") == 0)
+        m->job[0].pend.seq = 999;
+    return 0;
+}
+
+/* Numbers of "new" answers whose blocks were not written are passed over: what comes behind them still finds its keys. */
+static void references_behind_a_failed_disk_are_right(void **state)
+{
+    (void)state;
+    struct mkround m;
+    struct dedup_traffic traffic = {0};
+    mkr_new(&m, &plain);
+    for (unsigned i = 0; i < 2; i++) {
+        mkr_write_seed(mkr_disk(&m, i, i, 4 * SEG_BYTES), 0, 4 * SEG_BYTES, 60 + i);
+        mkr_freeze(&m, i);
+    }
+    m.env.progress = spoil_first;
+    m.env.traffic = &traffic;
+    assert_int_equal(mkr_round(&m, 0, 2), 0);
+    m.env.progress = NULL;
+    assert_true(m.job[0].result < 0);
+    assert_int_equal(m.job[1].result, 0);
+    assert_int_equal(levels(&m, 1).fresh, 4 * SEG_BYTES);
+    assert_true(traffic.asked > 4 * SEG_BYTES / 65536 && traffic.bytes < 48 * traffic.asked);
+    assert_int_equal(m.notes, 0);
+    mkr_write_seed(mkr_disk(&m, 2, 2, 4 * SEG_BYTES), 0, 4 * SEG_BYTES, 61);
+    assert_true(mkr_backup(&m, 2, 1));
+    assert_int_equal(levels(&m, 2).global, 4 * SEG_BYTES);
+    assert_int_equal(levels(&m, 2).fresh, 0);
+    mkr_free(&m);
+}
+
 static void round_that_published_before_says_so(void **state)
 {
     (void)state;
@@ -807,6 +845,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(fixed_blocks_work_too),
         cmocka_unit_test(random_disks_always_read_back),
         cmocka_unit_test(trouble_of_one_disk_leaves_the_others_alone),
+        cmocka_unit_test(references_behind_a_failed_disk_are_right),
         cmocka_unit_test(round_that_published_before_says_so),
         cmocka_unit_test(round_killed_anywhere_is_done_again),
         cmocka_unit_test(round_that_failed_is_done_again),
