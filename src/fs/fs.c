@@ -189,22 +189,6 @@ out:
     return rc < 0 ? verr_set(err, -rc, "cannot make the FUSE session: %s", strerror(-rc)) : 0;
 }
 
-/* INIT is the first request of every session. */
-static int answer_init(struct fs *f, struct verr *err)
-{
-    struct fuse_buf buf = {0};
-    int rc;
-    do
-        rc = fuse_session_receive_buf(f->se, &buf);
-    while (rc == -EINTR);
-    if (rc > 0)
-        fuse_session_process_buf(f->se, &buf);
-    free(buf.mem);
-    if (rc <= 0)
-        return verr_set(err, rc < 0 ? -rc : ENODEV, "%s: the kernel closed the FUSE session at once", f->conf.mountpoint);
-    return 0;
-}
-
 static void fs_release(struct fs *f)
 {
     if (f->stop_fd >= 0)
@@ -247,7 +231,7 @@ int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struc
         fuse_session_destroy(f->se);
         goto out;
     }
-    rc = answer_init(f, err);
+    rc = fs_answer_init(f, err);
     if (rc < 0) {
         fuse_session_unmount(f->se);
         fuse_session_destroy(f->se);

@@ -188,6 +188,9 @@ void control_stat(uint64_t ino, struct stat *st);
 void control_open(fuse_req_t req, uint64_t ino, const struct fuse_file_info *fi);
 int control_list(struct handle *h);
 
+/* Answers INIT (fs_init.c), in the only thread. */
+int fs_answer_init(struct fs *f, struct verr *err);
+
 /* ---- operations ---- */
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
