@@ -67,7 +67,8 @@ struct agent {
     struct names *names;
     struct live_set *live;
     struct bus *bus;
-    struct crew *crew;          /* of the round that runs */
+    struct crew *crew;          /* of the round that runs, and of streams */
+    _Atomic unsigned streams;   /* agent_stream.c: how many there are */
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;

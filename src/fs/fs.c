@@ -313,6 +313,7 @@ static void drop_handles(struct fs *f)
         struct fs_disk *d = h->disk;
         unsigned writers, handles;
         bool orphan;
+        fs_stream_close(h);
         if (d != NULL)
             fs_disk_detach(d, h, &writers, &handles, &orphan);
         handle_free(f, h);

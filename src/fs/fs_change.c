@@ -226,8 +226,11 @@ static void flush_run(struct op *op)
         fs_label_flush(op);
         return;
     }
+    /* What it was refused now, after its writes were answered, it must be told: like the kernel, when it writes back. */
+    int lost = fs_stream_flush(h, &err);
     if (atomic_load(&h->changed) && !h->disk->orphan)
-        rc = flush_freeze(op->f, h, writer_killed(fuse_req_ctx(op->req)->pid), &row, &err);
+        rc = flush_freeze(op->f, h, writer_killed(fuse_req_ctx(op->req)->pid), &row, lost < 0 ? NULL : &err);
+    rc = lost < 0 ? lost : rc;
     atomic_store(&h->idle, true);
     if (rc < 0)
         fuse_reply_err(op->req, fs_io_errno("close", op->ino, rc, &err));
@@ -321,6 +324,7 @@ void fs_close_disk(struct fs *f, struct handle *h)
     pthread_mutex_lock(&f->lock);
     bool last = writer && d->writers == 1 && !d->orphan;
     pthread_mutex_unlock(&f->lock);
+    fs_stream_close(h);
     /* Before it is uncounted: whoever waits for the last writer to go finds everything settled. */
     if (last)
         last_writer_gone(f, d);

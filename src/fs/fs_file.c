@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { STREAM_WRITE_MIN = 64 << 10 };   /* cp, dd bs=1M, rsync; not fio bs=4k */
+
 /* Whoever opens with access mode 3 must have the right to read and write, and can do neither: only ioctl. Such a handle may
  * ask for a snapshot, but is no writer: else a `varve snapshot` in the background would make a `cp` onto the disk EBUSY. */
 static bool flags_may_change(int flags)
@@ -413,6 +415,43 @@ static void write_done(fuse_req_t req, fuse_ino_t ino, const struct handle *h, u
     }
 }
 
+static void stream_lost(void *ctx, uint64_t off, uint64_t len)
+{
+    fs_disk_refused(ctx, off, len);
+}
+
+/* A handle that begins to write in large pieces gets a stream; whether it can have one is looked at once. */
+static struct stream *stream_of(struct fs *f, struct handle *h, size_t size)
+{
+    struct stream *s = atomic_load(&h->stream);
+    if (s != NULL || !h->direct || !h->writer || size < STREAM_WRITE_MIN)
+        return s;
+    pthread_mutex_lock(&h->lock);
+    if (!h->stream_asked)
+        atomic_store(&h->stream, agent_stream_open(f->agent, h->disk->live, stream_lost, h->disk));
+    h->stream_asked = true;
+    pthread_mutex_unlock(&h->lock);
+    return atomic_load(&h->stream);
+}
+
+int fs_stream_flush(struct handle *h, struct verr *err)
+{
+    struct stream *s = h->kind == HANDLE_DISK ? atomic_load(&h->stream) : NULL;
+    return s != NULL ? agent_stream_flush(s, err) : 0;
+}
+
+void fs_stream_close(struct handle *h)
+{
+    agent_stream_close(atomic_exchange(&h->stream, NULL));
+}
+
+static int write_disk(struct fs *f, struct handle *h, uint64_t off, const void *buf, size_t size, struct verr *err)
+{
+    struct stream *s = stream_of(f, h, size);
+    int rc = s != NULL ? agent_stream_write(s, off, buf, size, err) : 0;
+    return rc == 0 ? live_write(h->disk->live, off, buf, size, err) : rc;
+}
+
 static void write_reply(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t size, int rc, const struct verr *err)
 {
     if (rc < 0) {
@@ -428,7 +467,7 @@ static void write_reply(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64
 static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
 {
     struct verr err = {0};
-    int rc = live_write(h->disk->live, off, buf, size, &err);
+    int rc = write_disk(fs_of(req), h, off, buf, size, &err);
     write_reply(req, ino, h, off, size, rc, &err);
 }
 
@@ -512,7 +551,9 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 static void fsync_run(struct op *op)
 {
     struct verr err = {0};
-    int rc = live_fsync(op->h->disk->live, &err);
+    int rc = fs_stream_flush(op->h, &err);
+    if (rc == 0)
+        rc = live_fsync(op->h->disk->live, &err);
     fuse_reply_err(op->req, rc < 0 ? fs_io_errno("fsync", op->ino, rc, &err) : 0);
 }
 

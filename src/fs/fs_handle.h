@@ -98,6 +98,8 @@ struct handle {
     bool writer;
     bool may_change;                /* a writer, or opened with access mode 3: for ioctls alone */
     bool direct;                    /* write-only: its writes come as large as the writer's, past the page cache */
+    struct stream *_Atomic stream;  /* of a direct one that writes in large pieces; NULL: none */
+    bool stream_asked;              /* handle lock: whether it gets one was decided */
     atomic_bool changed;            /* data changed through it since its last freeze */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */
     _Atomic uint64_t made_seq;      /* what its last flush made; 0 none */

@@ -152,6 +152,9 @@ int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char 
 int fs_freeze_loose(struct fs *f, const struct node *node, struct live *live, struct verr *err);
 /* Ends a handle on a disk: settles, freezes what is left, removes an orphan. Disk's queue. Frees h. */
 void fs_close_disk(struct fs *f, struct handle *h);
+/* Of a disk handle: what its stream (agent.h) keeps back goes into the live image. */
+int fs_stream_flush(struct handle *h, struct verr *err);
+void fs_stream_close(struct handle *h);
 
 /* ---- waiting for the agent (fs_wait.c) ---- */
 /* Answers through reply(req, result, arg) from a pool worker when the ids are stored, one has failed, time is over, the caller

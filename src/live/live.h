@@ -239,4 +239,21 @@ int live_segment_pure(struct live *l, uint64_t segment, struct seg_entry *out, s
  * change, punch, under its exclusive lock. Called by the agent; never from a FUSE thread. */
 int live_set_evict(struct live_set *set, struct verr *err);
 
+/* ---- data held back ----
+ * Whoever writes a disk in one go may keep some of it back for a while (agent_stream.c). The public calls that read, change,
+ * freeze or sync the live image ask for it first: give() brings all of it into the live image, by the calls below, which do not
+ * ask. What could not be brought there is the holder's to tell. give runs under the hold lock, which the holder takes for his own
+ * work; it comes before all other locks of the disk. */
+struct live_holder { void (*give)(struct live_holder *h); };
+int live_hold_begin(struct live *l, struct live_holder *h);        /* -EBUSY: there is one */
+void live_hold_end(struct live *l);                                 /* he holds nothing any more */
+void live_hold_lock(struct live *l);
+void live_hold_unlock(struct live *l, bool holds);                  /* holds: there are data to be asked for */
+/* What is held back ends there: `changed`, size and mtime are as if it had been written. */
+int live_expect(struct live *l, uint64_t end, struct verr *err);
+int live_write_held(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err);
+int live_point_held(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
+                    const struct live_anchor *anchor, struct verr *err);
+int live_segment_pure_held(struct live *l, uint64_t segment, struct seg_entry *out, struct verr *err);
+
 #endif

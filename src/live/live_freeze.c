@@ -258,6 +258,8 @@ int live_freeze(struct live **l, unsigned n, const struct freeze_req *req, struc
         r = check_request(f, n, req, err);
     if (r == 0) {
         for (unsigned i = 0; i < n; i++)
+            live_give(f[i].l);
+        for (unsigned i = 0; i < n; i++)
             pthread_rwlock_wrlock(&f[i].l->freeze);
         r = freeze_all(f, n, req, got, err);
         for (unsigned i = n; i-- > 0;)

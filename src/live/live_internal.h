@@ -3,6 +3,7 @@
  * live_internal: what the files of `live` share. Nobody else includes it.
  *
  * Locks of one disk, outermost first:
+ *   hold_lock   mutex   what a holder keeps back (live_hold.c); held while he gives it, and so around all of the below
  *   sync_lock   mutex   one of fsync, seal, publish, drop, revert, rewrite, point at a time; held across fdatasync
  *   freeze      rwlock  shared by every read and write; exclusive to change cur, lv, cache (which files are read)
  *   seg         rwlock  striped by segment: shared to read entry and slot, exclusive to change them
@@ -84,6 +85,10 @@ struct live {
     enum live_stage stage;          /*                } */
     int dirfd;
     bool recovering;                /* the bound of layer space does not hold: it must not keep a disk from opening */
+
+    pthread_mutex_t hold_lock;      /* taken first: live_hold.c */
+    struct live_holder *holder;
+    _Atomic bool held;              /* the holder has data that are not in the live image */
 
     pthread_mutex_t sync_lock;
     pthread_rwlock_t freeze;
@@ -228,6 +233,19 @@ uint32_t lslot_run(const struct live_slot *s, uint32_t off, uint32_t len, enum p
 /* Allocated pages of a segment as seen from the layer of the slot, base being the pages below. */
 unsigned lslot_alloc(const struct live_slot *s, unsigned base);
 
+/* ---- live_hold.c ---- */
+/* The holder gives what he keeps back. Every public call that reads, changes, freezes or syncs the live image begins with it. */
+void live_give(struct live *l);
+/* False: REACH_LOCAL, and there is something to be given. */
+static inline bool live_give_within(struct live *l, enum live_reach reach)
+{
+    if (!atomic_load(&l->held))
+        return true;
+    if (reach == REACH_ALL)
+        live_give(l);
+    return reach == REACH_ALL;
+}
+
 /* ---- live_journal.c ---- */
 struct ljournal_scan {
     uint8_t *data;
@@ -262,6 +280,8 @@ uint64_t live_new_no(struct live *l);
 /* ---- live_io.c, live_view.c, live_zero.c ---- */
 int live_state_save(struct live *l, struct verr *err);          /* volatile attributes -> vol file. head_lock held. */
 int live_set_changed(struct live *l, struct verr *err);
+/* Size at least end, in the vol file. freeze held. */
+int live_grow(struct live *l, uint64_t end, struct verr *err);
 /* Takes the clean mark off the vol file before the first change. _locked: head_lock held. */
 int live_unclean(struct live *l, struct verr *err);
 int live_unclean_locked(struct live *l, struct verr *err);

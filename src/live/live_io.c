@@ -83,7 +83,7 @@ void live_note_mtime(struct live *l)
     pthread_mutex_unlock(&l->head_lock);
 }
 
-static int grow(struct live *l, uint64_t end, struct verr *err)
+int live_grow(struct live *l, uint64_t end, struct verr *err)
 {
     if (end <= atomic_load(&l->size))
         return 0;
@@ -310,7 +310,7 @@ static int write_locked(struct live *l, uint64_t off, const void *buf, size_t le
         return -EAGAIN;
     int r = live_write_range(l, off, buf, len, reach, &done, err);
     /* Also after an error: what is present must not lie beyond the size. */
-    int g = done > 0 ? grow(l, off + done, r == 0 ? err : NULL) : 0;
+    int g = done > 0 ? live_grow(l, off + done, r == 0 ? err : NULL) : 0;
     if (done > 0)
         live_note_mtime(l);
     pthread_rwlock_unlock(&l->freeze);
@@ -323,7 +323,7 @@ static bool is_local(struct live *l, uint64_t off, size_t len)
     return off % PAGE_BYTES == 0 && len % PAGE_BYTES == 0 && atomic_load(&l->unknown) == 0;
 }
 
-int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
+static int write_bytes(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
 {
     uint64_t end;
     if (reach == REACH_LOCAL && !is_local(l, off, len))
@@ -342,6 +342,16 @@ int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len,
             r = write_locked(l, off, buf, len, reach, err);
     }
     return r;
+}
+
+int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
+{
+    return live_give_within(l, reach) ? write_bytes(l, off, buf, len, reach, err) : -EAGAIN;
+}
+
+int live_write_held(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
+{
+    return write_bytes(l, off, buf, len, REACH_ALL, err);
 }
 
 /* ---- zeroing whole pages ---- */

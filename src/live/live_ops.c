@@ -9,7 +9,7 @@
 
 ssize_t live_read_within(struct live *l, uint64_t off, void *buf, size_t len, enum live_reach reach, struct verr *err)
 {
-    if (!live_reach_lock(&l->freeze, reach, false))
+    if (!live_give_within(l, reach) || !live_reach_lock(&l->freeze, reach, false))
         return -EAGAIN;
     ssize_t r = live_view_read_range(l, &l->cur, atomic_load(&l->size), off, buf, len, reach, err);
     pthread_rwlock_unlock(&l->freeze);
@@ -18,6 +18,7 @@ ssize_t live_read_within(struct live *l, uint64_t off, void *buf, size_t len, en
 
 int live_zero(struct live *l, uint64_t off, uint64_t len, struct verr *err)
 {
+    live_give(l);
     int r = live_check_failed(l, err);
     if (r < 0)
         return r;
@@ -39,6 +40,7 @@ int live_truncate(struct live *l, uint64_t size, struct verr *err)
 {
     if (size > LIVE_SIZE_MAX)
         return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
+    live_give(l);
     int r = live_check_failed(l, err);
     if (r < 0)
         return r;
@@ -75,6 +77,7 @@ void live_raise(struct live *l, uint64_t min_seq, int64_t last_name_s)
 
 off_t live_seek(struct live *l, uint64_t off, bool hole, struct verr *err)
 {
+    live_give(l);
     pthread_rwlock_rdlock(&l->freeze);
     off_t r = live_view_seek_range(l, &l->cur, atomic_load(&l->size), off, hole, err);
     pthread_rwlock_unlock(&l->freeze);

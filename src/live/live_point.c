@@ -73,6 +73,7 @@ int live_rewrite(struct live *l, struct verr *err)
 {
     struct live_fresh f = {.changed = true};
     struct live_head nh;
+    live_give(l);
     pthread_mutex_lock(&l->sync_lock);
     int r = live_check_failed(l, err);
     if (r == 0)
@@ -197,6 +198,7 @@ int live_revert(struct live *l, uint64_t size, uint64_t alloc_bytes, live_place_
 {
     if (size > LIVE_SIZE_MAX || alloc_bytes > LIVE_SIZE_MAX)
         return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
+    live_give(l);
     struct live_fresh f = {.size = size, .alloc_pages = (int64_t)(alloc_bytes / PAGE_BYTES)};
     pthread_mutex_lock(&l->sync_lock);
     int r = live_check_failed(l, err);
@@ -366,6 +368,13 @@ static int point_range(struct live *l, uint64_t first, uint64_t count, uint64_t 
 int live_point(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
                const struct live_anchor *anchor, struct verr *err)
 {
+    live_give(l);
+    return live_point_held(l, first_segment, count, new_size, fn, ctx, anchor, err);
+}
+
+int live_point_held(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
+                    const struct live_anchor *anchor, struct verr *err)
+{
     uint64_t last;
     if (__builtin_add_overflow(first_segment, count, &last) || last > LIVE_SIZE_MAX >> SEG_SHIFT || new_size > LIVE_SIZE_MAX)
         return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
@@ -384,6 +393,12 @@ int live_point(struct live *l, uint64_t first_segment, uint64_t count, uint64_t 
 }
 
 int live_segment_pure(struct live *l, uint64_t segment, struct seg_entry *out, struct verr *err)
+{
+    live_give(l);
+    return live_segment_pure_held(l, segment, out, err);
+}
+
+int live_segment_pure_held(struct live *l, uint64_t segment, struct seg_entry *out, struct verr *err)
 {
     struct live_entry e = {0};
     pthread_rwlock_rdlock(&l->freeze);

@@ -101,7 +101,8 @@ static struct live *live_new(struct live_set *set, const struct vid *disk)
     vid_hex(disk, l->hex);
     l->dirfd = l->jfd = -1;
     l->stage = LIVE_OPENING;
-    bool ok = pthread_mutex_init(&l->sync_lock, NULL) == 0 && pthread_mutex_init(&l->head_lock, NULL) == 0 && init_rwlock(&l->freeze) == 0;
+    bool ok = pthread_mutex_init(&l->hold_lock, NULL) == 0 && pthread_mutex_init(&l->sync_lock, NULL) == 0 &&
+              pthread_mutex_init(&l->head_lock, NULL) == 0 && init_rwlock(&l->freeze) == 0;
     for (unsigned i = 0; ok && i < LIVE_STRIPES; i++)
         ok = init_rwlock(&l->segs[i]) == 0;
     if (!ok) {
@@ -148,6 +149,7 @@ void live_release(struct live *l)
     pthread_rwlock_destroy(&l->freeze);
     pthread_mutex_destroy(&l->head_lock);
     pthread_mutex_destroy(&l->sync_lock);
+    pthread_mutex_destroy(&l->hold_lock);
     free(l);
 }
 

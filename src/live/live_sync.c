@@ -160,6 +160,7 @@ int live_fsync_locked(struct live *l, uint64_t skip, struct verr *err)
 
 int live_fsync(struct live *l, struct verr *err)
 {
+    live_give(l);
     pthread_mutex_lock(&l->sync_lock);
     int r = live_fsync_locked(l, 0, err);
     pthread_mutex_unlock(&l->sync_lock);
@@ -266,6 +267,7 @@ static int say_again(struct live *l, struct verr *err)
 
 int live_make_clean(struct live *l, struct verr *err)
 {
+    live_give(l);
     if (atomic_load(&l->clean))
         return 0;
     pthread_mutex_lock(&l->sync_lock);

@@ -148,6 +148,8 @@ int live_take(struct live *dst, struct live *src, struct verr *err)
     struct pending p;
     if (dst == src)
         return live_fail(dst, err, EINVAL, "cannot take its own content");
+    live_give(dst);
+    live_give(src);
     if (live_pending(src, 0, &p, NULL) == 0)
         return live_fail(src, err, EBUSY, "has pending snapshots");
     int r = live_attr(src, &at, err);

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent_stream: a disk that is written from front to back, as cp does with last night's image. Most of it is what the newest
+ * stored snapshot has already. So each segment is kept in memory until it is whole and compared with that snapshot's, by its keyed
+ * digest; what is equal becomes a pointer and never touches the layer, what differs is written to the layer in one piece.
+ *
+ *   FUSE thread   copies into the segment's buffer; a full one goes to the crew           (stream_write, hand_over)
+ *   crew          compares; equal: anchor, once; else: live_write_held                    (compare_task)
+ *   hold lock     equal segments become entries, in batches, by live_point_held           (point_runs)
+ *
+ * Order: the anchor is durable in STORE before the first buffer is given up on its behalf; size and anchor are durable in the
+ * journal before any entry (live_point). What is held back was never fsynced: a killed daemon loses it, as a kernel loses what it
+ * was to write back. Whoever looks at the disk another way makes the stream give first (live_hold.c), so nobody sees the difference.
+ *
+ * Bounds: STREAM_BUFFERS segments a stream, STREAMS_MAX streams: 12 MiB. More writers write as ever.
+ */
+#include "agent/agent_internal.h"
+
+#include "chunk/fingerprint.h"
+#include "snapshot/snapshot.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    STREAM_BUFFERS = 3, STREAMS_MAX = 2, RUNS_MAX = 64,
+    SPARSE_MAX = 64,
+    POINT_SEGS = 256,           /* 512 MiB: so much at most is not in the live image yet */
+    WORDS = SEG_PAGES / 64,
+};
+
+enum outcome { OUT_WRITTEN, OUT_EQUAL, OUT_THERE, OUT_LOST };
+
+struct segbuf {
+    struct crew_task task;      /* first */
+    struct stream *s;
+    uint64_t seg;
+    uint32_t fill;              /* bytes from its start that are filled in: written, or zero where the live image has nothing */
+    bool fresh;                 /* the live image has nothing there: gaps are zero. Else a gap ends what can be compared */
+    uint32_t want;              /* bytes of the whole segment, once handed over */
+    uint64_t written[WORDS];    /* bit per page of which something was written */
+    uint8_t *data;
+    struct fper *fper;
+    enum outcome came_to;
+    struct verr why;
+};
+
+struct run { uint64_t first, count; };
+
+struct stream {
+    struct live_holder holder;  /* first */
+    struct agent *a;
+    struct live *l;
+    struct snap *parent;
+    struct live_anchor anchor;
+    void (*lost)(void *ctx, uint64_t off, uint64_t len);
+    void *ctx;
+
+    pthread_mutex_t anchor_lock;    /* the next one; leaf, held across the link and fsync in STORE */
+    int anchored;               /* 0 not tried yet, 1 durable, -1 cannot be had */
+
+    /* under the hold lock */
+    struct segbuf buf[STREAM_BUFFERS];
+    unsigned first, busy;       /* handed over, oldest first */
+    struct segbuf *cur;         /* being filled: the one behind them */
+    uint64_t next;              /* segments below it have been handed over or passed by */
+    struct run runs[RUNS_MAX];  /* equal, not pointed to yet */
+    unsigned nruns;
+    uint64_t equal;             /* segments in them */
+    unsigned sparse;            /* segments, one after another, of which only a little was written */
+    struct verr failed;         /* code != 0: something taken was lost; said until the handle is closed */
+};
+
+/* ---- on the crew ---- */
+
+static bool anchor_parent(struct stream *s)
+{
+    const struct live_anchor *an = &s->anchor;
+    pthread_mutex_lock(&s->anchor_lock);
+    if (s->anchored == 0)
+        s->anchored = store_anchor(s->a->store, live_id(s->l), &an->disk, an->seq, &an->snap, NULL) == 0 ? 1 : -1;
+    bool ok = s->anchored == 1;
+    pthread_mutex_unlock(&s->anchor_lock);
+    return ok;
+}
+
+/* Is it what the parent has there, and can the table say so? Trouble of any kind is a no. */
+static bool is_equal(struct segbuf *b, enum outcome *how)
+{
+    struct stream *s = b->s;
+    struct seg_entry now;
+    struct segrcp rcp;
+    uint8_t digest[DIGEST_BYTES];
+    bool zero = true;
+    uint64_t place;
+    uint32_t pages;
+    if (b->seg >= seg_count(snap_header(s->parent)->size) || snap_place(s->parent, b->seg, &zero, &place, &pages, NULL) < 0 || zero ||
+        live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 || segread_recipe(s->a->segread, place, &rcp, NULL) < 0)
+        return false;
+    bool same = rcp.bytes == b->fill && fper_segment(b->fper, b->data, b->fill, digest, NULL) == 0 &&
+                memcmp(digest, rcp.digest, DIGEST_BYTES) == 0;
+    segrcp_release(&rcp);
+    *how = now.kind == SEGK_STORED && now.place == place ? OUT_THERE : OUT_EQUAL;
+    return same && (*how == OUT_THERE || anchor_parent(s));
+}
+
+static bool is_written(const struct segbuf *b, uint32_t page)
+{
+    return (b->written[page / 64] >> page % 64 & 1) != 0;
+}
+
+/* The written pages, in as few pieces as they have. The rest is in the live image as it is here. */
+static int write_out(struct segbuf *b, struct verr *err)
+{
+    uint32_t end = (b->fill + PAGE_BYTES - 1) / PAGE_BYTES;
+    int r = 0;
+    for (uint32_t p = 0; p < end && r == 0;) {
+        uint32_t from = p;
+        while (p < end && is_written(b, p))
+            p++;
+        uint32_t off = from * PAGE_BYTES, stop = p * PAGE_BYTES < b->fill ? p * PAGE_BYTES : b->fill;
+        if (p > from)
+            r = live_write_held(b->s->l, (b->seg << SEG_SHIFT) + off, b->data + off, stop - off, err);
+        else
+            p++;
+    }
+    return r;
+}
+
+static void compare_task(struct crew_task *task)
+{
+    struct segbuf *b = (struct segbuf *)task;
+    if (b->fill < b->want || !is_equal(b, &b->came_to))
+        b->came_to = write_out(b, &b->why) < 0 ? OUT_LOST : OUT_WRITTEN;
+}
+
+/* ---- under the hold lock ---- */
+
+static void say_lost(struct stream *s, uint64_t seg, uint64_t count, const struct verr *why)
+{
+    if (s->failed.code == 0)
+        s->failed = *why;
+    s->lost(s->ctx, seg << SEG_SHIFT, count << SEG_SHIFT);
+}
+
+/* Where no pointer can be set (the segment got local pages after all, the journal has no room for an anchor) bytes are. */
+static int copy_run(struct stream *s, const struct run *run, struct verr *err)
+{
+    enum { PIECE = 256 * 1024 };
+    uint8_t *buf = malloc(PIECE);
+    int r = buf == NULL ? verr_set(err, ENOMEM, "no memory") : 0;
+    uint64_t end = (run->first + run->count) << SEG_SHIFT;
+    for (uint64_t off = run->first << SEG_SHIFT; r == 0 && off < end;) {
+        ssize_t n = snap_read(s->parent, off, buf, PIECE, err);
+        if (n <= 0) {
+            r = (int)n;
+            break;
+        }
+        r = live_write_held(s->l, off, buf, (size_t)n, err);
+        off += (uint64_t)n;
+    }
+    free(buf);
+    return r;
+}
+
+static void point_runs(struct stream *s)
+{
+    struct live_attr at;
+    struct verr why = {0};
+    int r = s->nruns > 0 ? live_attr(s->l, &at, &why) : 0;
+    for (unsigned i = 0; i < s->nruns; i++) {
+        const struct run *run = &s->runs[i];
+        if (r == 0)
+            r = live_point_held(s->l, run->first, run->count, at.size, snap_place, s->parent, &s->anchor, &why);
+        if (r < 0)
+            r = copy_run(s, run, &why);
+        if (r < 0)
+            say_lost(s, run->first, run->count, &why);
+        r = 0;
+    }
+    s->nruns = 0;
+    s->equal = 0;
+}
+
+static void note_equal(struct stream *s, uint64_t seg)
+{
+    struct run *last = s->nruns > 0 ? &s->runs[s->nruns - 1] : NULL;
+    if (last != NULL && last->first + last->count == seg)
+        last->count++;
+    else
+        s->runs[s->nruns++] = (struct run){seg, 1};
+    if (++s->equal >= POINT_SEGS || s->nruns == RUNS_MAX)
+        point_runs(s);
+}
+
+static void take_oldest(struct stream *s)
+{
+    struct segbuf *b = &s->buf[s->first];
+    crew_wait(s->a->crew, &b->task);
+    s->first = (s->first + 1) % STREAM_BUFFERS;
+    s->busy--;
+    if (b->came_to == OUT_EQUAL)
+        note_equal(s, b->seg);
+    else if (b->came_to == OUT_LOST)
+        say_lost(s, b->seg, 1, &b->why);
+}
+
+static void fill_zeros(struct segbuf *b, uint32_t to)
+{
+    if (b->fresh && to > b->fill) {
+        memset(b->data + b->fill, 0, to - b->fill);
+        b->fill = to;
+    }
+}
+
+/* A writer that leaves most of the disk out in between is no stream: comparing would cost more than it saves. */
+static void look_how_full(struct stream *s, const struct segbuf *b)
+{
+    unsigned pages = 0;
+    for (unsigned i = 0; i < WORDS; i++)
+        pages += (unsigned)__builtin_popcountll(b->written[i]);
+    s->sparse = pages < SEG_PAGES / 4 ? s->sparse + 1 : 0;
+}
+
+static void hand_over(struct stream *s)
+{
+    struct segbuf *b = s->cur;
+    struct live_attr at;
+    if (b == NULL)
+        return;
+    s->cur = NULL;
+    s->next = b->seg + 1;
+    uint64_t start = b->seg << SEG_SHIFT;
+    live_attr(s->l, &at, NULL);     /* its size is at least what live_expect said */
+    b->want = at.size - start < SEG_BYTES ? (uint32_t)(at.size - start) : SEG_BYTES;
+    fill_zeros(b, b->want);
+    look_how_full(s, b);
+    b->task.run = compare_task;
+    s->busy++;
+    crew_submit(s->a->crew, &b->task);
+}
+
+static void give_all(struct live_holder *h)
+{
+    struct stream *s = (struct stream *)h;
+    hand_over(s);
+    while (s->busy > 0)
+        take_oldest(s);
+    point_runs(s);
+    s->next = 0;                /* nothing is held back: it may go on anywhere */
+}
+
+static int new_buffer(struct stream *s, struct segbuf *b)
+{
+    const struct store_conf *conf = store_conf(s->a->store);
+    if (b->data == NULL)
+        b->data = malloc(SEG_BYTES);
+    if (b->fper == NULL)
+        b->fper = fper_new((enum fp_kind)conf->fingerprint, conf->digest_key, NULL);
+    b->s = s;
+    return b->data == NULL || b->fper == NULL ? -ENOMEM : 0;
+}
+
+/* A buffer for the segment, or NULL: none is worth it (the parent has nothing there, or it is not written from its beginning), or
+ * to be had. */
+static struct segbuf *begin_segment(struct stream *s, uint64_t seg, uint32_t off)
+{
+    struct seg_entry now;
+    bool zero = true;
+    uint64_t place;
+    uint32_t pages;
+    s->next = seg;
+    if (seg >= seg_count(snap_header(s->parent)->size) || snap_place(s->parent, seg, &zero, &place, &pages, NULL) < 0 || zero ||
+        live_segment_pure_held(s->l, seg, &now, NULL) != 1 || (off != 0 && now.kind != SEGK_ZERO))
+        return NULL;
+    if (s->busy == STREAM_BUFFERS)
+        take_oldest(s);
+    struct segbuf *b = &s->buf[(s->first + s->busy) % STREAM_BUFFERS];
+    if (new_buffer(s, b) < 0)
+        return NULL;
+    b->seg = seg;
+    b->fill = 0;
+    b->fresh = now.kind == SEGK_ZERO;
+    b->why = (struct verr){0};
+    memset(b->written, 0, sizeof b->written);
+    return b;
+}
+
+/* One piece, of one segment, not before what came before. */
+static int write_piece(struct stream *s, uint64_t off, const uint8_t *data, uint32_t len, struct verr *err)
+{
+    uint64_t seg = off >> SEG_SHIFT;
+    uint32_t in = (uint32_t)(off & (SEG_BYTES - 1));
+    if (s->cur != NULL && (s->cur->seg != seg || (in > s->cur->fill && !s->cur->fresh)))
+        hand_over(s);
+    if (s->cur == NULL && seg >= s->next)
+        s->cur = begin_segment(s, seg, in);
+    struct segbuf *b = s->cur;
+    if (b == NULL)
+        return live_write_held(s->l, off, data, len, err);
+    fill_zeros(b, in);
+    memcpy(b->data + in, data, len);
+    b->fill = in + len;
+    for (uint32_t p = in / PAGE_BYTES; p <= (in + len - 1) / PAGE_BYTES; p++)
+        b->written[p / 64] |= UINT64_C(1) << p % 64;
+    if (b->fill == SEG_BYTES)
+        hand_over(s);
+    return 0;
+}
+
+/* Is it behind all that is held back? Then it may join it. */
+static bool goes_on(const struct stream *s, uint64_t off)
+{
+    uint64_t seg = off >> SEG_SHIFT;
+    return s->cur != NULL ? seg > s->cur->seg || (seg == s->cur->seg && (off & (SEG_BYTES - 1)) >= s->cur->fill) : seg >= s->next;
+}
+
+static int write_pieces(struct stream *s, uint64_t off, const uint8_t *data, size_t len, struct verr *err)
+{
+    int r = live_expect(s->l, off + len, err);
+    for (size_t done = 0; done < len && r == 0;) {
+        uint64_t left = SEG_BYTES - ((off + done) & (SEG_BYTES - 1));
+        uint32_t n = len - done < left ? (uint32_t)(len - done) : (uint32_t)left;
+        r = write_piece(s, off + done, data + done, n, err);
+        done += n;
+    }
+    return r;
+}
+
+/* ---- what fs calls ---- */
+
+int agent_stream_write(struct stream *s, uint64_t off, const void *data, size_t len, struct verr *err)
+{
+    uint64_t end;
+    if (len == 0 || __builtin_add_overflow(off, len, &end))
+        return 0;
+    live_hold_lock(s->l);
+    int r = s->failed.code != 0 ? -s->failed.code : s->sparse < SPARSE_MAX && goes_on(s, off);
+    if (s->failed.code != 0 && err != NULL)
+        *err = s->failed;
+    if (r == 0) {               /* it goes back: a live_write, which makes us give first */
+        live_hold_unlock(s->l, true);
+        return 0;
+    }
+    if (r == 1) {
+        r = write_pieces(s, off, data, len, err);
+        r = r < 0 ? r : 1;
+    }
+    live_hold_unlock(s->l, true);
+    return r;
+}
+
+int agent_stream_flush(struct stream *s, struct verr *err)
+{
+    live_hold_lock(s->l);
+    give_all(&s->holder);
+    int r = s->failed.code != 0 ? -s->failed.code : 0;
+    if (r < 0 && err != NULL)
+        *err = s->failed;
+    live_hold_unlock(s->l, false);
+    return r;
+}
+
+static void stream_free(struct stream *s)
+{
+    for (unsigned i = 0; i < STREAM_BUFFERS; i++) {
+        free(s->buf[i].data);
+        fper_free(s->buf[i].fper);
+    }
+    snap_close(s->parent);
+    pthread_mutex_destroy(&s->anchor_lock);
+    atomic_fetch_sub(&s->a->streams, 1);
+    free(s);
+}
+
+void agent_stream_close(struct stream *s)
+{
+    if (s == NULL)
+        return;
+    agent_stream_flush(s, NULL);
+    live_hold_end(s->l);
+    stream_free(s);
+}
+
+struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(void *ctx, uint64_t off, uint64_t len), void *ctx)
+{
+    struct snaprow last;
+    if (atomic_fetch_add(&a->streams, 1) >= STREAMS_MAX || catalog_snap_latest(a->catalog, live_id(l), &last, NULL) < 0) {
+        atomic_fetch_sub(&a->streams, 1);
+        return NULL;
+    }
+    struct stream *s = calloc(1, sizeof *s);
+    if (s == NULL || pthread_mutex_init(&s->anchor_lock, NULL) != 0) {
+        atomic_fetch_sub(&a->streams, 1);
+        free(s);
+        return NULL;
+    }
+    s->holder.give = give_all;
+    s->a = a;
+    s->l = l;
+    s->lost = lost;
+    s->ctx = ctx;
+    s->anchor = (struct live_anchor){.disk = last.disk, .seq = last.seq, .snap = last.id};   /* its stamp: live_point */
+    if (snap_open(a->store, a->segread, &last.disk, last.seq, &last.id, &s->parent, NULL) < 0 || live_hold_begin(l, &s->holder) < 0) {
+        stream_free(s);
+        return NULL;
+    }
+    return s;
+}
