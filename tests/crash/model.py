@@ -26,6 +26,7 @@ class Disk:
         self.changed = False        # since the last freeze
         self.live = True
         self.torn = None            # during a write: the content before it
+        self.since = []             # what it was since the last flush or fsync of a write-only handle, which may hold data back
         self.snaps = {}             # by what stands behind the @
         self.owed = []              # acknowledged, its name not read yet
         self.loose = []             # renamed before they were durable: a power loss may bring the old name back
@@ -141,7 +142,8 @@ def judge_live(path, d, content, power):
             return None
         return '%s: the live image is none of the %d states since the last fsync (%s)' % (
             path, len(d.versions), first_difference(content, d.versions[0]))
-    if content == d.now or (d.torn is not None and mixed(content, [d.torn, d.now])):
+    may = d.since + ([d.torn] if d.torn is not None else [])
+    if content == d.now or (may and mixed(content, may + [d.now])):
         return None
     return '%s: the live image is not what was answered (%s)' % (path, first_difference(content, d.now))
 

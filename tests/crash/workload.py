@@ -54,6 +54,7 @@ class Run:
         self.w, self.model, self.log = world, model, log
         self.alternatives = []
         self.handles = {}
+        self.streams = {}       # which of them are write-only: answered is not yet safe from a kill there
         self.acks = []          # (where the block log stood, alternatives): for the replay of block writes
         self.note()
 
@@ -189,6 +190,7 @@ class Run:
                 after.disks[path].coming = [frozen]
         self.begin(after)
         self.handles[path] = self.call(os.open, self.full(path), flags, 0o640)
+        self.streams[path] = flags & os.O_ACCMODE == os.O_WRONLY
         if frozen is not None:
             after.disks[path].owed.append(m.Snap(frozen, m.CLOSED))
         self.ack(after)
@@ -200,6 +202,8 @@ class Run:
         d = after.disks[path]
         old = d.now.ljust(off, b'\0')
         d.torn = d.now
+        if self.streams[path]:
+            d.since.append(d.now)
         d.become(old[:off] + data + old[off + len(data):])
         self.begin(after)
         done = 0
@@ -211,7 +215,7 @@ class Run:
         """Cut short in the middle it leaves the old size, and zeros behind the new end (docs/design/live.md)."""
         after = self.model.copy()
         d = after.disks[path]
-        d.torn = d.now
+        d.torn, d.since = d.now, []
         d.become(d.now[:size].ljust(size, b'\0'))
         self.begin(after)
         self.call(os.ftruncate, self.handles[path], size)
@@ -220,6 +224,7 @@ class Run:
     def fsync(self, path):
         after = self.model.copy()
         after.disks[path].durable()
+        after.disks[path].since = []
         self.begin(after)
         self.call(os.fsync, self.handles[path])
         self.ack(after)
@@ -232,6 +237,7 @@ class Run:
         if makes:
             d.coming = [d.now]
             self.model.disks[path].coming = [d.now]
+        d.since = []
         self.begin(after)
         self.call(os.close, self.handles.pop(path))
         if makes:
@@ -406,6 +412,14 @@ def w_overwrite(r):
     r.wait()
 
 
+def w_again(r):
+    """Nearly what the newest snapshot has: whole segments become pointers while they are copied."""
+    base = r.model.disks['vm/a.img'].now
+    r.copy_in('vm/a.img', base[:-1000] + blocks(34, 1000))
+    r.copy_in('vm/a.img', IMAGE_A)
+    r.wait()
+
+
 def w_write(r):
     """Random writes, some into the same pages again, fsync, an asked-for snapshot, and changes that no fsync follows."""
     p = 'vm/a.img'
@@ -513,5 +527,5 @@ def w_drop(r):
 
 
 FAULTS = {'drop': 'dedup.1a.segment:1=pause'}
-WORKLOADS = {f.__name__[2:]: f for f in (w_start, w_copy, w_overwrite, w_write, w_revert, w_clone, w_remove, w_names, w_onto, w_group,
+WORKLOADS = {f.__name__[2:]: f for f in (w_start, w_copy, w_overwrite, w_again, w_write, w_revert, w_clone, w_remove, w_names, w_onto, w_group,
                                          w_drop)}

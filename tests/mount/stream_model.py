@@ -101,8 +101,9 @@ class Model:
         elif kind == 5:
             before = self.snaps()
             self.run('snapshot', self.path)
-            for name in self.snaps() - before:
-                self.expected[name] = bytes(self.now)
+            for name in self.snaps() - before:      # the fork closed our descriptor: a flush, and a provisional one of its own
+                if b'provisional' not in os.getxattr(os.path.join(os.path.dirname(self.path), name), 'user.varve.flags'):
+                    self.expected[name] = bytes(self.now)
         elif kind == 6 and self.expected:
             name = self.rng.choice(sorted(self.expected))
             try:
@@ -151,7 +152,7 @@ class Model:
             path = os.path.join(os.path.dirname(self.path), name)
             with open(path, 'rb') as f:
                 if f.read() != content:
-                    sys.exit('%s is not what the disk was' % name)
+                    sys.exit("%s is not what the disk was" % name)
         return len(self.expected)
 
 
