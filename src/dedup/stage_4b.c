@@ -229,8 +229,13 @@ static int seal_both(struct completion *c, struct verr *err)
 
 static void fill_header(const struct round *r, const struct jobstate *js, struct snaprcp *h)
 {
-    const struct dedup_job *job = js->job;
+    struct dedup_job *job = js->job;
     const struct pending *p = &job->pend;
+    struct pending now;
+    /* Flags and label as late as can be: the writer's release comes while the round runs, and what the recipe does not say
+     * needs a side file. */
+    if (live_pending_by_seq(job->live, p->seq, &now, NULL) == 0)
+        job->pend = now;
     memset(h, 0, sizeof *h);
     h->store = r->conf->id;
     h->disk = *live_id(job->live);

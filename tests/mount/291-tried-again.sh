@@ -6,19 +6,22 @@ set -eu
 . "$(dirname "$0")/lib.sh"
 expect_errors
 
-
 random_file "$T/a" 3000000
 random_file "$T/b" 3000000
-start_varve
-run mkdir "$MNT/vm"
-run cp "$T/a" "$MNT/vm/base.img"
-run "$VARVE" wait "$MNT"
-stop_varve
-
 started_with() { export VARVE_FAULT=$1 VARVE_FAULT_PAUSE=$T/pause; start_varve; unset VARVE_FAULT; }
 ended() { stop_varve; rm -f "$T/pause"; }
 is_stored() { local s; s=$(newest "$1"); [ -n "$s" ] && [ "$(xattr "$s" state)" = stored ] && [ -z "$(xattr "$s" flags)" ]; }
 says() { grep -q "$1" "$MNT/.varve/events"; }
+
+# Settled before it is stored, so that no start has a row to put for it.
+touch "$T/pause"
+started_with dedup.1a.segment:1=pause
+run mkdir "$MNT/vm"
+run cp "$T/a" "$MNT/vm/base.img"
+eventually 10 test "$(xattr "$(newest "$MNT/vm/base.img")" flags)" = ""
+rm "$T/pause"
+run "$VARVE" wait "$MNT"
+stop_varve
 
 # The row of a new snapshot cannot be written: the copy has its snapshot, in the journal; the row comes later.
 started_with catalog.snap.put:1=28
@@ -79,18 +82,20 @@ ended
 
 # A disk that cannot be recovered at the start is, later, by itself; and at once when somebody opens it.
 for how in waits opens; do
+    data=$T/b
+    [ $how = waits ] || data=$T/a       # another one, else nothing of it is dirty
     touch "$T/pause"
     started_with dedup.1a.segment:1=pause
-    run cp "$T/b" "$MNT/vm/start.img"
+    run cp "$data" "$MNT/vm/start.img"
     eventually 10 test "$(xattr "$(newest "$MNT/vm/start.img")" flags)" = ""
     kill_varve
     rm "$T/pause"
     started_with live.journal.put:1=5
     says "its recovery failed" || fail "recovered, although its journal could not be written"
-    [ $how = waits ] || same "$T/b" "$MNT/vm/start.img"
+    [ $how = waits ] || same "$data" "$MNT/vm/start.img"
     [ $how = waits ] || says "its recovery succeeded" || fail "opened without having been recovered"
     eventually 30 is_stored "$MNT/vm/start.img"
-    same "$T/b" "$(newest "$MNT/vm/start.img")"
+    same "$data" "$(newest "$MNT/vm/start.img")"
     ended
 done
 
