@@ -14,6 +14,7 @@ import report
 import rows_live
 import rows_series
 import rows_store
+import targets
 
 GIB = 1 << 30
 
@@ -144,6 +145,7 @@ def main():
         before, begin = len(bench.failed), time.monotonic()
         try:
             results.append(GROUPS[name](bench, args))
+            results[-1].group = name
         except machine.Failed as why:
             bench.lost(name, why)
         if len(bench.failed) == before and results[-1].rows:    # a group without figures has not passed
@@ -152,6 +154,8 @@ def main():
         report.write(args.out, facts, results, bench.failed)     # what is there, even if a later group is stopped
     for result in results:
         print(result.table())
+    if not args.smoke:
+        print(targets.table(targets.lines(results)))
     print(f"results are in {args.out}")
     failed = len(args.groups) - passed
     print(f"{passed} passed, {failed} failed")

@@ -2,9 +2,12 @@
 """Results: medians and ratios, as a table in Markdown, as JSON, and as SVG plots."""
 
 import json
+import math
 import os
 import statistics
 from xml.sax.saxutils import escape
+
+import targets
 
 SMALLER_IS_WORSE = ("MB/s", "iops")
 
@@ -13,7 +16,7 @@ class Result:
     """The figures of one group of rows: row -> tool -> values of the rounds, in their order."""
 
     def __init__(self, title):
-        self.title, self.rows, self.notes = title, {}, []
+        self.title, self.rows, self.notes, self.group = title, {}, [], None
 
     def add(self, row, tool, value):
         self.rows.setdefault(row, {}).setdefault(tool, []).append(value)
@@ -43,7 +46,7 @@ class Result:
         for row, tools in self.rows.items():
             rows[row] = {tool: {"median": self.median(row, tool), "values": values, "varve_to_this": self.ratio(row, tool)}
                          for tool, values in tools.items()}
-        return {"title": self.title, "notes": self.notes, "rows": rows}
+        return {"group": self.group, "title": self.title, "notes": self.notes, "rows": rows}
 
     def table(self):
         tools = self.tools()
@@ -83,10 +86,25 @@ def bars(title, values):
     return "\n".join(out + ["</svg>", ""])
 
 
+def rounded_top(largest):
+    """The next of 1, 2, 4, 6, 8 times a power of ten, so that four steps of the scale have short names."""
+    power = 10 ** math.floor(math.log10(largest))
+    return next(power * n for n in (1, 2, 4, 6, 8, 10) if power * n >= largest)
+
+
+def apart(places, distance):
+    """Heights of labels that want to stand at these places: no two closer than that."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    found = list(places)
+    for a, b in zip(order, order[1:]):
+        found[b] = max(found[b], found[a] + distance)
+    return found
+
+
 def curves(title, unit, lines):
     """A plot of curves over days. lines: name -> values."""
     width, height, left, bottom, top = 720, 360, 70, 40, 40
-    largest = max(max(v) for v in lines.values()) or 1
+    largest = rounded_top(max(max(v) for v in lines.values()) or 1)
     days = max(len(v) for v in lines.values())
     colours = ["#b5651d", "#33658a", "#5f8f4e", "#7d4f8f", "#8a9ba8", "#c0a000"]
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="13">',
@@ -100,10 +118,11 @@ def curves(title, unit, lines):
         value = largest * part / 4
         y = place(0, value)[1]
         out += [f'<line x1="{left}" y1="{y:.1f}" x2="{width - 110}" y2="{y:.1f}" stroke="#dddddd"/>',
-                f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{figure(value)}</text>']
+                f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>']
+    labels = apart([place(0, v[-1])[1] for v in lines.values()], 14)
     for i, (name, values) in enumerate(lines.items()):
         points = " ".join("{:.1f},{:.1f}".format(*place(d, v)) for d, v in enumerate(values))
-        x, y = place(len(values) - 1, values[-1])
+        x, y = place(len(values) - 1, values[-1])[0], labels[i]
         out += [f'<polyline points="{points}" fill="none" stroke="{colours[i % len(colours)]}" stroke-width="2"/>',
                 f'<text x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{colours[i % len(colours)]}">{escape(name)}</text>']
     out.append(f'<text x="{left}" y="{height - 10}">day 0 to {days - 1}; {escape(unit)}</text>')
@@ -120,13 +139,18 @@ PLOTS = [   # file, row, title
 def write(folder, facts, results, lost):
     """results.json, results.md and the plots into a folder."""
     os.makedirs(folder, exist_ok=True)
+    aims = targets.lines(results)
+    against = targets.plot(aims)
+    if against is not None:
+        plot(folder, "targets.svg", against)
     with open(os.path.join(folder, "results.json"), "w", encoding="utf-8") as out:
-        json.dump({"machine": facts, "failed": lost, "groups": [r.json() for r in results]}, out, indent=1)
+        json.dump({"machine": facts, "failed": lost, "targets": [t.json() for t in aims], "groups": [r.json() for r in results]}, out,
+                  indent=1)
         out.write("\n")
     head = ", ".join(f"{k} {v}" for k, v in facts.items() if not isinstance(v, dict))
     text = ["# Benchmark results", "", f"Made by `tests/bench/run.sh`. {head}.", "",
             "Medians; in brackets varve divided by that tool, the median of the ratios of alternating rounds.", ""]
-    text += [", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items()) + ".", ""]
+    text += [", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items()) + ".", "", targets.table(aims)]
     with open(os.path.join(folder, "results.md"), "w", encoding="utf-8") as out:
         out.write("\n".join(text) + "\n".join(r.table() for r in results))
         if lost:
@@ -136,11 +160,12 @@ def write(folder, facts, results, lost):
             if row in result.rows:
                 values = sorted(((t, result.median(row, t)) for t in result.rows[row]), key=lambda v: v[1])
                 plot(folder, name, bars(title, values))
-        for unit, name in (("seconds", "growth-seconds.svg"), ("store MB", "growth-size.svg")):
+        for unit, name, title in (("seconds", "growth-seconds.svg", "seconds until a day is stored"),
+                                  ("store MB", "growth-size.svg", "MB of the store after each day")):
             days = [row for row in result.rows if row.startswith("day ") and row.endswith(unit)]
             if days:
                 lines = {t: [result.median(row, t) for row in days if t in result.rows[row]] for t in result.tools()}
-                plot(folder, name, curves(f"A fleet that grows: {unit} a day", unit, {t: v for t, v in lines.items() if v}))
+                plot(folder, name, curves(f"A fleet that grows: {title}", unit, {t: v for t, v in lines.items() if v}))
 
 
 def plot(folder, name, text):
