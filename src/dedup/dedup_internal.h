@@ -188,8 +188,6 @@ void late_commit(struct round *r);
 
 /* ---- slot owner, per received item ---- */
 int owner_request(struct round *r, uint32_t slot, uint32_t part, uint32_t sender, const uint8_t key[FPKEY_BYTES], struct verr *err);
-/* File of the keys that were answered "new" in a partition (number among all of this host). */
-void new_name(char out[32], uint32_t part);
 int owner_reference(struct round *r, uint32_t slot, const uint8_t key[FPKEY_BYTES], uint64_t ref, struct verr *err);
 
 /* ---- stages. 0, or -errno when the round cannot go on; what concerns one disk only is in its job. ---- */

@@ -2,9 +2,9 @@
 /*
  * owner: what a slot owner keeps between its stages, per slot.
  *
- *   req-PPPPPPPP    requests of one partition as they arrived: key 24, sender and position be64
+ *   req-PPPPPPPP    requests of one partition as they arrived, if they do not fit its buffer: key 24, sender and position be64
  *   sorted          the partition that is being compared, sorted
- *   new-PPPPPPPP    keys of the "new" answers of one partition in order of position: the n-th is that of reference n
+ *   new-SSSS        keys of the "new" answers, partition after partition, in order of position: the n-th is that of reference n
  *   dupnew-SSSS     dup-with-new blocks of a slot in order of keys: the same records
  *   resolved-SSSS   partition be32, sender and position be64, reference be64: in that order
  */
@@ -29,6 +29,9 @@ struct owner_slot {
     uint32_t width;
     struct seqout dupnew;
     uint64_t ndupnew;
+    struct seqout fresh;        /* new-SSSS */
+    uint64_t nfresh;
+    struct { uint64_t base, count; } *fresh_of;     /* per partition: which of them are its */
     struct extsort *refs;       /* stage 3b: key 24, reference be64 */
     uint64_t nrefs;
     bool dead;                  /* given up for this round: answers nothing more */

@@ -180,8 +180,9 @@ static int alloc_slots(struct round *r, struct verr *err)
         os->width = width > WIDTH_MAX ? WIDTH_MAX : (uint32_t)width;
         os->got = calloc(r->q, sizeof *os->got);
         os->fill = calloc(r->q, sizeof *os->fill);
+        os->fresh_of = calloc(r->q, sizeof *os->fresh_of);
         os->buf = malloc((size_t)r->q * os->width * REQ_BYTES);
-        if (os->got == NULL || os->fill == NULL || os->buf == NULL)
+        if (os->got == NULL || os->fill == NULL || os->buf == NULL || os->fresh_of == NULL)
             return verr_set(err, ENOMEM, "no memory for the requests of slot %u", s);
     }
     return 0;
@@ -300,6 +301,8 @@ static void round_end(struct round *r)
     for (uint32_t s = 0; r->slots != NULL && s < r->nslots; s++) {
         extsort_free(r->slots[s].refs);
         seqout_drop(&r->slots[s].dupnew);
+        seqout_drop(&r->slots[s].fresh);
+        free(r->slots[s].fresh_of);
         free(r->slots[s].got);
         free(r->slots[s].fill);
         free(r->slots[s].buf);

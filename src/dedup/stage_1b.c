@@ -27,11 +27,6 @@ static void req_name(char out[32], const struct round *r, uint32_t slot, uint32_
     snprintf(out, 32, "req-%08x", slot * r->q + part);
 }
 
-void new_name(char out[32], uint32_t part)
-{
-    snprintf(out, 32, "new-%08x", part);
-}
-
 /* ---- receiving ---- */
 
 /* The file is open only while a buffer goes out: thousands of partitions need no descriptor each. */
@@ -82,24 +77,45 @@ struct compare {
     struct verr *err;
 };
 
+/* All requests of a partition: out of its file, or of the buffer that none has left yet, as in most small rounds. */
+static int add_requests(struct round *r, uint32_t slot, uint32_t part, struct extsort *xs, struct verr *err)
+{
+    struct owner_slot *os = &r->slots[slot];
+    char name[32];
+    uint8_t rec[REQ_BYTES];
+    struct seqin in;
+    int rc = 0;
+    if (os->fill[part] == os->got[part]) {
+        const uint8_t *buf = os->buf + (size_t)part * os->width * REQ_BYTES;
+        for (uint32_t i = 0; i < os->fill[part] && rc == 0; i++)
+            rc = extsort_add(xs, buf + (size_t)i * REQ_BYTES, err);
+        return rc;
+    }
+    rc = os->fill[part] > 0 ? flush_requests(r, slot, part, err) : 0;
+    req_name(name, r, slot, part);
+    if (rc == 0)
+        rc = seqin_open(&in, r->dirfd, name, r->mem.file, err);
+    if (rc < 0)
+        return rc;
+    while (rc == 0 && (rc = seqin_get(&in, rec, sizeof rec, err)) > 0)
+        rc = extsort_add(xs, rec, err);
+    seqin_close(&in);
+    unlinkat(r->dirfd, name, 0);
+    return rc;
+}
+
 /* Requests of a partition, sorted, into `sorted`; *keys: how many different ones. */
 static int sort_requests(struct round *r, uint32_t slot, uint32_t part, uint64_t *keys, struct verr *err)
 {
-    char name[32];
     uint8_t rec[REQ_BYTES], last[FPKEY_BYTES];
-    struct seqin in;
     struct seqout out;
-    req_name(name, r, slot, part);
-    int rc = seqin_open(&in, r->dirfd, name, r->mem.file, err);
-    if (rc < 0)
-        return rc;
     unlinkat(r->dirfd, "sorted", 0);
-    rc = seqout_open(&out, r->dirfd, "sorted", r->mem.file, err);
+    int rc = seqout_open(&out, r->dirfd, "sorted", r->mem.file, err);
     struct extsort *xs = rc < 0 ? NULL : extsort_new(r->dirfd, REQ_BYTES, REQ_BYTES, r->mem.sort, err);
     if (xs == NULL && rc == 0)
         rc = -ENOMEM;
-    while (rc == 0 && (rc = seqin_get(&in, rec, sizeof rec, err)) > 0)
-        rc = extsort_add(xs, rec, err);
+    if (rc == 0)
+        rc = add_requests(r, slot, part, xs, err);
     if (rc == 0)
         rc = extsort_sorted(xs, err);
     *keys = 0;
@@ -110,9 +126,7 @@ static int sort_requests(struct round *r, uint32_t slot, uint32_t part, uint64_t
         rc = seqout_put(&out, rec, sizeof rec, err);
     }
     extsort_free(xs);
-    seqin_close(&in);
     int closed = seqout_close(&out, rc == 0 ? err : NULL);
-    unlinkat(r->dirfd, name, 0);
     return rc < 0 ? rc : closed;
 }
 
@@ -184,39 +198,33 @@ static int compare_keys(struct compare *c, uint32_t part, uint64_t keys, struct 
     return rc < 0 ? rc : extsort_sorted(c->out, err);
 }
 
-/* References of "new" blocks come back by number: the n-th key is that of number n. */
-static int keep_new_key(struct round *r, struct seqout *keys, uint32_t at, const uint8_t *key, struct verr *err)
-{
-    char name[32];
-    new_name(name, at);
-    int rc = keys->buf == NULL ? seqout_open(keys, r->dirfd, name, r->mem.file, err) : 0;
-    return rc < 0 ? rc : seqout_put(keys, key, FPKEY_BYTES, err);
-}
-
 static int send_answers(struct round *r, uint32_t slot, uint32_t part, struct extsort *out, struct verr *err)
 {
+    struct owner_slot *os = &r->slots[slot];
     uint8_t rec[ANSWER_BYTES];
-    struct seqout keys = {.buf = NULL};
     int rc;
+    os->fresh_of[part].base = os->nfresh;
     while ((rc = extsort_next(out, rec, err)) > 0) {
         uint64_t pos = get_be64(rec) & ((UINT64_C(1) << POS_BITS) - 1), answer = get_be64(rec + 8);
-        rc = answer == ANSWER_NEW ? keep_new_key(r, &keys, slot * r->q + part, rec + 16, err) : 0;
+        rc = 0;
+        if (answer == ANSWER_NEW) {     /* its reference will come back by number */
+            rc = seqout_put(&os->fresh, rec + 16, FPKEY_BYTES, err);
+            os->nfresh++;
+            os->fresh_of[part].count++;
+        }
         if (rc == 0)
             rc = send_summary(r, slot, part, pos, rec + 16, answer, err);
         if (rc < 0)
-            break;
+            return rc;
     }
-    int closed = seqout_close(&keys, rc == 0 ? err : NULL);
-    return rc < 0 ? rc : closed;
+    return rc;
 }
 
 static int compare_partition(struct round *r, uint32_t slot, uint32_t part, struct verr *err)
 {
     struct compare c = {.r = r, .os = &r->slots[slot], .err = err};
     uint64_t keys;
-    int rc = r->slots[slot].fill[part] > 0 ? flush_requests(r, slot, part, err) : 0;
-    if (rc == 0)
-        rc = sort_requests(r, slot, part, &keys, err);
+    int rc = sort_requests(r, slot, part, &keys, err);
     if (rc < 0)
         return rc;
     rc = seqin_open(&c.keys, r->dirfd, "sorted", r->mem.file, err);
@@ -240,10 +248,16 @@ static int compare_slot(struct round *r, uint32_t slot, struct verr *err)
     char name[32];
     round_file(name, "dupnew", slot);
     int rc = seqout_open(&os->dupnew, r->dirfd, name, r->mem.file, err);
+    round_file(name, "new", slot);
+    if (rc == 0)
+        rc = seqout_open(&os->fresh, r->dirfd, name, r->mem.file, err);
     for (uint32_t p = 0; p < r->q && rc == 0; p++)
         if (os->got[p] > 0)
             rc = compare_partition(r, slot, p, err);
     int closed = seqout_close(&os->dupnew, rc == 0 ? err : NULL);
+    if (rc == 0)
+        rc = closed;
+    closed = seqout_close(&os->fresh, rc == 0 ? err : NULL);
     if (rc == 0)
         rc = closed;
     return rc < 0 ? rc : send_summaries_end(r, slot, err);

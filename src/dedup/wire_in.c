@@ -57,12 +57,13 @@ static int take_references(struct round *r, const struct proto_msg *m, uint32_t 
 }
 
 /* Keys first..first+n-1 of those that were answered "new" in a partition. */
-static int new_keys(int fd, uint32_t at, uint64_t first, uint32_t n, uint8_t *keys, struct verr *err)
+static int new_keys(const struct owner_slot *os, int fd, uint32_t part, uint64_t first, uint32_t n, uint8_t *keys, struct verr *err)
 {
-    ssize_t got = pread_full(fd, keys, (size_t)n * FPKEY_BYTES, (off_t)(first * FPKEY_BYTES));
-    if (got != (ssize_t)((size_t)n * FPKEY_BYTES))
-        return verr_set(err, got < 0 ? (int)-got : EPROTO, "references of partition %u name more new blocks than there are", at);
-    return 0;
+    ssize_t got = pread_full(fd, keys, (size_t)n * FPKEY_BYTES, (off_t)((os->fresh_of[part].base + first) * FPKEY_BYTES));
+    if (got == (ssize_t)((size_t)n * FPKEY_BYTES))
+        return 0;
+    return verr_set(err, got < 0 ? (int)-got : EIO, "the keys of new blocks in the round's directory: %s",
+                    got < 0 ? strerror((int)-got) : "shorter than they were written");
 }
 
 static int take_numbered(struct round *r, const struct proto_msg *m, uint32_t at, int fd, struct verr *err)
@@ -71,7 +72,7 @@ static int take_numbered(struct round *r, const struct proto_msg *m, uint32_t at
     uint8_t keys[KEYS_AT_ONCE * FPKEY_BYTES], item[8];
     for (uint32_t i = 0; i < m->count; i++) {
         uint32_t k = i % KEYS_AT_ONCE, left = m->count - i;
-        int rc = k > 0 ? 0 : new_keys(fd, at, m->first + i, left < KEYS_AT_ONCE ? left : KEYS_AT_ONCE, keys, err);
+        int rc = k > 0 ? 0 : new_keys(&r->slots[m->head.slot], fd, m->partition, m->first + i, left < KEYS_AT_ONCE ? left : KEYS_AT_ONCE, keys, err);
         uint64_t ref = proto_ref(m, i);
         if (rc == 0 && ref_is_block(ref))
             rc = owner_reference(r, m->head.slot, keys + (size_t)k * FPKEY_BYTES, ref, err);
@@ -88,9 +89,12 @@ static int take_numbered(struct round *r, const struct proto_msg *m, uint32_t at
 static int take_new_references(struct round *r, const struct proto_msg *m, uint32_t at, struct verr *err)
 {
     char name[32];
+    uint64_t count = r->slots[m->head.slot].fresh_of[m->partition].count;
     if (m->first < r->wire->fresh[at].in_next)
         return verr_set(err, EPROTO, "references of partition %u do not follow each other", at);
-    new_name(name, at);
+    if (m->first > count || m->count > count - m->first)
+        return verr_set(err, EPROTO, "references of partition %u name more new blocks than there are", at);
+    round_file(name, "new", m->head.slot);
     int fd = openat(r->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return verr_set(err, errno == ENOENT ? EPROTO : errno, "references of new blocks of partition %u: %s: %s", at, name,
