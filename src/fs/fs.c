@@ -143,7 +143,7 @@ static void raise_read_ahead(const char *mountpoint)
     }
     snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", maj, min);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "1024\n", 5) != 5)
+    if (fd < 0 || write(fd, "2048\n", 5) != 5)
         vlog(VLOG_WARN, "fs", "%s: %s: read-ahead stays at the kernel's default", path, strerror(errno));
     if (fd >= 0)
         close(fd);

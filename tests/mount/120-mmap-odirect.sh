@@ -123,5 +123,5 @@ echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
 same "$T/four" "$MNT/vm/four.img"
 run "$VARVE" wait "$MNT"
 same "$T/four" "$(newest "$MNT/vm/four.img")"
-equals "$(cat "/sys/class/bdi/$(awk -v m="$MNT" '$5 == m { print $3 }' /proc/self/mountinfo)/read_ahead_kb")" 1024
+equals "$(cat "/sys/class/bdi/$(awk -v m="$MNT" '$5 == m { print $3 }' /proc/self/mountinfo)/read_ahead_kb")" 2048
 stop_varve

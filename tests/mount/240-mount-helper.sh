@@ -24,7 +24,7 @@ status() { awk -v k="$1:" '$1 == k {print $2}' "/proc/$pid/status"; }
 equals "$(status CapEff)" 0000000000000000
 equals "$(status CapBnd)" 0000000000000000
 equals "$(status NoNewPrivs)" 1
-equals "$(cat "/sys/class/bdi/$(awk -v m="$MNT" '$5 == m {print $3}' /proc/self/mountinfo)/read_ahead_kb")" 1024
+equals "$(cat "/sys/class/bdi/$(awk -v m="$MNT" '$5 == m {print $3}' /proc/self/mountinfo)/read_ahead_kb")" 2048
 run umount "$MNT"
 # At once again: the new mount waits for the old daemon.
 run mount -t varve -o "$opts" "$T/store" "$MNT"
