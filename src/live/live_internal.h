@@ -8,6 +8,7 @@
  *   freeze      rwlock  shared by every read and write; exclusive to change cur, lv, cache (which files are read)
  *   seg         rwlock  striped by segment: shared to read entry and slot, exclusive to change them
  *   head_lock   mutex   head, journal, list of files to remove, attributes in the vol file; leaf
+ *   live_memo's locks   of the set, never held across I/O; leaves
  * `freeze` of several disks is taken in the order of their ids (live_freeze). The set's lock is a leaf of its own, never
  * held across I/O of a disk. Changing cur, lv or cache takes freeze exclusively AND head_lock, so either lock suffices to read them.
  *
@@ -39,6 +40,7 @@ enum {
 
 struct ltable {
     uint64_t no;
+    _Atomic uint64_t memo;          /* owner of its entries in live_memo */
     int fd;
     _Atomic unsigned refs;
     bool fresh;                     /* never fsynced since it was made (head_lock) */
@@ -48,7 +50,7 @@ struct ltable {
 
 struct llayer {
     struct live *l;
-    uint64_t no;
+    uint64_t no, memo;              /* memo: owner of its slots in live_memo */
     int fd, mapfd, volfd;           /* mapfd -1: a cache layer has no durable presence */
     _Atomic unsigned refs;
     bool fresh;                     /* map header never fsynced (head_lock) */
@@ -133,6 +135,7 @@ struct live_set {
     struct live *oldest, *newest;   /* unused open disks */
     unsigned unused;
     _Atomic int64_t layer_bytes, cache_bytes;
+    struct lmemo *memo;
     _Atomic int64_t granted;        /* of the room seen last, what may still be taken without another look */
 };
 
@@ -160,6 +163,16 @@ static inline bool live_reach_lock(pthread_rwlock_t *lock, enum live_reach reach
     return (excl ? pthread_rwlock_wrlock(lock) : pthread_rwlock_rdlock(lock)) == 0;
 }
 static inline uint64_t live_now(const struct live *l) { return (uint64_t)vclock_real_ns(l->set->env.clock); }
+
+/* ---- live_memo.c ---- */
+struct lmemo *lmemo_new(void);
+void lmemo_free(struct lmemo *m);
+uint64_t lmemo_owner(void);         /* a new one */
+/* True: *v is filled in. Else read the file and call lmemo_fill with that count. */
+bool lmemo_get(struct lmemo *m, uint64_t owner, uint64_t index, void *v, size_t size, uint64_t *count);
+void lmemo_fill(struct lmemo *m, uint64_t owner, uint64_t index, const void *v, size_t size, uint64_t count);
+/* Before the file is written with v NULL, after it with what was written (NULL again if that failed). */
+void lmemo_write(struct lmemo *m, uint64_t owner, uint64_t index, const void *v, size_t size);
 
 /* ---- live_table.c ---- */
 struct lslice { uint64_t first; struct live_entry e[SLICE_SEGS]; };

@@ -43,6 +43,7 @@ static int layer_new(struct live *l, uint64_t no, struct llayer **out)
     }
     ly->l = l;
     ly->no = no;
+    ly->memo = lmemo_owner();
     ly->fd = ly->mapfd = ly->volfd = -1;
     atomic_store(&ly->refs, 1);
     *out = ly;
@@ -307,12 +308,16 @@ int llayer_state_put(struct live *l, struct llayer *ly, const struct live_state 
 int lslot_get(struct live *l, struct llayer *ly, uint64_t seg, struct live_slot *out, struct verr *err)
 {
     uint8_t raw[LIVE_SLOT_BYTES];
+    uint64_t count;
+    if (lmemo_get(l->set->memo, ly->memo, seg, out, sizeof *out, &count))
+        return 0;
     ssize_t got = pread_full(ly->volfd, raw, sizeof raw, slot_off(seg));
     if (got < 0)
         return live_fail(l, err, (int)-got, "%s-%" PRIu64 ".vol: %s", stem_of(ly), ly->no, strerror((int)-got));
     memset(raw + got, 0, sizeof raw - (size_t)got);
     if (live_slot_decode(&l->id, seg, raw, out) < 0)
         return live_fail(l, err, EBADMSG, "%s-%" PRIu64 ".vol: the slot of segment %" PRIu64 " is damaged", stem_of(ly), ly->no, seg);
+    lmemo_fill(l->set->memo, ly->memo, seg, out, sizeof *out, count);
     return 0;
 }
 
@@ -350,8 +355,12 @@ int lslot_put(struct live *l, struct llayer *ly, uint64_t seg, const struct live
     live_slot_encode(&l->id, seg, s, raw);
     /* Marked first: a mark too many costs a copy, one too few would lose data at a power loss after fsync. */
     r = ly->mapfd >= 0 ? mark_block(ly, seg / BLOCK_SEGS) : 0;
+    struct live_slot back;          /* as a read would have it */
+    lmemo_write(l->set->memo, ly->memo, seg, NULL, 0);
     if (r == 0)
         r = fault_errno("live.slot.put") ? -EIO : pwrite_full(ly->volfd, raw, sizeof raw, slot_off(seg));
+    bool good = r == 0 && live_slot_decode(&l->id, seg, raw, &back) == 0;
+    lmemo_write(l->set->memo, ly->memo, seg, good ? &back : NULL, sizeof back);
     return r < 0 ? live_fail(l, err, -r, "%s-%" PRIu64 ".vol: %s", stem_of(ly), ly->no, strerror(-r)) : 0;
 }
 

@@ -522,8 +522,10 @@ static int enter_disk(void *ctx, const struct vid *disk)
 int live_set_open(const struct live_env *env, struct live_set **out, struct verr *err)
 {
     struct live_set *set = calloc(1, sizeof *set);
-    if (set == NULL)
+    if (set == NULL || (set->memo = lmemo_new()) == NULL) {
+        free(set);
         return verr_set(err, ENOMEM, "no memory");
+    }
     set->env = *env;
     pthread_mutex_init(&set->lock, NULL);
     pthread_cond_init(&set->moved, NULL);
@@ -544,6 +546,7 @@ int live_set_open(const struct live_env *env, struct live_set **out, struct verr
             close(set->disksfd);
         pthread_cond_destroy(&set->moved);
         pthread_mutex_destroy(&set->lock);
+        lmemo_free(set->memo);
         free(set);
         return r;
     }
@@ -568,6 +571,7 @@ int live_set_close(struct live_set *set, struct verr *err)
     close(set->disksfd);
     pthread_cond_destroy(&set->moved);
     pthread_mutex_destroy(&set->lock);
+    lmemo_free(set->memo);
     free(set);
     return r;
 }

@@ -27,6 +27,7 @@ static struct ltable *table_new(uint64_t no, int fd)
     if (t == NULL)
         return NULL;
     t->no = no;
+    t->memo = lmemo_owner();
     t->fd = fd;
     atomic_store(&t->refs, 1);
     return t;
@@ -131,11 +132,17 @@ static int bad_entry(struct live *l, const struct ltable *t, uint64_t seg, struc
 int ltable_get(struct live *l, struct ltable *t, uint64_t seg, struct live_entry *out, struct verr *err)
 {
     uint8_t raw[LIVE_ENTRY_BYTES] = {0};
+    uint64_t count, owner = atomic_load(&t->memo);
+    if (lmemo_get(l->set->memo, owner, seg, out, sizeof *out, &count))
+        return 0;
     ssize_t got = pread_full(t->fd, raw, sizeof raw, entry_off(seg));
     if (got < 0)
         return live_fail(l, err, (int)-got, "table-%" PRIu64 ": %s", t->no, strerror((int)-got));
     memset(raw + got, 0, sizeof raw - (size_t)got);
-    return live_entry_decode(&l->id, seg, raw, out) < 0 ? bad_entry(l, t, seg, err) : 0;
+    if (live_entry_decode(&l->id, seg, raw, out) < 0)
+        return bad_entry(l, t, seg, err);
+    lmemo_fill(l->set->memo, owner, seg, out, sizeof *out, count);
+    return 0;
 }
 
 int ltable_put(struct live *l, struct ltable *t, uint64_t seg, const struct live_entry *e, struct verr *err)
@@ -145,8 +152,13 @@ int ltable_put(struct live *l, struct ltable *t, uint64_t seg, const struct live
     if (r < 0)
         return r;
     live_entry_encode(&l->id, seg, e, raw);
+    struct live_entry back;         /* as a read would have it */
+    uint64_t owner = atomic_load(&t->memo);
+    lmemo_write(l->set->memo, owner, seg, NULL, 0);
     r = fault_errno("live.table.put") ? -EIO : pwrite_full(t->fd, raw, sizeof raw, entry_off(seg));
     atomic_store(&t->unsynced, true);
+    bool good = r == 0 && live_entry_decode(&l->id, seg, raw, &back) == 0;
+    lmemo_write(l->set->memo, owner, seg, good ? &back : NULL, sizeof back);
     return r < 0 ? live_fail(l, err, -r, "table-%" PRIu64 ": %s", t->no, strerror(-r)) : 0;
 }
 
@@ -174,6 +186,8 @@ int ltable_slice_put(struct live *l, struct ltable *t, const struct lslice *s, s
         live_entry_encode(&l->id, s->first + i, &s->e[i], raw + i * LIVE_ENTRY_BYTES);
     r = fault_errno("live.table.slice") ? -EIO : pwrite_full(t->fd, raw, sizeof raw, entry_off(s->first));
     atomic_store(&t->unsynced, true);
+    /* What is remembered of it, and what readers are about to, is of an owner that nobody asks for again. */
+    atomic_store(&t->memo, lmemo_owner());
     return r < 0 ? live_fail(l, err, -r, "table-%" PRIu64 ": %s", t->no, strerror(-r)) : 0;
 }
 
