@@ -8,6 +8,7 @@
  */
 #include "dedup/dedup_internal.h"
 
+#include "dedup/cuts.h"
 #include "base/fault.h"
 #include "base/verr.h"
 
@@ -58,7 +59,9 @@ static int plan_segment(struct segwork *w, struct verr *err)
         s->data_pages = w->parent.rcp.data_pages;
         return 0;
     }
-    rc = seg_cut(w, err);
+    struct cuts *cuts = w->r->env->cuts;
+    if (cuts == NULL || !cuts_take(cuts, live_id(w->js->job->live), s))
+        rc = seg_cut(w, err);
     if (rc == 0)
         settle_blocks(w);
     return rc;
