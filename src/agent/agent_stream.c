@@ -238,14 +238,15 @@ static void look_how_full(struct stream *s, const struct segbuf *b)
 static void hand_over(struct stream *s)
 {
     struct segbuf *b = s->cur;
-    struct live_attr at;
     if (b == NULL)
         return;
     s->cur = NULL;
     s->next = b->seg + 1;
+    struct live_attr at = {0};
     uint64_t start = b->seg << SEG_SHIFT;
-    live_attr(s->l, &at, NULL);     /* its size is at least what live_expect said */
-    b->want = at.size - start < SEG_BYTES ? (uint32_t)(at.size - start) : SEG_BYTES;
+    b->want = SEG_BYTES;            /* the size is at least what live_expect said */
+    if (live_attr(s->l, &at, NULL) == 0 && at.size > start && at.size - start < SEG_BYTES)
+        b->want = (uint32_t)(at.size - start);
     fill_zeros(b, b->want);
     look_how_full(s, b);
     b->task.run = compare_task;
