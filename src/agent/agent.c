@@ -3,7 +3,6 @@
 #include "agent/agent_internal.h"
 
 #include "base/file.h"
-#include "dedup/cuts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -208,7 +207,6 @@ static void agent_destroy(struct agent *a)
     free(a->slots);
     bus_close(a->bus);
     crew_free(a->crew);
-    cuts_free(a->cuts);
     segread_free(a->segread);
     creader_free(a->reader);
     store_close(a->store);

@@ -69,8 +69,6 @@ struct agent {
     struct bus *bus;
     struct crew *crew;          /* of the round that runs, and of streams */
     _Atomic unsigned streams;   /* agent_stream.c: how many there are */
-    struct cuts *cuts;          /* what streams computed, for the rounds */
-    struct chunker chunker;     /* of streams */
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;

@@ -14,7 +14,6 @@
 #include "agent/agent_internal.h"
 
 #include "base/file.h"
-#include "dedup/cuts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,12 +69,6 @@ static int open_parts(struct agent *a, struct verr *err)
     a->crew = crew_new(worker_count(a), err);
     if (a->crew == NULL)
         return -ENOMEM;
-    a->cuts = cuts_new((a->conf.memory != 0 ? a->conf.memory : DEDUP_MEMORY_DEFAULT) / 4);
-    if (a->cuts == NULL)
-        return -ENOMEM;
-    r = chunker_init(&a->chunker, sc->cdc, sc->block_bytes);
-    if (r < 0)
-        return verr_set(err, -r, "store.conf: blocks of %u bytes are not supported", sc->block_bytes);
     a->nslots = sc->slots;
     a->slots = calloc(a->nslots, sizeof *a->slots);
     if (a->slots == NULL)

@@ -13,7 +13,6 @@
 
 #include "base/fault.h"
 #include "base/file.h"
-#include "dedup/cuts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -396,7 +395,6 @@ static void job_done(struct agent *a, struct dedup_job *job)
         job_failed(a, &disk, job->live, &job->pend, r, job->err);
     }
     live_put(job->live);
-    cuts_forget(a->cuts, &disk);    /* what is left is of older writes, or of the next snapshot: that is computed again */
     struct verr err = {0};
     if (r == 0 && agent_forget_if_gone(a, &disk, &err) < 0)
         agent_mend(a, &disk, MEND_FORGET, &err);
@@ -504,7 +502,7 @@ static void run_round(struct agent *a, const struct vid *disks, unsigned n)
         struct dedup_traffic traffic = {0};
         struct dedup_env env = {
             .store = a->store, .reader = a->reader, .segread = a->segread, .slots = a->slots, .nslots = a->nslots, .bus = a->bus,
-            .clock = a->conf.clock, .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .crew = a->crew, .cuts = a->cuts,
+            .clock = a->conf.clock, .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .crew = a->crew,
             .progress = show_progress, .note = note_trouble, .progress_ctx = a, .traffic = &traffic,
         };
         qsort(jobs, njobs, sizeof *jobs, by_vm); /* disks of one VM share its containers, one after another */

@@ -17,7 +17,6 @@
 #include "agent/agent_internal.h"
 
 #include "chunk/fingerprint.h"
-#include "dedup/cuts.h"
 #include "snapshot/snapshot.h"
 
 #include <errno.h>
@@ -43,7 +42,6 @@ struct segbuf {
     uint64_t written[WORDS];    /* bit per page of which something was written */
     uint8_t *data;
     struct fper *fper;
-    struct cutter *cutter;
     enum outcome came_to;
     struct verr why;
 };
@@ -76,14 +74,6 @@ struct stream {
 
 /* ---- on the crew ---- */
 
-static bool parent_place(struct stream *s, uint64_t seg, uint64_t *place)
-{
-    bool zero = true;
-    uint32_t pages;
-    return s->parent != NULL && seg < seg_count(snap_header(s->parent)->size) &&
-           snap_place(s->parent, seg, &zero, place, &pages, NULL) == 0 && !zero;
-}
-
 static bool anchor_parent(struct stream *s)
 {
     const struct live_anchor *an = &s->anchor;
@@ -96,16 +86,20 @@ static bool anchor_parent(struct stream *s)
 }
 
 /* Is it what the parent has there, and can the table say so? Trouble of any kind is a no. */
-static bool is_equal(struct segbuf *b, const uint8_t digest[DIGEST_BYTES], enum outcome *how)
+static bool is_equal(struct segbuf *b, enum outcome *how)
 {
     struct stream *s = b->s;
     struct seg_entry now;
     struct segrcp rcp;
+    uint8_t digest[DIGEST_BYTES];
+    bool zero = true;
     uint64_t place;
-    if (!parent_place(s, b->seg, &place) || live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 ||
-        segread_recipe(s->a->segread, place, &rcp, NULL) < 0)
+    uint32_t pages;
+    if (b->seg >= seg_count(snap_header(s->parent)->size) || snap_place(s->parent, b->seg, &zero, &place, &pages, NULL) < 0 || zero ||
+        live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 || segread_recipe(s->a->segread, place, &rcp, NULL) < 0)
         return false;
-    bool same = rcp.bytes == b->fill && memcmp(digest, rcp.digest, DIGEST_BYTES) == 0;
+    bool same = rcp.bytes == b->fill && fper_segment(b->fper, b->data, b->fill, digest, NULL) == 0 &&
+                memcmp(digest, rcp.digest, DIGEST_BYTES) == 0;
     segrcp_release(&rcp);
     *how = now.kind == SEGK_STORED && now.place == place ? OUT_THERE : OUT_EQUAL;
     return same && (*how == OUT_THERE || anchor_parent(s));
@@ -137,14 +131,8 @@ static int write_out(struct segbuf *b, struct verr *err)
 static void compare_task(struct crew_task *task)
 {
     struct segbuf *b = (struct segbuf *)task;
-    struct stream *s = b->s;
-    uint8_t digest[DIGEST_BYTES];
-    bool whole = b->fill == b->want && fper_segment(b->fper, b->data, b->fill, digest, NULL) == 0;
-    if (whole && is_equal(b, digest, &b->came_to))
-        return;
-    b->came_to = write_out(b, &b->why) < 0 ? OUT_LOST : OUT_WRITTEN;
-    if (whole && b->came_to == OUT_WRITTEN)
-        cutter_run(b->cutter, s->a->cuts, live_id(s->l), b->data, b->fill, digest);
+    if (b->fill < b->want || !is_equal(b, &b->came_to))
+        b->came_to = write_out(b, &b->why) < 0 ? OUT_LOST : OUT_WRITTEN;
 }
 
 /* ---- under the hold lock ---- */
@@ -271,18 +259,21 @@ static int new_buffer(struct stream *s, struct segbuf *b)
         b->data = malloc(SEG_BYTES);
     if (b->fper == NULL)
         b->fper = fper_new((enum fp_kind)conf->fingerprint, conf->digest_key, NULL);
-    if (b->cutter == NULL && b->fper != NULL)
-        b->cutter = cutter_new(&s->a->chunker, b->fper);
     b->s = s;
-    return b->data == NULL || b->cutter == NULL ? -ENOMEM : 0;
+    return b->data == NULL || b->fper == NULL ? -ENOMEM : 0;
 }
 
-/* A buffer for the segment, or NULL: none is worth it (it is not written from its beginning), or to be had. */
+/* A buffer for the segment, or NULL: none is worth it (the parent has nothing there, or it is not written from its beginning), or
+ * to be had. */
 static struct segbuf *begin_segment(struct stream *s, uint64_t seg, uint32_t off)
 {
     struct seg_entry now;
+    bool zero = true;
+    uint64_t place;
+    uint32_t pages;
     s->next = seg;
-    if (live_segment_pure_held(s->l, seg, &now, NULL) != 1 || (off != 0 && now.kind != SEGK_ZERO))
+    if (seg >= seg_count(snap_header(s->parent)->size) || snap_place(s->parent, seg, &zero, &place, &pages, NULL) < 0 || zero ||
+        live_segment_pure_held(s->l, seg, &now, NULL) != 1 || (off != 0 && now.kind != SEGK_ZERO))
         return NULL;
     if (s->busy == STREAM_BUFFERS)
         take_oldest(s);
@@ -376,7 +367,6 @@ static void stream_free(struct stream *s)
 {
     for (unsigned i = 0; i < STREAM_BUFFERS; i++) {
         free(s->buf[i].data);
-        cutter_free(s->buf[i].cutter);
         fper_free(s->buf[i].fper);
     }
     snap_close(s->parent);
@@ -394,19 +384,14 @@ void agent_stream_close(struct stream *s)
     stream_free(s);
 }
 
-/* The newest stored snapshot, to compare with. Without one all that is done early is to cut and to fingerprint. */
-static void open_parent(struct stream *s)
-{
-    struct agent *a = s->a;
-    struct snaprow last;
-    if (catalog_snap_latest(a->catalog, live_id(s->l), &last, NULL) == 0 &&
-        snap_open(a->store, a->segread, &last.disk, last.seq, &last.id, &s->parent, NULL) == 0)
-        s->anchor = (struct live_anchor){.disk = last.disk, .seq = last.seq, .snap = last.id};   /* its stamp: live_point */
-}
-
 struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(void *ctx, uint64_t off, uint64_t len), void *ctx)
 {
-    struct stream *s = atomic_fetch_add(&a->streams, 1) < STREAMS_MAX ? calloc(1, sizeof *s) : NULL;
+    struct snaprow last;
+    if (atomic_fetch_add(&a->streams, 1) >= STREAMS_MAX || catalog_snap_latest(a->catalog, live_id(l), &last, NULL) < 0) {
+        atomic_fetch_sub(&a->streams, 1);
+        return NULL;
+    }
+    struct stream *s = calloc(1, sizeof *s);
     if (s == NULL || pthread_mutex_init(&s->anchor_lock, NULL) != 0) {
         atomic_fetch_sub(&a->streams, 1);
         free(s);
@@ -417,11 +402,10 @@ struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(v
     s->l = l;
     s->lost = lost;
     s->ctx = ctx;
-    open_parent(s);
-    if (live_hold_begin(l, &s->holder) < 0) {
+    s->anchor = (struct live_anchor){.disk = last.disk, .seq = last.seq, .snap = last.id};   /* its stamp: live_point */
+    if (snap_open(a->store, a->segread, &last.disk, last.seq, &last.id, &s->parent, NULL) < 0 || live_hold_begin(l, &s->holder) < 0) {
         stream_free(s);
         return NULL;
     }
-    cuts_forget(a->cuts, live_id(l));
     return s;
 }

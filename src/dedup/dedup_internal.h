@@ -136,9 +136,6 @@ int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err);
 bool seg_is_zero(const uint8_t *p, size_t n);
 /* Cuts and fingerprints w->seg into w->s; every block BLK_NEW. */
 int seg_cut(struct segwork *w, struct verr *err);
-/* The same of s->bytes of data, for whoever has no round. fpjobs: room for PLAN_BLOCKS_MAX. */
-int seg_cut_bytes(const struct chunker *chunker, struct fper *fper, const uint8_t *data, struct fp_job *fpjobs, struct plan_seg *s,
-                  struct verr *err);
 /* Reads the segment again for its BLK_NEW blocks; where it is not what the plan says (or not PLAN_BLOCKS) it is cut anew, and
  * all of its blocks are BLK_NEW. */
 int seg_prepare_new(struct segwork *w, struct verr *err);

@@ -66,16 +66,11 @@ static uint32_t count_pages(const struct plan_seg *s)
 
 int seg_cut(struct segwork *w, struct verr *err)
 {
-    return seg_cut_bytes(&w->r->chunker, w->fper, w->seg, w->fpjobs, &w->s, err);
-}
-
-int seg_cut_bytes(const struct chunker *chunker, struct fper *fper, const uint8_t *data, struct fp_job *fpjobs, struct plan_seg *s,
-                  struct verr *err)
-{
+    struct plan_seg *s = &w->s;
     uint32_t off = 0, n = 0, jobs = 0;
     while (off < s->bytes) {
         bool zero;
-        size_t len = chunk_next(chunker, data + off, s->bytes - off, &zero);
+        size_t len = chunk_next(&w->r->chunker, w->seg + off, s->bytes - off, &zero);
         if (n == PLAN_BLOCKS_MAX || len == 0 || len > s->bytes - off)
             return verr_set(err, E2BIG, "segment %llu cannot be cut into at most %d blocks", (unsigned long long)s->segment,
                             PLAN_BLOCKS_MAX);
@@ -85,13 +80,13 @@ int seg_cut_bytes(const struct chunker *chunker, struct fper *fper, const uint8_
         b->kind = zero ? BLK_ZERO : BLK_NEW;
         b->ref = zero ? REF_ZERO : REF_NONE;
         if (!zero)
-            fpjobs[jobs++] = (struct fp_job){data + off, len, &b->fp};
+            w->fpjobs[jobs++] = (struct fp_job){w->seg + off, len, &b->fp};
         off += (uint32_t)len;
     }
     s->kind = PLAN_BLOCKS;
     s->nblocks = n;
     s->data_pages = count_pages(s);
-    return jobs == 0 ? 0 : fper_batch(fper, fpjobs, jobs, err);
+    return jobs == 0 ? 0 : fper_batch(w->fper, w->fpjobs, jobs, err);
 }
 
 int seg_prepare_new(struct segwork *w, struct verr *err)

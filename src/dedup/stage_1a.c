@@ -8,7 +8,6 @@
  */
 #include "dedup/dedup_internal.h"
 
-#include "dedup/cuts.h"
 #include "base/fault.h"
 #include "base/verr.h"
 
@@ -59,9 +58,7 @@ static int plan_segment(struct segwork *w, struct verr *err)
         s->data_pages = w->parent.rcp.data_pages;
         return 0;
     }
-    struct cuts *cuts = w->r->env->cuts;
-    if (cuts == NULL || !cuts_take(cuts, live_id(w->js->job->live), s))
-        rc = seg_cut(w, err);
+    rc = seg_cut(w, err);
     if (rc == 0)
         settle_blocks(w);
     return rc;
