@@ -154,8 +154,10 @@ def case_recover(world, turn, name, k, mode, stride, trusted):
         how = (wd.KILL_BEFORE, wd.KILL_HALF, wd.KILL_AFTER, wd.FAIL_ONCE)[(j // stride + turn) % 4]
         counter = wd.Counter(os.path.join(world.ram, 'counter'), j, how)
         recovery(world, counter)
+        # A failed fsync is final: of that disk the next start believes only what was durable, as after a loss of power.
+        doubted = how == wd.FAIL_ONCE and any(n == j and call in ('fsync', 'fdatasync') for n, call, _ in counter.log())
         counter.close()
-        why = verdict.examine(world, left, not trusted, turn + j)
+        why = verdict.examine(world, left, not trusted or doubted, turn + j)
         done += 1
         if why:
             keep(world, 'recover', '%d-%d' % (turn, j))
