@@ -189,6 +189,7 @@ static struct agent *agent_new(const struct agent_conf *conf)
     if (a->conf.clock == NULL)
         a->conf.clock = &vclock_system;
     pthread_mutex_init(&a->op_lock, NULL);
+    pthread_mutex_init(&a->anchor_lock, NULL);
     pthread_mutex_init(&a->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -223,6 +224,7 @@ static void agent_destroy(struct agent *a)
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->op_lock);
+    pthread_mutex_destroy(&a->anchor_lock);
     free(a);
 }
 

@@ -21,7 +21,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
+enum { STREAMS_MAX = 2, EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
 /* Stays free on the filesystem of STATE, beyond a part of what is to be stored: journals, tables and the catalog grow in it. */
 enum { STATE_SPARE = 4 << 20 };
 #define BACKOFF_FIRST_NS (INT64_C(5) * 1000000000)
@@ -68,7 +68,10 @@ struct agent {
     struct live_set *live;
     struct bus *bus;
     struct crew *crew;          /* of the round that runs, and of streams */
-    _Atomic unsigned streams;   /* agent_stream.c: how many there are */
+    /* Guards the next one and whether a stream's anchor is durable; held while an anchor is made, and while a publication moves
+     * pointers and takes anchors away. Inside op_lock and live's hold lock, outside the other locks of live. */
+    pthread_mutex_t anchor_lock;
+    struct stream *stream[STREAMS_MAX];     /* agent_stream.c */
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;
@@ -125,6 +128,8 @@ void *agent_thread(void *agent);
 /* Is the recipe of a pending snapshot in STORE, durably? 1, 0, -errno. */
 int agent_recipe_published(struct agent *a, const struct vid *disk, const struct pending *p, struct verr *err);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
+/* Does a stream of that disk need the anchor, though no pointer says so yet? anchor_lock held. */
+bool agent_stream_relies(const struct agent *a, const struct live *l, const struct live_anchor *an);
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *p, struct verr *err);
 
 /* removal (agent_removal.c) */

@@ -289,6 +289,21 @@ int agent_recipe_published(struct agent *a, const struct vid *disk, const struct
     return r < 0 ? verr_set(err, -r, "snapshots: %s: %s", name, strerror(-r)) : r;
 }
 
+/* One that stays, because it could not be taken away or a stream needs it, stays listed: the next publication tries again. */
+static void drop_anchors(struct agent *a, struct live *l, const struct live_anchor *drop, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct verr why = {0};
+        if (agent_stream_relies(a, l, &drop[i]))
+            continue;
+        int r = store_unanchor(a->store, live_id(l), drop[i].seq, &drop[i].snap, &why);
+        if (r == 0)
+            r = live_anchor_gone(l, &drop[i], &why);
+        if (r < 0)
+            vlog(VLOG_WARN, "agent", "an anchor stays for now: %s", verr_str(&why));
+    }
+}
+
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *pending, struct verr *err)
 {
     struct vid disk = *live_id(l);
@@ -310,9 +325,13 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
     int fault = fault_errno("agent.finish.before_pointers");
     if (r == 0 && fault != 0)
         r = verr_set(err, fault, "finishing a snapshot: fault injected");
+    pthread_mutex_lock(&a->anchor_lock);
     if (r == 0)
         r = live_pending_published(l, p.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
     fault_point("agent.finish.after_pointers");
+    if (r == 0)
+        drop_anchors(a, l, drop, dropped);
+    pthread_mutex_unlock(&a->anchor_lock);
     snap_close(snap);
     /* Once it is pending no more nothing here is tried again, and what the recipe says is true: the row comes in any case. */
     struct pending still;
@@ -320,14 +339,6 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
         return r;
     if (r < 0)
         vlog(VLOG_ERROR, "agent", "a snapshot is stored, but its disk fails: %s", verr_str(err));
-    for (unsigned i = 0; i < dropped && r == 0; i++) {
-        r = store_unanchor(a->store, &disk, drop[i].seq, &drop[i].snap, &why);
-        if (r == 0)
-            r = live_anchor_gone(l, &drop[i], &why);
-        if (r < 0)                  /* it stays listed: the next publication tries again */
-            vlog(VLOG_WARN, "agent", "an anchor stays for now: %s", verr_str(&why));
-        r = 0;
-    }
     /* It is stored, whatever the catalog says: nothing from here on is a failure of the snapshot. */
     if (stored_row(a, &disk, &p, &hdr, &why) < 0)
         agent_mend(a, &(struct vid){{0}}, MEND_NAMES, &why);

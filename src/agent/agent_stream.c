@@ -8,7 +8,8 @@
  *   crew          compares; equal: anchor, once; else: live_write_held                    (compare_task)
  *   hold lock     equal segments become entries, in batches, by live_point_held           (point_runs)
  *
- * Order: the anchor is durable in STORE before the first buffer is given up on its behalf; size and anchor are durable in the
+ * Order: the anchor is durable in STORE before the first buffer is given up on its behalf, and no publication takes it away before
+ * the stream is closed (agent_stream_relies); size and anchor are durable in the
  * journal before any entry (live_point). What is held back was never fsynced: a killed daemon loses it, as a kernel loses what it
  * was to write back. Whoever looks at the disk another way makes the stream give first (live_hold.c), so nobody sees the difference.
  *
@@ -24,7 +25,7 @@
 #include <string.h>
 
 enum {
-    STREAM_BUFFERS = 3, STREAMS_MAX = 2, RUNS_MAX = 64,
+    STREAM_BUFFERS = 3, RUNS_MAX = 64,
     SPARSE_MAX = 64,
     POINT_SEGS = 256,           /* 512 MiB: so much at most is not in the live image yet */
     WORDS = SEG_PAGES / 64,
@@ -57,8 +58,7 @@ struct stream {
     void (*lost)(void *ctx, uint64_t off, uint64_t len);
     void *ctx;
 
-    pthread_mutex_t anchor_lock;    /* the next one; leaf, held across the link and fsync in STORE */
-    int anchored;               /* 0 not tried yet, 1 durable, -1 cannot be had */
+    int anchored;               /* a->anchor_lock: 0 not tried yet, 1 durable, -1 cannot be had */
 
     /* under the hold lock */
     struct segbuf buf[STREAM_BUFFERS];
@@ -77,12 +77,22 @@ struct stream {
 static bool anchor_parent(struct stream *s)
 {
     const struct live_anchor *an = &s->anchor;
-    pthread_mutex_lock(&s->anchor_lock);
+    pthread_mutex_lock(&s->a->anchor_lock);
     if (s->anchored == 0)
         s->anchored = store_anchor(s->a->store, live_id(s->l), &an->disk, an->seq, &an->snap, NULL) == 0 ? 1 : -1;
     bool ok = s->anchored == 1;
-    pthread_mutex_unlock(&s->anchor_lock);
+    pthread_mutex_unlock(&s->a->anchor_lock);
     return ok;
+}
+
+bool agent_stream_relies(const struct agent *a, const struct live *l, const struct live_anchor *an)
+{
+    for (unsigned i = 0; i < STREAMS_MAX; i++) {
+        const struct stream *s = a->stream[i];
+        if (s != NULL && s->l == l && s->anchored == 1 && s->anchor.seq == an->seq && vid_eq(&s->anchor.snap, &an->snap))
+            return true;
+    }
+    return false;
 }
 
 /* Is it what the parent has there, and can the table say so? Trouble of any kind is a no. */
@@ -370,9 +380,32 @@ static void stream_free(struct stream *s)
         fper_free(s->buf[i].fper);
     }
     snap_close(s->parent);
-    pthread_mutex_destroy(&s->anchor_lock);
-    atomic_fetch_sub(&s->a->streams, 1);
     free(s);
+}
+
+/* False: there are as many as may be. */
+static bool enroll(struct stream *s)
+{
+    struct agent *a = s->a;
+    bool room = false;
+    pthread_mutex_lock(&a->anchor_lock);
+    for (unsigned i = 0; i < STREAMS_MAX && !room; i++) {
+        room = a->stream[i] == NULL;
+        if (room)
+            a->stream[i] = s;
+    }
+    pthread_mutex_unlock(&a->anchor_lock);
+    return room;
+}
+
+static void leave(const struct stream *s)
+{
+    struct agent *a = s->a;
+    pthread_mutex_lock(&a->anchor_lock);
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        if (a->stream[i] == s)
+            a->stream[i] = NULL;
+    pthread_mutex_unlock(&a->anchor_lock);
 }
 
 void agent_stream_close(struct stream *s)
@@ -381,31 +414,35 @@ void agent_stream_close(struct stream *s)
         return;
     agent_stream_flush(s, NULL);
     live_hold_end(s->l);
+    leave(s);
     stream_free(s);
+}
+
+static int open_parent(struct stream *s)
+{
+    struct agent *a = s->a;
+    struct snaprow last;
+    int r = catalog_snap_latest(a->catalog, live_id(s->l), &last, NULL);
+    if (r == 0)
+        r = snap_open(a->store, a->segread, &last.disk, last.seq, &last.id, &s->parent, NULL);
+    if (r == 0)     /* its stamp: live_point */
+        s->anchor = (struct live_anchor){.disk = last.disk, .seq = last.seq, .snap = last.id};
+    return r;
 }
 
 struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(void *ctx, uint64_t off, uint64_t len), void *ctx)
 {
-    struct snaprow last;
-    if (atomic_fetch_add(&a->streams, 1) >= STREAMS_MAX || catalog_snap_latest(a->catalog, live_id(l), &last, NULL) < 0) {
-        atomic_fetch_sub(&a->streams, 1);
-        return NULL;
-    }
     struct stream *s = calloc(1, sizeof *s);
-    if (s == NULL || pthread_mutex_init(&s->anchor_lock, NULL) != 0) {
-        atomic_fetch_sub(&a->streams, 1);
-        free(s);
+    if (s == NULL)
         return NULL;
-    }
     s->holder.give = give_all;
     s->a = a;
     s->l = l;
     s->lost = lost;
     s->ctx = ctx;
-    s->anchor = (struct live_anchor){.disk = last.disk, .seq = last.seq, .snap = last.id};   /* its stamp: live_point */
-    if (snap_open(a->store, a->segread, &last.disk, last.seq, &last.id, &s->parent, NULL) < 0 || live_hold_begin(l, &s->holder) < 0) {
-        stream_free(s);
-        return NULL;
-    }
-    return s;
+    if (enroll(s) && open_parent(s) == 0 && live_hold_begin(l, &s->holder) == 0)
+        return s;
+    leave(s);
+    stream_free(s);
+    return NULL;
 }
