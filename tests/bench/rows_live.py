@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows on a live image: snapshots with k dirty segments, rollback and clone, fio beside the passthrough filesystem."""
 
+import contextlib
 import json
 import os
 import threading
@@ -71,54 +72,51 @@ def snapshot(tool):
     return tool.daemon.cost(lambda: run(VARVE, "snapshot", tool.disk("vm")) + tool.wait())
 
 
+@contextlib.contextmanager
+def fresh_varve(bench):
+    """A started one, and a list of guests that end with it. What fails in between is a row that was lost."""
+    tool, guests = Varve(bench.work), []
+    try:
+        tool.start()
+        yield tool, guests
+    except Failed as why:
+        bench.lost(tool.name, why)
+    finally:
+        for guest in guests:
+            guest.end()
+        tool.stop()
+
+
 def dirty(bench, result, sizes):
     """From `varve snapshot` until stored, with 1, 10 and 100 % of the segments overwritten, for disks of each size."""
     for size in sizes:
-        tool = Varve(bench.work)
-        guest = None
-        try:
-            tool.start()
+        with fresh_varve(bench) as (tool, guests):
             tool.put("vm", 0, image(bench, size, zero=0))
-            guest = Guest(tool.disk("vm"), size)
+            guests.append(Guest(tool.disk("vm"), size))
             for number in range(bench.rounds):
                 for percent in (1, 10, 100):
                     count = max(1, size // SEGMENT * percent // 100)
                     fresh_data = image(bench, size, vm=1000 * (1 + number) + percent, zero=0)
-                    guest.write(count, number * 7 + percent, fresh_data)
+                    guests[0].write(count, number * 7 + percent, fresh_data)
                     os.unlink(fresh_data)
                     cost, what = snapshot(tool), f"{size >> 20} MiB disk, {percent} % dirty"
                     result.add(f"{what}: seconds", tool.name, cost.wall)
                     result.add(f"{what}: MB/s", tool.name, count * SEGMENT / 1e6 / cost.wall)
                     result.add(f"{what}: CPU seconds per GB", tool.name, cost.cpu / (count * SEGMENT / 1e9))
-        except Failed as why:
-            bench.lost(tool.name, why)
-        finally:
-            if guest is not None:
-                guest.end()
-            tool.stop()
 
 
 def dirty_of_large(bench, result, sizes):
     """One dirty segment of disks that clones of one snapshot fill: what a snapshot costs for the size of its disk alone."""
     source = image(bench, 64 << 20, vm=1, zero=0)
     for size in sizes:
-        tool = Varve(bench.work)
-        guest = None
-        try:
-            tool.start()
+        with fresh_varve(bench) as (tool, guests):
             tool.put("other", 0, source)
             fill(tool.disk_in("vm"), tool.snapshots("other")[0], size)
             tool.wait()
-            guest = Guest(tool.disk("vm"), 64 << 20)
+            guests.append(Guest(tool.disk("vm"), 64 << 20))
             for number in range(5):
-                guest.write(1, number, source)
+                guests[0].write(1, number, source)
                 result.add(f"{size >> 30} GiB disk, one segment dirty: seconds", tool.name, snapshot(tool).wall)
-        except Failed as why:
-            bench.lost(tool.name, why)
-        finally:
-            if guest is not None:
-                guest.end()
-            tool.stop()
 
 
 def fill(disk, source, size):

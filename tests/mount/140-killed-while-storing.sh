@@ -31,12 +31,7 @@ for point in $points; do
     eventually 10 test "$(xattr "$snap" flags)" = ""
     [ "$(xattr "$snap" state)" = pending ] || skip "this build has no fault points"
     rm "$T/pause"
-    for _ in $(seq 200); do kill -0 "$DAEMON" 2>/dev/null || break; sleep 0.1; done
-    kill -0 "$DAEMON" 2>/dev/null && fail "never came to $point"
-    wait "$DAEMON" 2>/dev/null || true
-    DAEMON=
-    umount -l "$MNT"
-    unset VARVE_FAULT
+    killed_at "$point"
 
     start_varve
     equals "$(snap_count "$disk")" $made "snapshots after a kill at $point"

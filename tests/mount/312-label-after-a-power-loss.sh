@@ -18,12 +18,7 @@ run sync "$MNT/vm/disk.img"     # seals it, under its first name
 cp "$T"/state/disks/*/journal "$T/journal"
 run mv "$snap" "$MNT/vm/disk@moved.img"
 rm "$T/pause"
-for _ in $(seq 200); do kill -0 "$DAEMON" 2>/dev/null || break; sleep 0.1; done
-kill -0 "$DAEMON" 2>/dev/null && fail "never came to the kill"
-wait "$DAEMON" 2>/dev/null || true
-DAEMON=
-umount -l "$MNT"
-unset VARVE_FAULT
+killed_at "the side file"
 # As after a loss of power: what was appended without an fsync is not there, and what is volatile is not believed.
 cat "$T/journal" >"$(echo "$T"/state/disks/*/journal)"
 rm "$T/state/instance"

@@ -18,12 +18,8 @@ cp "$T"/state/disks/*/journal "$T/journal"
 export VARVE_FAULT=agent.finish.before_pointers:1=kill
 start_varve
 cp "$T/b" "$disk" 2>"$T/said" || cat "$T/said"      # it may be killed before cp's close is answered
-for _ in $(seq 200); do kill -0 "$DAEMON" 2>/dev/null || break; sleep 0.1; done
-kill -0 "$DAEMON" 2>/dev/null && skip "this build has no fault points"
-wait "$DAEMON" 2>/dev/null || true
-DAEMON=
-umount -l "$MNT"
-unset VARVE_FAULT
+if "$VARVE" wait --timeout 20 "$MNT" 2>/dev/null; then skip "this build has no fault points"; fi
+killed_at "the pointers"
 cat "$T/journal" >"$(echo "$T"/state/disks/*/journal)"
 rm "$T/state/instance"
 

@@ -114,6 +114,16 @@ kill_varve() {
     umount -f -l "$MNT" 2>/dev/null || true
 }
 
+# The daemon is killed by a fault point: waits for that, and takes its dead mount away. WHERE: of the message if it is not.
+killed_at() {   # WHERE
+    for _ in $(seq 200); do kill -0 "$DAEMON" 2>/dev/null || break; sleep 0.1; done
+    kill -0 "$DAEMON" 2>/dev/null && fail "never came to $1"
+    wait "$DAEMON" 2>/dev/null || true
+    DAEMON=
+    umount -l "$MNT"
+    unset VARVE_FAULT
+}
+
 expect_errors() { EXPECT_ERRORS=1; }
 # No error may stand in the log since the last check, unless the case provokes some: then only what is never right.
 check_log() {
