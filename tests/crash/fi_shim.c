@@ -227,7 +227,8 @@ static bool fails(int mode)
 {
     if (mode != FAIL_ONCE && mode != FAIL_ON && mode != FSYNC_ON)
         return false;
-    errno = (int)sh->error;
+    int error = (int)sh->error;
+    errno = error != 0 ? error : EIO;   /* the driver may be taking the fault off just now: a call never fails with 0 */
     return true;
 }
 

@@ -185,6 +185,16 @@ class World:
                         run('umount', '-f', '-l', self.mnt, check=False)
                 return
 
+    def how_it_ended(self):
+        """Of a daemon that answers no more. It may still be on its way out: its mount goes first."""
+        if self.daemon is None:
+            return 'no daemon'
+        try:
+            status = self.daemon.wait(1)
+        except subprocess.TimeoutExpired:
+            return 'the daemon still runs'
+        return 'the daemon died of signal %d' % -status if status < 0 else 'the daemon ended with status %d' % status
+
     def alive(self):
         return self.daemon is not None and self.daemon.poll() is None
 
