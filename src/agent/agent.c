@@ -3,6 +3,7 @@
 #include "agent/agent_internal.h"
 
 #include "base/file.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -304,10 +305,10 @@ int agent_close(struct agent *a, struct verr *err)
 
 int agent_run(struct agent *a, struct verr *err)
 {
-    int r = pthread_create(&a->thread, NULL, agent_thread, a);
+    int r = thread_start(&a->thread, agent_thread, a);
     if (r != 0)
         return verr_set(err, r, "cannot start the agent's thread: %s", strerror(r));
-    r = pthread_create(&a->timer, NULL, agent_timer, a);
+    r = thread_start(&a->timer, agent_timer, a);
     if (r != 0) {
         pthread_mutex_lock(&a->lock);
         a->stopping = true;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/crew.h"
 
+#include "base/thread.h"
 #include "base/verr.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,15 +73,11 @@ struct crew *crew_new(unsigned threads, struct verr *err)
     pthread_cond_init(&c->work, NULL);
     pthread_cond_init(&c->done, NULL);
     c->tail = &c->head;
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = 0;
     while (rc == 0 && c->threads < threads) {
-        rc = pthread_create(&c->thread[c->threads], NULL, crew_thread, c);
+        rc = thread_start(&c->thread[c->threads], crew_thread, c);
         c->threads += rc == 0;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0) {
         verr_set(err, rc, "cannot start worker threads: %s", strerror(rc));
         crew_free(c);

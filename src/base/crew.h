@@ -18,7 +18,7 @@ struct crew_task {
     int state;
 };
 
-/* threads: 0 is allowed. They have all signals blocked. NULL and err when memory or threads are not to be had. */
+/* threads: 0 is allowed. They answer no signals (base/thread.h). NULL and err when memory or threads are not to be had. */
 struct crew *crew_new(unsigned threads, struct verr *err);
 /* Every task must have been waited for. NULL is allowed. */
 void crew_free(struct crew *c);

@@ -129,6 +129,7 @@ static int start_mounted(struct mount_options *o, struct agent *a, struct fs **f
         return r;
     guard_say(g, 'm');
     agent_owner(a, &uid, &gid);
+    report_crashes(agent_state_path(a));
     r = drop_privileges(uid, gid, err);
     if (r == 0)
         r = sandbox_enter(o->fs.store_path, agent_state_path(a), err);

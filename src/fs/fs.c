@@ -8,6 +8,7 @@
  */
 #include "fs/fs_internal.h"
 
+#include "base/thread.h"
 #include "base/vlog.h"
 
 #include <errno.h>
@@ -370,7 +371,7 @@ int fs_serve(struct fs *f, struct verr *err)
     signal_fd = f->stop_fd;
     atomic_store(&f->serving, true);
     pthread_t stopper;
-    int failed = pthread_create(&stopper, NULL, stop_thread, f);
+    int failed = thread_start(&stopper, stop_thread, f);
     if (failed != 0) {
         rc = verr_set(err, failed, "cannot start a thread: %s", strerror(failed));
         goto out;

@@ -2,9 +2,10 @@
 /* fs_pool: a list, a mutex, a condition variable. */
 #include "fs/fs_pool.h"
 
+#include "base/thread.h"
+
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 enum { QUEUE_BOUND = 8192 };
@@ -60,16 +61,12 @@ int pool_new(unsigned workers, struct pool **out)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     p->tail = &p->head;
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = 0;
     while (rc == 0 && p->nthreads < workers) {
-        rc = pthread_create(&p->threads[p->nthreads], NULL, pool_worker, p);
+        rc = thread_start(&p->threads[p->nthreads], pool_worker, p);
         if (rc == 0)
             p->nthreads++;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     /* Fewer workers than asked for still serve; none do not. */
     if (p->nthreads == 0) {
         pool_free(p);

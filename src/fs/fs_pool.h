@@ -15,7 +15,7 @@ struct job {
     void (*run)(struct job *job);
 };
 
-/* -ENOMEM, or the errno of pthread_create. Workers have all signals blocked. */
+/* -ENOMEM, or the errno of pthread_create. Workers answer no signals (base/thread.h). */
 int pool_new(unsigned workers, struct pool **out);
 /* Never fails and never waits. May be called by a running job, also while pool_free drains. */
 void pool_submit(struct pool *p, struct job *job);

@@ -127,8 +127,8 @@ killed_at() {   # WHERE
 expect_errors() { EXPECT_ERRORS=1; }
 # No error may stand in the log since the last check, unless the case provokes some: then only what is never right.
 check_log() {
-    local words='ERROR|BUG|AddressSanitizer|LeakSanitizer|runtime error|ThreadSanitizer'
-    [ -z "$EXPECT_ERRORS" ] || words='BUG|AddressSanitizer|LeakSanitizer|runtime error|ThreadSanitizer'
+    local words='ERROR|FATAL|BUG|AddressSanitizer|LeakSanitizer|runtime error|ThreadSanitizer'
+    [ -z "$EXPECT_ERRORS" ] || words='FATAL|BUG|AddressSanitizer|LeakSanitizer|runtime error|ThreadSanitizer'
     [ -e "$T/daemon.log" ] || return 0
     if tail -n "+$LOG_FROM" "$T/daemon.log" | grep -wE "$words" >&2; then fail "the daemon's log has these lines"; fi
     LOG_FROM=$(($(wc -l <"$T/daemon.log") + 1))
