@@ -73,6 +73,7 @@ static int open_disk(struct op *op, struct handle **out, struct verr *err)
         handle_free(op->f, h);
         return rc;
     }
+    op->fi.keep_cache = h->keeps_cache;
     h->may_change = flags_may_change(op->fi.flags);
     atomic_store(&h->changed, (op->fi.flags & O_TRUNC) != 0 && h->writer);
     *out = h;
@@ -302,10 +303,13 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- read ---- */
 
-static void not_idle(struct handle *h)
+/* A read or write of a disk: the handle is in use, and its open is long over in the kernel, too. */
+static void note_use(struct handle *h)
 {
     if (atomic_load_explicit(&h->idle, memory_order_relaxed))
         atomic_store(&h->idle, false);
+    if (!h->direct && !atomic_load_explicit(&h->disk->coherent, memory_order_relaxed))
+        atomic_store(&h->disk->coherent, true);
 }
 
 static void read_reply(fuse_req_t req, fuse_ino_t ino, const char *buf, ssize_t n, const struct verr *err)
@@ -368,7 +372,7 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
         return;
     }
     if (h->kind == HANDLE_DISK) {
-        not_idle(h);
+        note_use(h);
         if (read_local(req, ino, h, (uint64_t)off, size))
             return;
         if (fs_inline_enter(f)) {
@@ -523,7 +527,7 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
         /* Before the data: a flush that runs meanwhile must not believe that nothing changed. */
         atomic_store(&h->changed, true);
         atomic_store(&h->disk->touched, true);
-        not_idle(h);
+        note_use(h);
         if (write_local(req, ino, h, buf, size, (uint64_t)off))
             return;
         if (fs_inline_enter(f)) {

@@ -185,6 +185,7 @@ int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
         d->refs++;
         d->handles++;
         d->writers += writer;
+        h->keeps_cache = !h->direct && atomic_load(&d->coherent);
         if (!h->direct)
             atomic_fetch_add(&d->cached, 1);
         h->disk = d;
@@ -207,8 +208,8 @@ void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsi
         *pp = h->disk_next;
         d->handles--;
         d->writers -= h->writer;
-        if (!h->direct)
-            atomic_fetch_sub(&d->cached, 1);
+        if (!h->direct && atomic_fetch_sub(&d->cached, 1) == 1)
+            atomic_store(&d->coherent, false);
     }
     *writers = d->writers;
     *handles = d->handles;

@@ -45,6 +45,8 @@ struct fs_disk {
     struct handle *list;            /* its handles */
     unsigned handles, writers;
     atomic_uint cached;             /* handles through which the kernel may keep pages */
+    atomic_bool coherent;           /* one of these has been used, so its open has dropped what was old; since then the kernel is
+                                     * told of each change: the next open need not drop the pages again */
     bool orphan;                    /* unlinked while open */
     bool dying;                     /* being unlinked or replaced: nobody may open it any more */
     struct node node;               /* of an orphan: attributes for fstat */
@@ -98,6 +100,7 @@ struct handle {
     bool writer;
     bool may_change;                /* a writer, or opened with access mode 3: for ioctls alone */
     bool direct;                    /* write-only: its writes come as large as the writer's, past the page cache */
+    bool keeps_cache;               /* its open leaves the kernel's pages as they are */
     struct stream *_Atomic stream;  /* of a direct one that writes in large pieces; NULL: none */
     bool stream_asked;              /* handle lock: whether it gets one was decided */
     atomic_bool changed;            /* data changed through it since its last freeze */

@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A snapshot, or a look at a disk that is in use, does not take the disk's pages out of the kernel's cache; and whoever opens it
+# reads what was written last, by whichever way, all the same.
+set -eu
+. "$(dirname "$0")/lib.sh"
+need fincore
+start_varve
+random_file "$T/a" 8388608
+random_file "$T/b" 8388608
+disk=$MNT/disk.img
+run cp "$T/a" "$disk"
+resident() { fincore --bytes --noheadings -o RES "$disk"; }
+# Opens it for reading and writing, as a VM does, reads it, and holds it.
+hold() {
+    exec 7<>"$disk"
+    cat <&7 >/dev/null
+}
+hold
+equals "$(resident)" 8388608 "pages of a disk that was read"
+run "$VARVE" snapshot "$disk"
+run "$VARVE" wait "$disk"
+run head -c 100 "$disk" >/dev/null
+equals "$(resident)" 8388608 "pages after a snapshot"
+
+# Others write past the cache while it is held, before and after others open it.
+for i in 1 2 3 4; do
+    if [ $((i % 2)) = 1 ]; then new=$T/b; else new=$T/a; fi
+    run dd if="$new" of="$disk" bs=64K skip=$((i * 8)) seek=$((i * 8)) count=8 conv=notrunc status=none
+    dd if="$new" of="$T/want" bs=64K skip=$((i * 8)) count=8 status=none
+    dd if="$disk" bs=64K skip=$((i * 8)) count=8 status=none | cmp - "$T/want" || fail "part $i is not what was written"
+    dd if=/proc/self/fd/7 bs=64K skip=$((i * 8)) count=8 status=none | cmp - "$T/want" || fail "part $i through the held handle"
+done
+run "$VARVE" snapshot --label before "$disk"
+run dd if="$T/b" of="$disk" bs=1M conv=notrunc status=none
+same "$T/b" "$disk"
+exec 7<&-
+run "$VARVE" wait "$disk"
+
+# Nobody holds it: pages of before do not come back with the next open.
+run cat "$disk" >/dev/null
+run dd if="$T/a" of="$disk" bs=1M conv=notrunc status=none
+hold
+same "$T/a" "$disk"
+exec 7<&-
+# A rollback changes all of it at once.
+run "$VARVE" wait "$disk"
+run "$VARVE" revert "$MNT/disk@before.img"
+hold
+same "$disk" "$MNT/disk@before.img"
+exec 7<&-
+stop_varve
