@@ -25,9 +25,7 @@
 
 static void fs_init(void *userdata, struct fuse_conn_info *conn)
 {
-    struct fs *f = userdata;
-    enum { DIRECT_INVALIDATES = 39 };   /* minor version of the protocol that came with it (Linux 6.6) */
-    f->direct_invalidates = conn->proto_minor >= DIRECT_INVALIDATES;
+    (void)userdata;
     conn->max_write = FS_IO_MAX;
     conn->max_readahead = FS_IO_MAX;
     conn->time_gran = 1;

@@ -2,6 +2,8 @@
 /* fs_file: create, open, read, write, fsync. Close: fs_change.c; ranges (fallocate, lseek, copy_file_range): fs_range.c. */
 #include "fs/fs_internal.h"
 
+#include "base/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -393,9 +395,9 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 
 /* ---- write ---- */
 
-/* Kernels before 6.6 leave pages of other handles as they were before a direct write. On a pool of its own: a page may be
- * locked by a read, or dirty, and so wait for a worker of the other pools. (And for a daemon that is killed meanwhile, until its
- * connection is aborted: one more reason to leave it to the kernel that can.) */
+/* After a direct write the pages of other handles go. Kernels since 6.6 drop them by themselves, but some only before they send the
+ * write: a page that is read meanwhile is the old one, and would stay. On a pool of its own: a page may be locked by a read, or dirty, and
+ * so wait for a worker of the other pools. */
 static void write_seen_run(struct op *op)
 {
     fs_inval_range(op->f, op->ino, op->off, op->len);
@@ -404,9 +406,8 @@ static void write_seen_run(struct op *op)
 
 static void write_done(fuse_req_t req, fuse_ino_t ino, const struct handle *h, uint64_t off, size_t size)
 {
-    const struct fs *f = fs_of(req);
     struct op *op = NULL;
-    if (h->direct && !f->direct_invalidates && atomic_load(&h->disk->cached) > 0) {
+    if (h->direct && atomic_load(&h->disk->cached) > 0) {
         op = op_new_always(req, write_seen_run);
         if (op == NULL)
             return;
@@ -451,6 +452,7 @@ void fs_stream_close(struct handle *h)
 
 static int write_disk(struct fs *f, struct handle *h, uint64_t off, const void *buf, size_t size, struct verr *err)
 {
+    fault_point("fs.write.before");
     struct stream *s = stream_of(f, h, size);
     int rc = s != NULL ? agent_stream_write(s, off, buf, size, err) : 0;
     return rc == 0 ? live_write(h->disk->live, off, buf, size, err) : rc;

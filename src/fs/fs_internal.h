@@ -40,7 +40,6 @@ struct fs {
     struct fuse_session *se;
     struct pool *io;                /* reads that may go to STORE */
     struct pool *ctl;               /* changes of names, freezes, fsync, the queues of disks */
-    bool direct_invalidates;        /* the kernel drops pages under a direct write by itself */
     struct pool *notify;            /* tells the kernel what changed: may wait for the other two, which never wait for it */
     unsigned threads;               /* FUSE threads */
     unsigned inline_max;            /* FUSE threads that may be in what waits for STORE at a time: the rest stay free */
