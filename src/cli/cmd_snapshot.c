@@ -24,12 +24,27 @@ static int open_target(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
+/* What programs have stored through shared mappings of a disk may still lie in the kernel, where the daemon does not see it. */
+static int write_mapped(int fd)
+{
+    const unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    return S_ISREG(st.st_mode) && sync_file_range(fd, 0, 0, all) < 0 ? -errno : 0;
+}
+
 static int take_one(const char *path, const char *label, const char *note, json_t *list)
 {
     static struct varve_ioc_snapshot req;
     int fd = open_target(path);
     if (fd < 0)
         return report_errno(&cmd_snapshot, path, -fd);
+    int wrote = write_mapped(fd);
+    if (wrote < 0) {
+        close(fd);
+        return report_errno(&cmd_snapshot, path, -wrote);
+    }
     memset(&req, 0, sizeof req);
     snprintf(req.label, sizeof req.label, "%s", label);
     snprintf(req.note, sizeof req.note, "%s", note);

@@ -37,6 +37,25 @@ same "$T/b" "$disk"
 exec 7<&-
 run "$VARVE" wait "$disk"
 
+# What was stored through a mapping is in the snapshot. (The one who maps must not fork: that closes, and a close writes it.)
+coproc mapper { python3 -c '
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+view = mmap.mmap(fd, 8388608)
+os.pread(fd, 100, 0)
+for line in sys.stdin:
+    view[5000000:5000006] = line.strip().encode()
+    print("stored", flush=True)
+' "$disk"; }
+echo text-1 >&"${mapper[1]}"
+read -r answer <&"${mapper[0]}"
+equals "$answer" stored
+run "$VARVE" snapshot --label mapped "$disk"
+equals "$(dd if="$MNT/disk@mapped.img" bs=1 skip=5000000 count=6 status=none)" text-1 "what a mapping wrote, in the snapshot"
+eval "exec ${mapper[1]}>&-"
+wait "${mapper_PID:-}" || true
+run "$VARVE" wait "$disk"
+
 # Nobody holds it: pages of before do not come back with the next open.
 run cat "$disk" >/dev/null
 run dd if="$T/a" of="$disk" bs=1M conv=notrunc status=none
