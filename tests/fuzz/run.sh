@@ -47,9 +47,15 @@ done
 
 if [ -z "${FUZZ_SKIP_LIBFUZZER:-}" ]; then
     build=$dir/build-fuzz
-    if [ ! -f "$build/build.ninja" ]; then
-        CC=clang meson setup "$build" "$top" --buildtype=debugoptimized -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
-            >"$work/log" 2>&1 || { verdict build-fuzz 1 "$work/log"; targets=(); }
+    # A build folder of another checkout would build that one's sources.
+    if [ ! -f "$build/build.ninja" ] || [ "$(cat "$build/.source" 2>/dev/null)" != "$top" ]; then
+        rm -rf "$build"
+        if CC=clang meson setup "$build" "$top" --buildtype=debugoptimized -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
+            >"$work/log" 2>&1; then
+            echo "$top" >"$build/.source"
+        else
+            verdict build-fuzz 1 "$work/log"; targets=()
+        fi
     fi
     if [ ${#targets[@]} -gt 0 ]; then
         ninja -C "$build" "${targets[@]/#/tests/fuzz/libfuzzer_}" >"$work/log" 2>&1 || { verdict build-fuzz 1 "$work/log"; targets=(); }
