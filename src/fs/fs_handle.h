@@ -46,7 +46,8 @@ struct fs_disk {
     unsigned handles, writers;
     atomic_uint cached;             /* handles through which the kernel may keep pages */
     atomic_bool coherent;           /* one of these has been used, so its open has dropped what was old; since then the kernel is
-                                     * told of each change: the next open need not drop the pages again */
+                                     * told of each change: the next open need not drop the pages again. While there is none,
+                                     * kernels before 6.6 keep pages that a direct write has made old */
     bool orphan;                    /* unlinked while open */
     bool dying;                     /* being unlinked or replaced: nobody may open it any more */
     struct node node;               /* of an orphan: attributes for fstat */
