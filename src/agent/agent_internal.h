@@ -127,9 +127,9 @@ void agent_queue_retry(struct agent *a, const struct vid *disk);
 void *agent_thread(void *agent);
 /* Is the recipe of a pending snapshot in STORE, durably? 1, 0, -errno. */
 int agent_recipe_published(struct agent *a, const struct vid *disk, const struct pending *p, struct verr *err);
-/* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 /* Does a stream of that disk need the anchor, though no pointer says so yet? anchor_lock held. */
 bool agent_stream_relies(const struct agent *a, const struct live *l, const struct live_anchor *an);
+/* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct pending *p, struct verr *err);
 
 /* removal (agent_removal.c) */

@@ -42,8 +42,11 @@ static int take_one(const char *path, const char *label, const char *note, json_
         return report_errno(&cmd_snapshot, path, -fd);
     int wrote = write_mapped(fd);
     if (wrote < 0) {
+        struct verr err = {0};
         close(fd);
-        return report_errno(&cmd_snapshot, path, -wrote);
+        verr_set(&err, -wrote, "%s: what a program stored through a mapping could not be written, so no snapshot was made: %s", path,
+                 strerror(-wrote));
+        return report_error(&cmd_snapshot, &err);
     }
     memset(&req, 0, sizeof req);
     snprintf(req.label, sizeof req.label, "%s", label);

@@ -3,6 +3,7 @@
  * crash: what the daemon says when it dies of a bug. Core dumps are forbidden (they would hold bytes of every disk that is being
  * read), so this is all that a report can have: the signal, the address, and where each frame lies in the program and its
  * libraries (addr2line -e makes lines of that). To stderr, and appended to STATE/crash.txt for a daemon in the background.
+ * A stack that overflowed says nothing: there is no other one to say it from.
  */
 #include "cli/cli.h"
 
@@ -39,11 +40,13 @@ static void report(int fd, const char *head, size_t len, void *const *frames, in
 static void on_crash(int sig, siginfo_t *info, void *ctx)
 {
     void *frames[FRAMES_MAX];
-    char head[160];
+    char head[256];
     (void)ctx;
     int n = backtrace(frames, FRAMES_MAX);
     int len = snprintf(head, sizeof head, "FATAL varve %s died of %s, address %p. This is a bug; please report it with these lines:\n",
                        VARVE_VERSION, name_of(sig), info->si_addr);
+    if (len >= (int)sizeof head)
+        len = (int)sizeof head - 1;
     int fd = open(report_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     report(STDERR_FILENO, head, (size_t)len, frames, n);
     if (fd >= 0) {

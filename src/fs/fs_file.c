@@ -395,11 +395,12 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 
 /* ---- write ---- */
 
-/* After a direct write the pages of other handles go. Kernels since 6.6 drop them by themselves, but some only before they send the
- * write: a page that is read meanwhile is the old one, and would stay. On a pool of its own: a page may be locked by a read, or dirty, and
- * so wait for a worker of the other pools. */
+/* After a direct write the pages of other handles go. Kernels since 6.6 drop them by themselves, but some only before they send
+ * the write: a page that is read meanwhile is the old one, and would stay. On a pool of its own: a page may be locked by a read,
+ * or dirty, and so wait for a worker of the other pools. */
 static void write_seen_run(struct op *op)
 {
+    fault_point("fs.write.seen");
     fs_inval_range(op->f, op->ino, op->off, op->len);
     fuse_reply_write(op->req, op->len);
 }

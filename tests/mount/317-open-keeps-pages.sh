@@ -10,7 +10,8 @@ random_file "$T/a" 8388608
 random_file "$T/b" 8388608
 disk=$MNT/disk.img
 run cp "$T/a" "$disk"
-resident() { fincore --bytes --noheadings -o RES "$disk"; }
+# It opens the disk, too.
+resident() { fincore --bytes --noheadings -o RES "$disk" | tr -d ' '; }
 # Opens it for reading and writing, as a VM does, reads it, and holds it.
 hold() {
     exec 7<>"$disk"
@@ -56,7 +57,9 @@ eval "exec ${mapper[1]}>&-"
 wait "${mapper_PID:-}" || true
 run "$VARVE" wait "$disk"
 
-# Nobody holds it: pages of before do not come back with the next open.
+# Nobody holds it: then nobody tells the kernel of changes, and pages of before go with the next open.
+run cat "$disk" >/dev/null
+equals "$(resident)" 0 "pages after an open of a disk that nobody held"
 run cat "$disk" >/dev/null
 run dd if="$T/a" of="$disk" bs=1M conv=notrunc status=none
 hold

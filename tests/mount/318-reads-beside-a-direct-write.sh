@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A page that is read while a write of it is on its way past the page cache is the old one. It must not stay: once the write has
 # returned, everybody reads what was written. The write stops in the daemon, so that the kernel has dropped its pages by then.
-# (Some kernels drop them once more when the write returns; for the others the daemon has to.)
+# (Some kernels drop them once more when the write returns; for the others the daemon has to, see the end.)
 set -eu
 . "$(dirname "$0")/lib.sh"
 random_file "$T/a" 1048576
@@ -27,3 +27,13 @@ dd if=/proc/self/fd/7 bs=64K count=1 status=none | cmp -n 65536 - "$T/b" || fail
 head -c 65536 "$disk" | cmp -n 65536 - "$T/b" || fail "an old page stayed, for a new handle"
 exec 7<&-
 stop_varve
+
+# That the daemon does tell the kernel, which may not need it: it is killed where it does, and does not come there while nobody can
+# have pages of the disk.
+export VARVE_FAULT=fs.write.seen:1=kill
+start_varve
+run dd if="$T/a" of="$disk" bs=64K count=1 conv=notrunc status=none
+exec 7<"$disk"
+timeout 30 dd if="$T/b" of="$disk" bs=64K count=1 conv=notrunc status=none 2>/dev/null || true
+killed_at "the end of a write beside a reader"
+exec 7<&-
