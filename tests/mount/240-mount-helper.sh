@@ -5,10 +5,12 @@ set -eu
 . "$(dirname "$0")/lib.sh"
 helper=$(dirname "$VARVE")/../../mount-helpers/mount.varve
 [ -e "$helper" ] || fail "$helper was not built"
-made=
-[ -e /sbin/mount.varve ] || { install -m 755 "$helper" /sbin/mount.varve; made=1; }
+# One that is installed comes back at the end.
+before=
+if [ -e /sbin/mount.varve ]; then before=$T/mount.varve; cp -p /sbin/mount.varve "$before"; fi
+install -m 755 "$helper" /sbin/mount.varve
 sed -i "s|^varve=.*|varve=\${VARVE:-$VARVE}|" /sbin/mount.varve
-trap '[ -z "$made" ] || rm -f /sbin/mount.varve; cleanup' EXIT
+trap 'if [ -n "$before" ]; then cp -p "$before" /sbin/mount.varve; else rm -f /sbin/mount.varve; fi; cleanup' EXIT
 
 run "$VARVE" init "$T/store" 2>/dev/null
 opts="state=$T/state,_netdev,nofail,x-systemd.mount-timeout=30,user,comment=x"
