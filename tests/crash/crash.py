@@ -13,11 +13,13 @@ import tempfile
 import time
 import traceback
 
-import blocklog
-import model as m
-import verdict
-import workload as wl
-import world as wd
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+import blocklog         # noqa: E402
+import model as m       # noqa: E402
+import owned            # noqa: E402
+import verdict          # noqa: E402
+import workload as wl   # noqa: E402
+import world as wd      # noqa: E402
 
 top = None
 options = None
@@ -316,6 +318,7 @@ def main():
     options = p.parse_args()
     if not os.access(wd.VARVE, os.X_OK) or not os.path.exists(wd.SHIM):
         sys.exit('crash.py: set VARVE to the program and FI_SHIM to fi_shim.so')
+    owned.adopt()
     top = tempfile.mkdtemp(prefix='varve-case.', dir=os.environ.get('TMPDIR', '/tmp'))
     wd.run('mount', '-t', 'tmpfs', '-o', 'size=4g', 'varve-crash', top)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -346,18 +349,7 @@ def main():
 
 def clean_up():
     """Daemons and mounts of this run, whatever state it ended in."""
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        try:
-            with open('/proc/%s/cmdline' % pid, 'rb') as f:
-                args = f.read().split(b'\0')
-            if len(args) > 3 and args[1] == b'mount' and args[3].startswith(top.encode() + b'/'):
-                os.kill(int(pid), signal.SIGKILL)
-        except (OSError, ValueError):
-            pass
-    with open('/proc/self/mountinfo') as f:
-        mounts = [line.split()[4] for line in f]
-    for at in sorted((x for x in mounts if x == top or x.startswith(top + '/')), reverse=True):
-        wd.run('umount', '-f', '-l', at, check=False)
+    owned.end_all([top])
     shutil.rmtree(top, ignore_errors=True)
 
 

@@ -15,8 +15,9 @@ import time
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(os.path.join(HERE, '..', 'crash'))
+sys.path += [os.path.join(HERE, '..', 'crash'), os.path.join(HERE, '..', 'lib')]
 import model as m       # noqa: E402
+import owned            # noqa: E402
 import workload as wl   # noqa: E402
 import world as wd      # noqa: E402
 
@@ -673,6 +674,7 @@ def main():
     options = p.parse_args()
     if not os.access(wd.VARVE, os.X_OK) or not os.path.exists(wd.SHIM):
         sys.exit('faults.py: set VARVE to the program and FI_SHIM to fi_shim.so')
+    owned.adopt()
     top = tempfile.mkdtemp(prefix='varve-case.', dir=os.environ.get('TMPDIR', '/tmp'))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     passed = failed = beyond = 0
@@ -707,19 +709,7 @@ def main():
 
 def clean_up():
     """Daemons and mounts of this run, whatever state it ended in."""
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        try:
-            with open('/proc/%s/cmdline' % pid, 'rb') as f:
-                args = f.read().split(b'\0')
-            if len(args) > 3 and args[1] == b'mount' and args[3].startswith(top.encode() + b'/'):
-                os.kill(int(pid), signal.SIGKILL)
-        except OSError:
-            pass
-    with open('/proc/self/mountinfo') as f:
-        mounts = [line.split()[4] for line in f]
-    for at in sorted((x for x in mounts if x.startswith(top + '/')), reverse=True):
-        wd.run('umount', '-l', at, check=False)
-    wd.run('umount', '-l', top, check=False)
+    owned.end_all([top])
     shutil.rmtree(top, ignore_errors=True)
 
 

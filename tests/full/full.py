@@ -13,8 +13,12 @@ import sys
 import tempfile
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.join(HERE, '..', 'lib'))
+import owned            # noqa: E402
+
 VARVE = os.environ.get('VARVE', '')
-READER = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'format', 'varve_format.py')
+READER = os.path.join(HERE, '..', 'format', 'varve_format.py')
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MIB = 1 << 20
 LIMIT_S = 60            # for one command or case; nothing here is timed, this only ends what hangs
@@ -341,18 +345,7 @@ def plan():
 
 
 def clean_up():
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        try:
-            with open('/proc/%s/cmdline' % pid, 'rb') as f:
-                args = f.read().split(b'\0')
-            if len(args) > 3 and args[1] == b'mount' and args[3].startswith(top.encode() + b'/'):
-                os.kill(int(pid), signal.SIGKILL)
-        except OSError:
-            pass
-    with open('/proc/self/mountinfo') as f:
-        mounts = [line.split()[4] for line in f]
-    for at in sorted((x for x in mounts if x.startswith(top + '/')), reverse=True):
-        run('umount', '-l', at, check=False)
+    owned.end_all([top])
     shutil.rmtree(top, ignore_errors=True)
 
 
@@ -368,6 +361,7 @@ def main():
     options = p.parse_args()
     if not os.access(VARVE, os.X_OK):
         sys.exit('full.py: set VARVE to the program')
+    owned.adopt()
     top = tempfile.mkdtemp(prefix='varve-case.', dir=os.environ.get('TMPDIR', '/tmp'))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     passed = failed = 0

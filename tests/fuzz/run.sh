@@ -11,7 +11,7 @@ top=$(cd "$here/../.." && pwd)
 dir=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
 seconds=${FUZZ_SECONDS:-4}
 mkdir -p "$dir"
-work=$(TMPDIR=/dev/shm mktemp -d -t varve-fuzz-XXXXXX 2>/dev/null || mktemp -d) || exit 1
+work=$(TMPDIR=${VARVE_TEST_RAM:-/dev/shm} mktemp -d -t varve-fuzz-XXXXXX 2>/dev/null || mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 export TMPDIR=$work/tmp

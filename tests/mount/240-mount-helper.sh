@@ -21,7 +21,7 @@ random_file "$T/a" 3000000
 run cp "$T/a" "$MNT/vm/disk.img"
 run "$VARVE" wait "$MNT"
 
-pid=$(pgrep -f "mount $T/store $MNT" | head -1)
+pid=$(daemon_of "$T/state")
 status() { awk -v k="$1:" '$1 == k {print $2}' "/proc/$pid/status"; }
 equals "$(status CapEff)" 0000000000000000
 equals "$(status CapBnd)" 0000000000000000
@@ -40,7 +40,7 @@ id varve-test >/dev/null 2>&1 || useradd -r -M -s /usr/sbin/nologin varve-test
 run "$VARVE" init --owner varve-test "$T/store2" 2>/dev/null
 chmod 755 "$T"
 run mount -t varve -o "state=$T/state2" "$T/store2" "$MNT"
-pid=$(pgrep -f "mount $T/store2 $MNT" | head -1)
+pid=$(daemon_of "$T/state2")
 equals "$(status Uid)" "$(id -u varve-test)"
 run mkdir "$MNT/vm"; run cp "$T/a" "$MNT/vm/disk.img"; run "$VARVE" wait "$MNT"
 equals "$(stat -c %u "$MNT/vm/disk.img")" 0

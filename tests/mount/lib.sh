@@ -68,6 +68,13 @@ is_mounted() { grep -qF " $MNT fuse" /proc/mounts; }
 # Only when the mount is there and answers: a stat of a mount that does not answer hangs.
 is_usable() { is_mounted && timeout -k 1 5 stat -f "$MNT" >/dev/null 2>&1 && timeout -k 1 5 test -d "$MNT/.varve"; }
 
+# daemon_of STATE: the process that holds it, as its lock file says; nothing when it has ended.
+daemon_of() {
+    local pid
+    read -r pid _ 2>/dev/null <"$1/lock" || return 0
+    [ "$(readlink "/proc/$pid/exe")" != "$(readlink -f "$VARVE")" ] || echo "$pid"
+}
+
 # start_varve [MOUNT OPTION...]: makes the store when there is none, mounts, waits until it is usable.
 start_varve() {
     local opts=state=$T/state,host=testhost o
@@ -146,6 +153,13 @@ cleanup() {
         kill -9 "$DAEMON" 2>/dev/null
         wait "$DAEMON" 2>/dev/null
     fi
+    # One that has forked twice is no child of ours. A clean stop may still be under way.
+    for state in "$T"/*/lock; do
+        [ -e "$state" ] || continue
+        for _ in $(seq 100); do [ -n "$(daemon_of "${state%/lock}")" ] || break; sleep 0.1; done
+        pid=$(daemon_of "${state%/lock}")
+        [ -z "$pid" ] || kill -9 "$pid"
+    done
     if [ "$status" = 0 ]; then (set -eu; check_log) || status=1; fi
     if [ "$status" != 0 ] && [ "$status" != 77 ] && [ -e "$T/daemon.log" ]; then
         echo "--- last lines of the daemon's log:" >&2

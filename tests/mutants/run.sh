@@ -80,14 +80,14 @@ build() {   # LOG: what TEST names, no more
     ninja -C "$B" "${targets[@]}" >"$1" 2>&1
 }
 
-# Mounts, shared memory and temporary files of a test that was stopped in the middle end with its namespace.
+# Mounts, shared memory and temporary files of a test that was stopped in the middle end with its namespace, and its processes with it.
 run_test() { # LOG
     local status
     # shellcheck disable=SC2016  # meant as it stands: text for grep, or for the shell inside
-    timeout -k 10 "$LIMIT" bash "$here/../lib/own-mounts.sh" bash -c '
+    python3 -B "$here/../lib/owned.py" "$LIMIT" "$TMPDIR" bash "$here/../lib/own-mounts.sh" bash -c '
         mount -t tmpfs mutants /dev/shm || exit 77
         case $TMPDIR/ in /tmp/*) ;; *) mount --bind "$TMPDIR" /tmp || exit 77 ;; esac
-        cd "$1" && exec bash -c "$2"' mutants "$tree" "$TEST" >"$1" 2>&1 </dev/null
+        cd "$1" && exec bash -c "$2"' mutants "$tree" "$TEST" >"$1" 2>&1
     status=$?
     rm -rf "$TMPDIR"; mkdir "$TMPDIR"
     return $status

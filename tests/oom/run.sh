@@ -6,7 +6,7 @@
 # OOM_OPS: operations; default all. OOM_FULL=1: no strides. VARVE_SEED: of the strides.
 set -u
 dir=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
-work=$(TMPDIR=/dev/shm mktemp -d -t varve-oom-XXXXXX 2>/dev/null || mktemp -d) || exit 1
+work=$(TMPDIR=${VARVE_TEST_RAM:-/dev/shm} mktemp -d -t varve-oom-XXXXXX 2>/dev/null || mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 export TMPDIR=$work
