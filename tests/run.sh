@@ -1,152 +1,264 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# run.sh [SUITE...]: the one test command. As root on a bare Debian 12: installs what it needs, builds three ways, runs every
-# suite, cleans up whatever happens, and ends with one line "N passed, N failed".
-# Suites: lint unit tsan large mount mount-asan mount-tsan format data vm, and every folder of tests/ that has a run.sh of its own.
-# Default: all of default_suites below. Such a run.sh ends with "N passed, N failed" too; its cases count like the others.
-# VARVE_TEST_DIR: where builds and logs go (default /var/tmp/varve-tests); VARVE_TEST_CACHE: real disks, built once.
+# run.sh [SUITE...]: the one test command. As root on a bare Debian 12: installs what it needs, builds, runs the suites, several
+# cases at a time, and ends with a table of where the time went and one line "N passed, N failed".
+# run.sh quick: what does not take long: one build, `meson test` (unit tests, replay of the fuzz corpus, lint) and a few mount cases.
+# run.sh one NAME...: a unit test (live), a mount case (010 or its whole name) or a lint (layers), shown on the terminal.
+# Suites: lint unit tsan large mount mount-asan mount-tsan format data vm, and every folder of tests/ that has a run.sh of its own;
+# such a run.sh ends with "N passed, N failed", too. Default: all of default_suites below.
+# Each case is run by lib/owned.py, which ends all that the case has started, and nothing else.
+# VARVE_TEST_DIR: where builds and logs go (default /var/tmp/varve-tests); VARVE_TEST_CACHE: real disks, built once;
+# VARVE_TEST_CORES: as many cores are used (default: all).
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
 [ "$(id -u)" = 0 ] || { echo "run.sh: run me as root (I mount filesystems)" >&2; exit 1; }
 export VARVE_TEST_DIR=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
 export VARVE_TEST_CACHE=${VARVE_TEST_CACHE:-/var/cache/varve-tests}
-export TMPDIR=$VARVE_TEST_DIR/tmp
-mkdir -p "$TMPDIR"
-export LC_ALL=C.UTF-8
-mkdir -p "$VARVE_TEST_DIR" "$VARVE_TEST_CACHE"
+export TMPDIR=$VARVE_TEST_DIR/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+[ ! -d /usr/lib/ccache ] || export PATH=/usr/lib/ccache:$PATH
+mkdir -p "$TMPDIR" "$VARVE_TEST_CACHE"
 logs=$VARVE_TEST_DIR/logs
 rm -rf "$logs"; mkdir -p "$logs"
-passed=0 failed=0 failures=()
+cores=${VARVE_TEST_CORES:-$(nproc)}
+begin=$SECONDS passed=0 failed=0 failures=()
 
-cleanup() {
-    # Only what the tests of this run mounted: everything below VARVE_TEST_DIR, deepest first.
-    pkill -9 -f "mount $VARVE_TEST_DIR/tmp/varve-case" 2>/dev/null
-    awk -v d="$VARVE_TEST_DIR/" 'index($5, d) == 1 {print $5}' /proc/self/mountinfo | sort -r | while read -r m; do
-        umount -l "$(printf '%b' "$m")" 2>/dev/null
-    done
+# ---- jobs: cases and suites, as many at a time as there is room for ----
+
+room=$((cores * 2))     # in halves of a core: a case that mostly waits takes one, one that computes two, a suite with workers all
+load=0 number=0
+declare -A job_of=()    # pid -> "NUMBER WEIGHT KIND SUITE NAME"
+declare -A cases_of=() seconds_of=() cpu_of=()
+
+ram_of() { echo "/dev/shm/varve-run-$$-$1"; }
+
+# start KIND SUITE NAME LIMIT WEIGHT COMMAND...: KIND case: it passes or fails; counts: its last line says how many did.
+start() {
+    local kind=$1 suite=$2 name=$3 limit=$4 weight=$5 dir ram; shift 5
+    [ "$weight" -le $room ] || weight=$room
+    while [ $load -gt 0 ] && [ $((load + weight)) -gt $room ]; do finish_one; done
+    number=$((number + 1)) load=$((load + weight))
+    dir=$TMPDIR/$number ram=$(ram_of $number)
+    mkdir -p "$dir" "$ram"
+    TMPDIR=$dir VARVE_TEST_RAM=$ram OWNED_REPORT=$logs/$name.used \
+        python3 tests/lib/owned.py "$limit" "$dir:$ram" "$@" >"$logs/$name.log" 2>&1 </dev/null &
+    job_of[$!]="$number $weight $kind $suite $name"
 }
-trap cleanup EXIT
 
-# one NAME SECONDS COMMAND...: a case; its output goes to a log that is shown when it fails.
-one() {
-    local name=$1 limit=$2 begin; shift 2
-    begin=$(date +%s)
-    if timeout -k 20 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null; then
-        passed=$((passed + 1)); printf 'ok      %s (%d s)\n' "$name" $(($(date +%s) - begin))
-    else
-        failed=$((failed + 1)); failures+=("$name"); printf 'FAILED  %s (%d s)\n' "$name" $(($(date +%s) - begin))
-        tail -n 40 "$logs/$name.log" | sed 's/^/        | /'
-    fi
+finish_one() {
+    local pid status id weight kind suite name
+    wait -n -p pid "${!job_of[@]}"; status=$?
+    read -r id weight kind suite name <<<"${job_of[$pid]}"
+    unset "job_of[$pid]"
+    load=$((load - weight))
+    verdict "$kind" "$suite" "$name" $status
+    [ -n "${KEEP:-}" ] || rm -rf --one-file-system "${TMPDIR:?}/$id" "$(ram_of "$id")"
 }
 
-# counted NAME SECONDS COMMAND...: a suite that counts its own cases and says so in its last line.
-counted() {
-    local name=$1 limit=$2 begin status last; shift 2
-    begin=$(date +%s)
-    timeout -k 20 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null
-    status=$?
-    last=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$logs/$name.log" | tail -n 1)
-    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-        passed=$((passed + BASH_REMATCH[1])); failed=$((failed + BASH_REMATCH[2]))
-        # A suite that failed without a failed case was stopped or fell over: that is a failure, too.
-        if [ $status -ne 0 ] && [ "${BASH_REMATCH[2]}" -eq 0 ]; then failed=$((failed + 1)); fi
-        [ $((BASH_REMATCH[1] + BASH_REMATCH[2])) -gt 0 ] || { failed=$((failed + 1)); status=1; }
+# finish NAME: waits for that job.
+finish() { while [[ " ${job_of[*]} " == *" $1 "* ]]; do finish_one; done; }
+finish_all() { while [ ${#job_of[@]} -gt 0 ]; do finish_one; done; }
+
+verdict() { # KIND SUITE NAME STATUS
+    local kind=$1 suite=$2 name=$3 status=$4 ok=0 bad=0 text='' wall=0 cpu=0
+    read -r wall cpu 2>/dev/null <"$logs/$name.used"
+    if [ "$kind" = counts ]; then
+        text=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$logs/$name.log" | tail -n 1)
+        if [[ $text =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then ok=${BASH_REMATCH[1]} bad=${BASH_REMATCH[2]}; else text="no count"; fi
+        # A suite that failed without a failed case, or has no cases, was stopped or fell over: that is a failure, too.
+        if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$ok" -eq 0 ]; }; then bad=1 text="$text (exit $status)"; fi
+        [ "$bad" -eq 0 ] || status=1
+        text=": $text"
+    elif [ "$status" -eq 0 ] || [ "$status" -eq 77 ]; then
+        [ "$status" -eq 0 ] || text=": $(tail -n 1 "$logs/$name.log")"
+        ok=1 status=0
     else
-        failed=$((failed + 1)); [ $status -ne 0 ] || status=1
-        last="no count in its output (exit $status)"
+        bad=1 text=" (exit $status)"
     fi
-    if [ $status -eq 0 ]; then
-        printf 'ok      %s: %s (%d s)\n' "$name" "$last" $(($(date +%s) - begin))
+    passed=$((passed + ok)) failed=$((failed + bad))
+    cases_of[$suite]=$((${cases_of[$suite]:-0} + ok + bad))
+    seconds_of[$suite]+="$wall+" cpu_of[$suite]+="$cpu+"
+    if [ "$status" -eq 0 ]; then
+        printf 'ok      %s%s (%.0f s)\n' "$name" "$text" "$wall"
+        # What random tests began with, so that a passed run can be repeated, too.
+        [ "$kind" != counts ] || grep -hoE '\bVARVE_SEED=[0-9]+' "$logs/$name.log" | sort -u | head -n 3 | sed 's/^/        /'
     else
-        failures+=("$name"); printf 'FAILED  %s: %s (%d s)\n' "$name" "$last" $(($(date +%s) - begin))
+        failures+=("$name"); printf 'FAILED  %s%s (%.0f s)\n' "$name" "$text" "$wall"
         tail -n 60 "$logs/$name.log" | sed 's/^/        | /'
     fi
 }
 
-build() {   # build NAME MESON-OPTIONS...
-    local name=$1 dir=$VARVE_TEST_DIR/build-$1; shift
+table() {
+    local suite
+    printf '%-12s %8s %9s %9s\n' suite cases 'job s' 'cpu s'
+    for suite in "${!cases_of[@]}"; do
+        awk -v n="$suite" -v c="${cases_of[$suite]}" -v s="${seconds_of[$suite]}" -v u="${cpu_of[$suite]}" 'function sum(t,  a, i, r) {
+            split(t, a, "+"); for (i in a) r += a[i]; return r } BEGIN { printf "%-12s %8d %9.0f %9.0f\n", n, c, sum(s), sum(u) }'
+    done | LC_ALL=C sort -k3,3nr
+}
+
+# Jobs that still run are told to end; owned.py kills what each has started.
+# shellcheck disable=SC2317  # the trap calls it
+end_jobs() {
+    local pid
+    trap - EXIT INT TERM HUP
+    for pid in "${!job_of[@]}"; do kill -TERM "$pid" 2>/dev/null; done
+    for pid in "${!job_of[@]}"; do
+        wait "$pid" 2>/dev/null
+        rm -rf --one-file-system "${TMPDIR:?}/${job_of[$pid]%% *}" "$(ram_of "${job_of[$pid]%% *}")"
+    done
+}
+trap end_jobs EXIT
+trap 'end_jobs; exit 130' INT TERM HUP
+
+# ---- builds ----
+
+build() {   # build NAME TARGETS MESON-OPTIONS...: TARGETS: of ninja, "" for all
+    local name=$1 targets=$2 dir=$VARVE_TEST_DIR/build-$1 start=$SECONDS; shift 2
     # A build folder of another checkout would build that one's sources.
     if [ ! -f "$dir/build.ninja" ] || [ "$(cat "$dir/.source" 2>/dev/null)" != "$top" ]; then
         rm -rf "$dir"
-        meson setup "$dir" "$top" --werror "$@" >"$logs/setup-$name.log" 2>&1 || { cat "$logs/setup-$name.log"; return 1; }
-        echo "$top" >"$dir/.source"
+        meson setup "$dir" "$top" --werror "$@" >"$logs/setup-$name.log" 2>&1 && echo "$top" >"$dir/.source"
     fi
-    ninja -C "$dir" >"$logs/build-$name.log" 2>&1 || { grep -E 'error|warning|FAILED' "$logs/build-$name.log" | head -n 30; return 1; }
+    # shellcheck disable=SC2086  # several words
+    if [ -f "$dir/.source" ] && ninja -C "$dir" $targets >"$logs/build-$name.log" 2>&1; then
+        passed=$((passed + 1)); printf 'ok      build-%s (%d s)\n' "$name" $((SECONDS - start))
+        cases_of[build]=$((${cases_of[build]:-0} + 1)) seconds_of[build]+="$((SECONDS - start))+" cpu_of[build]+=''
+        return
+    fi
+    failed=$((failed + 1)); failures+=("build-$name"); printf 'FAILED  build-%s\n' "$name"
+    grep -hE 'error|ERROR|warning|FAILED' "$logs/setup-$name.log" "$logs/build-$name.log" 2>/dev/null | head -n 30
+    return 1
 }
+build_plain() { build plain "$1" --buildtype=release -Dfaults=true; }
+build_asan() { build asan "$1" --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfaults=true; }
+build_tsan() { build tsan "$1" --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dfaults=true; }
+# By clang, for its warnings, for clang-tidy, which must know how each file is compiled, and for libFuzzer.
+build_fuzz() { CC=clang build fuzz "$1" --buildtype=debugoptimized -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false; }
 
-unit_tests() {  # unit_tests SUITE BUILD [NAME...]: every unit test is one case
+# ---- suites ----
+
+suite_unit() {  # suite_unit SUITE BUILD [NAME...]: every unit test is one case
     local suite=$1 dir=$VARVE_TEST_DIR/build-$2 t; shift 2
     if [ $# -eq 0 ]; then set -- "$dir"/tests/unit/test_*; else set -- "${@/#/$dir/tests/unit/test_}"; fi
     for t in "$@"; do
         if [ ! -x "$t" ] || [ -d "$t" ]; then continue; fi
-        one "$suite-$(basename "$t")" 600 "$t"
+        start case "$suite" "$suite-$(basename "$t")" 600 2 "$t"
     done
+}
+
+suite_mount() { # suite_mount SUITE BUILD ROUNDS CASE...
+    local suite=$1 build=$2 rounds=$3 c; shift 3
+    for c; do
+        start case "$suite" "$suite-$(basename "$c" .sh)" 400 1 \
+            env "VARVE=$VARVE_TEST_DIR/build-$build/src/cli/varve" ${rounds:+"ROUNDS=$rounds"} bash "$c"
+    done
+}
+
+lint() {        # lint NAME LIMIT WEIGHT COMMAND...
+    local name=$1 limit=$2 weight=$3; shift 3
+    start case lint "lint-$name" "$limit" "$weight" "$@"
 }
 
 suite_lint() {
     mapfile -t scripts < <(git ls-files '*.sh' 'mount-helpers/mount.varve' .ci/run)
-    one lint-shellcheck 120 shellcheck -x "${scripts[@]}"
-    one lint-cppcheck 900 cppcheck -q -j 2 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 \
+    lint clang-tidy 1800 2 bash tests/lint/tidy.sh "$VARVE_TEST_DIR/build-fuzz" 1
+    lint cppcheck 900 2 cppcheck -q --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 \
         -Isrc -Iinclude -D_GNU_SOURCE --suppressions-list=tests/lint/cppcheck.txt src
-    one lint-headers 120 bash tests/lint/headers.sh
-    one lint-layers 60 bash tests/lint/layers.sh
-    one lint-clock 60 bash tests/lint/clock.sh
-    one lint-help 60 bash tests/lint/help.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
-    one lint-clang-tidy 1800 bash tests/lint/tidy.sh "$VARVE_TEST_DIR/build-clang"
+    lint shellcheck 120 2 shellcheck -x "${scripts[@]}"
+    lint headers 120 2 bash tests/lint/headers.sh
+    lint layers 60 2 bash tests/lint/layers.sh
+    lint clock 60 2 bash tests/lint/clock.sh
+    lint help 60 2 bash tests/lint/help.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
 }
 
-mount_cases() {     # mount_cases SUITE BUILD CASE...
-    local suite=$1 case
-    export VARVE=$VARVE_TEST_DIR/build-$2/src/cli/varve
-    shift 2
-    for case; do
-        one "$suite-$(basename "$case" .sh)" 400 bash "$case"
-        cleanup
-    done
-}
+# The real disks that some suites read are built once, beside what runs meanwhile.
+start_series() { start case data data-series 1200 2 bash tests/data/debian-series.sh "$VARVE_TEST_CACHE/debian-series"; }
 
-default_suites="lint unit tsan large mount mount-asan mount-tsan format golden clock rot data bench vm full fuzz oom faults posix security crash mutants"
-suites=${*:-$default_suites}
-begin=$(date +%s)
-bash examples/install-packages.sh test || exit 1
-for b in "plain --buildtype=release -Dfaults=true" \
-         "asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfaults=true" \
-         "tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dfaults=true"; do
-    # shellcheck disable=SC2086  # several words
-    set -- $b
-    case "$b" in tsan*) case $suites in *tsan*) ;; *) continue ;; esac ;; esac
-    one "build-$1" 1200 true
-    build "$@" || { failed=$((failed + 1)); passed=$((passed - 1)); failures+=("build-$1"); }
-done
-case $suites in *lint*)
-    if ! CC=clang build clang --buildtype=debugoptimized; then failed=$((failed + 1)); failures+=(build-clang); fi ;;
-esac
-export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-for suite in $suites; do
-    printf -- '---- %s\n' "$suite"
+run_suite() {
+    local suite=$1 names
     case $suite in
         lint) suite_lint ;;
-        unit) unit_tests unit asan ;;
-        tsan) unit_tests tsan tsan crew live live_freeze live_model container bus dedup agent segread ;;
-        large) unit_tests large plain fpindex_large live_model ;;
-        mount) mount_cases mount plain tests/mount/[0-9]*.sh ;;
-        mount-asan) export ROUNDS=2; mount_cases mount-asan asan tests/mount/[0-9]*.sh; unset ROUNDS ;;
-        mount-tsan) export ROUNDS=1; mount_cases mount-tsan tsan tests/mount/{010,050,070,120,210}*.sh; unset ROUNDS ;;
-        format) export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve; one format-reader 600 bash tests/format/run.sh; cleanup ;;
-        data) export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve
-              one data-series 1200 bash tests/data/debian-series.sh "$VARVE_TEST_CACHE/debian-series"
-              one data-debian 1200 bash tests/data/run.sh; cleanup ;;
-        vm) export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve; one vm-boot 1500 bash tests/vm/run.sh; cleanup ;;
+        unit) suite_unit unit asan ;;
+        tsan) suite_unit tsan tsan crew live live_freeze live_model container bus dedup agent segread ;;
+        large) suite_unit large plain fpindex_large live_model ;;
+        mount) suite_mount mount plain '' tests/mount/[0-9]*.sh ;;
+        mount-asan) suite_mount mount-asan asan 2 tests/mount/[0-9]*.sh ;;
+        mount-tsan) suite_mount mount-tsan tsan 1 tests/mount/{010,050,070,120,210}*.sh ;;
+        format) start case format format-reader 600 2 bash tests/format/run.sh ;;
+        data) finish data-series; start case data data-debian 1200 2 bash tests/data/run.sh ;;
+        vm) finish data-series; start case vm vm-boot 1500 2 bash tests/vm/run.sh ;;
         mutants) read -r -a names <tests/mutants/everyday.txt    # tests/soak.sh takes all of them
-                 counted mutants 1500 bash tests/mutants/run.sh "${names[@]}"; cleanup ;;
-        *) if [ ! -f "tests/$suite/run.sh" ]; then echo "run.sh: unknown suite $suite" >&2; exit 2; fi
-           export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve
-           counted "$suite" 1500 bash "tests/$suite/run.sh"; cleanup ;;
+                 start counts mutants mutants 1500 2 bash tests/mutants/run.sh "${names[@]}" ;;
+        crash|faults|full|oom|rot) start counts "$suite" "$suite" 1500 4 bash "tests/$suite/run.sh" ;;     # have two workers
+        *) start counts "$suite" "$suite" 1500 2 bash "tests/$suite/run.sh" ;;
     esac
+}
+
+# ---- what was asked for ----
+
+end() {
+    finish_all
+    table
+    [ $failed -eq 0 ] || printf 'failed: %s (logs in %s)\n' "${failures[*]}" "$logs"
+    printf '%d s in all\n' $((SECONDS - begin))
+    printf '%d passed, %d failed\n' "$passed" "$failed"
+    [ $failed -eq 0 ]
+    exit
+}
+
+quick() {
+    build_asan '' || end
+    start counts meson meson-test 900 4 bash tests/lib/meson_test.sh "$VARVE_TEST_DIR/build-asan"
+    suite_mount mount asan 1 tests/mount/{010,030,070,080,100,130,200,230}*.sh
+    end
+}
+
+# shown BUILD NAME COMMAND...: with its output on the terminal; the program is that of the build.
+shown() {
+    local build=$1 name=$2 dir=$TMPDIR/one status; shift 2
+    mkdir -p "$dir"
+    TMPDIR=$dir VARVE=$VARVE_TEST_DIR/build-$build/src/cli/varve OWNED_REPORT=$logs/$name.used \
+        python3 tests/lib/owned.py "${LIMIT:-1500}" "$dir" "$@"; status=$?
+    [ -n "${KEEP:-}" ] || rm -rf --one-file-system "$dir"
+    : >"$logs/$name.log"
+    verdict case one "$name" $status
+}
+
+one() { # NAME: of a test, or how the name of a mount case begins
+    local name=$1 c found=()
+    for c in tests/mount/"$name"*.sh; do [[ ! $(basename "$c") =~ ^[0-9] ]] || found+=("$c"); done
+    if [ -f "tests/unit/test_$name.c" ]; then
+        build_asan "tests/unit/test_$name" && shown asan "unit-$name" "$VARVE_TEST_DIR/build-asan/tests/unit/test_$name"
+    elif [ ${#found[@]} -gt 0 ]; then
+        build_plain '' && for c in "${found[@]}"; do shown plain "mount-$(basename "$c" .sh)" bash "$c"; done
+    elif [ -f "tests/lint/$name.sh" ]; then
+        build_plain src/cli/varve && shown plain "lint-$name" bash "tests/lint/$name.sh" "$VARVE_TEST_DIR/build-plain/src/cli/varve"
+    else
+        echo "run.sh: no unit test, mount case or lint is called $name" >&2; exit 2
+    fi
+}
+
+export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+bash examples/install-packages.sh test || exit 1
+case ${1:-} in
+    quick) quick ;;
+    one) shift; for name; do one "$name"; done; end ;;
+esac
+
+# Long ones that use one core first, small ones to fill up, those that use all cores last.
+default_suites="lint mutants posix data vm security unit mount-asan mount mount-tsan tsan large format bench clock fuzz golden rot faults crash oom full"
+suites=" ${*:-$default_suites} "
+for suite in $suites; do
+    case $suite in lint|unit|tsan|large|mount|mount-asan|mount-tsan|format|data|vm) continue ;; esac
+    [ -f "tests/$suite/run.sh" ] || { echo "run.sh: unknown suite $suite" >&2; exit 2; }
 done
-[ $failed -eq 0 ] || printf 'failed: %s (logs in %s)\n' "${failures[*]}" "$logs"
-printf '%d s in all\n' $(($(date +%s) - begin))
-printf '%d passed, %d failed\n' "$passed" "$failed"
-[ $failed -eq 0 ]
+case $suites in *" data "*|*" vm "*) start_series ;; esac
+build_plain ''
+build_asan ''
+case $suites in *tsan*) build_tsan '' ;; esac
+case $suites in *" lint "*|*" fuzz "*) build_fuzz '' ;; esac
+export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve
+for suite in $suites; do run_suite "$suite"; done
+end

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# tidy.sh BUILD: clang-tidy over src, checks in .clang-tidy, warnings are errors.
+# tidy.sh BUILD [WORKERS]: clang-tidy over src, checks in .clang-tidy, warnings are errors.
 # One file per call: clang-tidy 14 takes a va_list for uninitialized in every file after the first.
 set -u
 bad=$(mktemp)
@@ -14,5 +14,5 @@ check() {   # check BUILD BAD FILE: findings only, without the counts of suppres
 }
 export -f check
 # Long files first, so that no single one is left to the end.
-git ls-files -z 'src/*.c' | xargs -0 ls -S | xargs -P "$(nproc)" -I{} bash -c 'check "$@"' check "$1" "$bad" {}
+git ls-files -z 'src/*.c' | xargs -0 ls -S | xargs -P "${2:-$(nproc)}" -I{} bash -c 'check "$@"' check "$1" "$bad" {}
 [ ! -s "$bad" ] || { echo "clang-tidy objects to: $(sort "$bad" | tr '\n' ' ')"; exit 1; }
