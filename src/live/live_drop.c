@@ -10,7 +10,8 @@
  * Each step leaves every level's content as it was, whether the head before or after it is read, so a crash anywhere is
  * either "not dropped" or "dropped".
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 

@@ -9,12 +9,12 @@
  *   3. switch   in memory
  * Nothing of the old table and layer is touched, so the head before the freeze stays readable until a later one is durable.
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

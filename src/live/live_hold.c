@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* live_hold: data that a holder keeps back, and the moment when he must give them (live.h). */
-#include "live/live_internal.h"
+#include "live/live_disk.h"
 
 #include <errno.h>
 
@@ -45,21 +45,4 @@ void live_give(struct live *l)
         l->holder->give(l->holder);
     atomic_store(&l->held, false);
     pthread_mutex_unlock(&l->hold_lock);
-}
-
-int live_expect(struct live *l, uint64_t end, struct verr *err)
-{
-    if (end > LIVE_SIZE_MAX)
-        return live_fail(l, err, EFBIG, "a disk may have %llu bytes", (unsigned long long)LIVE_SIZE_MAX);
-    int r = live_check_failed(l, err);
-    if (r < 0)
-        return r;
-    pthread_rwlock_rdlock(&l->freeze);
-    r = live_set_changed(l, err);
-    if (r == 0)
-        r = live_grow(l, end, err);
-    if (r == 0)
-        live_note_mtime(l);
-    pthread_rwlock_unlock(&l->freeze);
-    return r;
 }

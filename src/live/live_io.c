@@ -7,136 +7,12 @@
  * A kill between any two steps leaves either the old content with a dirty bit too many, or the new content with its dirty bit.
  * Rewriting present pages needs none of that: one pwrite under the shared lock.
  */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
-
-enum { MTIME_STEP_NS = 1000000000 };
-
-/* ---- attributes of the live image ---- */
-
-int live_state_save(struct live *l, struct verr *err)
-{
-    int64_t pages = atomic_load(&l->alloc_pages);
-    const struct live_state st = {
-        .size = atomic_load(&l->size),
-        .alloc_bytes = pages > 0 ? (uint64_t)pages * PAGE_BYTES : 0,
-        .mtime_ns = atomic_load(&l->mtime_ns),
-        .dirty = atomic_load(&l->dirty),
-        .unknown = atomic_load(&l->unknown),
-        .changed = atomic_load(&l->changed),
-        .clean = atomic_load(&l->clean),
-    };
-    return llayer_state_put(l, l->cur.layer, &st, err);
-}
-
-int live_unclean_locked(struct live *l, struct verr *err)
-{
-    if (!atomic_load(&l->clean))
-        return 0;
-    atomic_store(&l->clean, false);
-    int r = live_state_save(l, err);
-    if (r < 0)
-        atomic_store(&l->clean, true);
-    return r;
-}
-
-int live_unclean(struct live *l, struct verr *err)
-{
-    if (!atomic_load(&l->clean))
-        return 0;
-    pthread_mutex_lock(&l->head_lock);
-    int r = live_unclean_locked(l, err);
-    pthread_mutex_unlock(&l->head_lock);
-    return r;
-}
-
-/* Before the first changed byte, so that a kill cannot leave a change that no snapshot would be made for. */
-int live_set_changed(struct live *l, struct verr *err)
-{
-    if (atomic_load(&l->changed) && !atomic_load(&l->clean))
-        return 0;
-    pthread_mutex_lock(&l->head_lock);
-    int r = live_unclean_locked(l, err);
-    if (r == 0 && !atomic_load(&l->changed)) {
-        atomic_store(&l->changed, true);
-        r = live_state_save(l, err);
-        if (r < 0)
-            atomic_store(&l->changed, false);
-    }
-    pthread_mutex_unlock(&l->head_lock);
-    return r;
-}
-
-/* In memory at once; in the vol file when the second changes, to spare a system call a write. */
-void live_note_mtime(struct live *l)
-{
-    int64_t now = (int64_t)live_now(l), old = atomic_exchange(&l->mtime_ns, now);
-    if (now / MTIME_STEP_NS == old / MTIME_STEP_NS)
-        return;
-    pthread_mutex_lock(&l->head_lock);
-    live_state_save(l, NULL);       /* the next one tries again */
-    pthread_mutex_unlock(&l->head_lock);
-}
-
-int live_grow(struct live *l, uint64_t end, struct verr *err)
-{
-    if (end <= atomic_load(&l->size))
-        return 0;
-    int r = 0;
-    pthread_mutex_lock(&l->head_lock);
-    uint64_t old = atomic_load(&l->size);
-    if (end > old) {
-        atomic_store(&l->size, end);
-        r = live_state_save(l, err);
-        if (r < 0)
-            atomic_store(&l->size, old);
-    }
-    pthread_mutex_unlock(&l->head_lock);
-    return r;
-}
-
-void live_alloc_add(struct live *l, int64_t pages)
-{
-    if (pages != 0)
-        atomic_fetch_add(&l->alloc_pages, pages);
-}
-
-/* Allocated pages of an entry's base. Only a stored one can be unknown; the source's answer is wanted for st_blocks alone,
- * so its failure is no error of ours. */
-unsigned live_entry_pages(struct live *l, const struct live_entry *e)
-{
-    if (e->pages != LIVE_PAGES_UNKNOWN)
-        return e->pages;
-    const struct seg_source *src = &l->set->env.source;
-    uint32_t pages = 0;
-    if (e->kind != SEGK_STORED || src->pages(src->ctx, e->value, &pages, NULL) < 0 || pages > SEG_PAGES)
-        return SEG_PAGES;
-    return pages;
-}
-
-int live_mark_dirty(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err)
-{
-    int r = live_set_changed(l, err);
-    if (r < 0 || e->dirty)
-        return r;
-    bool unknown = e->pages == LIVE_PAGES_UNKNOWN;
-    struct live_entry marked = *e;
-    marked.pages = (uint16_t)live_entry_pages(l, e);
-    marked.dirty = true;
-    r = ltable_put(l, l->cur.table, seg, &marked, err);
-    if (r < 0)
-        return r;
-    *e = marked;
-    atomic_fetch_add(&l->dirty, 1);
-    if (unknown)
-        atomic_fetch_sub(&l->unknown, 1);
-    return 0;
-}
 
 /* ---- writing ---- */
 
@@ -303,57 +179,6 @@ int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, 
     return r;
 }
 
-static int write_locked(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
-{
-    size_t done = 0;
-    if (!live_reach_lock(&l->freeze, reach, false))
-        return -EAGAIN;
-    int r = live_write_range(l, off, buf, len, reach, &done, err);
-    /* Also after an error: what is present must not lie beyond the size. */
-    int g = done > 0 ? live_grow(l, off + done, r == 0 ? err : NULL) : 0;
-    if (done > 0)
-        live_note_mtime(l);
-    pthread_rwlock_unlock(&l->freeze);
-    return r < 0 ? r : g;
-}
-
-/* Whole pages, and no segment whose number of pages STORE would have to be asked for. */
-static bool is_local(struct live *l, uint64_t off, size_t len)
-{
-    return off % PAGE_BYTES == 0 && len % PAGE_BYTES == 0 && atomic_load(&l->unknown) == 0;
-}
-
-static int write_bytes(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
-{
-    uint64_t end;
-    if (reach == REACH_LOCAL && !is_local(l, off, len))
-        return -EAGAIN;
-    if (__builtin_add_overflow(off, len, &end) || end > LIVE_SIZE_MAX)
-        return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
-    int r = live_check_failed(l, err);
-    if (r < 0 || len == 0)
-        return r;
-    r = write_locked(l, off, buf, len, reach, err);
-    /* Space that only a cache takes is there for data. */
-    if ((r == -ENOSPC || r == -EDQUOT) && atomic_load(&l->set->cache_bytes) > 0) {
-        if (reach == REACH_LOCAL)
-            return -EAGAIN;
-        if (live_set_evict(l->set, NULL) == 0)
-            r = write_locked(l, off, buf, len, reach, err);
-    }
-    return r;
-}
-
-int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
-{
-    return live_give_within(l, reach) ? write_bytes(l, off, buf, len, reach, err) : -EAGAIN;
-}
-
-int live_write_held(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
-{
-    return write_bytes(l, off, buf, len, REACH_ALL, err);
-}
-
 /* ---- zeroing whole pages ---- */
 
 static int zero_pages(struct live *l, uint64_t seg, unsigned first, unsigned end, struct verr *err)
@@ -419,8 +244,7 @@ int live_zero_range(struct live *l, uint64_t off, uint64_t end, struct verr *err
 {
     while (off < end) {
         uint64_t seg = off >> SEG_SHIFT;
-        uint64_t t = ltable_next(l->cur.table, seg), y = t == seg ? seg : llayer_next(l->cur.layer, seg);
-        uint64_t next = t < y ? t : y;
+        uint64_t next = live_view_next(&l->cur, seg);
         if (next > seg) {           /* nothing but zero segments up to there */
             if (next > (end - 1) >> SEG_SHIFT)
                 return 0;

@@ -6,7 +6,7 @@
  * Durable order of a change: files it needs (fsync), their directory (fsync) -> complete record -> fdatasync(journal) ->
  * only then files that older heads alone name are removed.
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
 
 #include "base/fault.h"
 #include "base/file.h"
@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -312,121 +313,4 @@ int ljournal_sync(struct live *l, struct verr *err)
     }
     remove_gone(l);
     return 0;
-}
-
-/* ---- one durable change ---- */
-
-int live_head_now(struct live *l, struct live_head *nh, struct verr *err)
-{
-    if (live_head_copy(&l->head, nh) < 0)
-        return live_fail(l, err, ENOMEM, "no memory");
-    int64_t pages = atomic_load(&l->alloc_pages);
-    nh->alloc_bytes = pages > 0 ? (uint64_t)pages * PAGE_BYTES : 0;
-    nh->mtime_ns = atomic_load(&l->mtime_ns);
-    nh->changed = atomic_load(&l->changed);
-    nh->table_bytes = l->cur.table->synced_bytes;
-    nh->map_bytes = l->cur.layer->map_bytes;
-    for (unsigned i = 0; i < nh->npend; i++) {
-        nh->pend[i].table_bytes = l->lv[i].table->synced_bytes;
-        nh->pend[i].map_bytes = l->lv[i].layer->map_bytes;
-    }
-    return 0;
-}
-
-static const struct lview *fresh_view(const struct live *l)
-{
-    if (l->cur.table->fresh || l->cur.layer->fresh)
-        return &l->cur;
-    for (unsigned i = 0; i < l->nlv; i++)
-        if (l->lv[i].table->fresh || l->lv[i].layer->fresh)
-            return &l->lv[i];
-    return NULL;
-}
-
-bool live_files_fresh(const struct live *l)
-{
-    return fresh_view(l) != NULL || l->dir_synced != atomic_load(&l->dir_gen);
-}
-
-/* fsyncs one level's files: entries of the table, header of the map. Data are not asked for: presence is by map. */
-static int sync_view(struct live *l, struct ltable *t, struct llayer *ly, struct verr *err)
-{
-    int r = ltable_sync(l, t, err);
-    if (r == 0)
-        r = llayer_map_sync(l, ly, err);
-    ltable_unref(t);
-    llayer_unref(ly);
-    return r;
-}
-
-static int sync_fresh(struct live *l, struct verr *err)
-{
-    for (;;) {
-        struct ltable *t = NULL;
-        struct llayer *ly = NULL;
-        pthread_mutex_lock(&l->head_lock);
-        const struct lview *v = fresh_view(l);
-        if (v != NULL) {
-            t = ltable_ref(v->table);
-            ly = llayer_ref(v->layer);
-        }
-        pthread_mutex_unlock(&l->head_lock);
-        if (v == NULL)
-            break;
-        int r = sync_view(l, t, ly, err);
-        if (r < 0)
-            return r;
-    }
-    uint64_t gen = atomic_load(&l->dir_gen);
-    pthread_mutex_lock(&l->head_lock);
-    bool needed = l->dir_synced != gen;
-    pthread_mutex_unlock(&l->head_lock);
-    if (!needed)
-        return 0;
-    int r = dir_sync(l->dirfd);
-    if (r < 0) {
-        live_distrust(l);
-        return live_fail(l, err, EIO, "directory: fsync failed: %s", strerror(-r));
-    }
-    pthread_mutex_lock(&l->head_lock);
-    l->dir_synced = gen;
-    pthread_mutex_unlock(&l->head_lock);
-    return 0;
-}
-
-int live_commit_lock(struct live *l, bool excl, struct verr *err)
-{
-    for (;;) {
-        int r = sync_fresh(l, err);
-        if (r < 0)
-            return r;
-        if (excl)
-            pthread_rwlock_wrlock(&l->freeze);
-        pthread_mutex_lock(&l->head_lock);
-        if (!live_files_fresh(l))
-            return 0;
-        live_commit_unlock(l, excl);    /* a freeze came between */
-    }
-}
-
-void live_commit_unlock(struct live *l, bool excl)
-{
-    pthread_mutex_unlock(&l->head_lock);
-    if (excl)
-        pthread_rwlock_unlock(&l->freeze);
-}
-
-int live_commit_put(struct live *l, struct live_head *nh, struct verr *err)
-{
-    if (l->jend < JOURNAL_COMPACT)
-        return ljournal_put(l, nh, true, err);
-    return ljournal_replace(l, nh, err);
-}
-
-uint64_t live_new_no(struct live *l)
-{
-    pthread_mutex_lock(&l->head_lock);
-    uint64_t no = l->next_no++;
-    pthread_mutex_unlock(&l->head_lock);
-    return no;
 }

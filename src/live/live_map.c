@@ -3,7 +3,7 @@
  * live_map: durable presence. Slots are copied out of vol first, then the data are fdatasynced, and only then the copy
  * goes into map: a page that map calls present has its data on the disk.
  */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 #include "base/file.h"

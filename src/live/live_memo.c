@@ -7,7 +7,7 @@
  * empties the place before his pwrite (a reader that comes now finds the old or the new bytes in the file, and cannot leave
  * the old ones behind) and fills it after. `owner` names one open layer or table, never used again.
  */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* live_ops: read, zero, truncate, seek and attributes of the live image: locks and bounds around live_io and live_view. */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,6 +14,57 @@ ssize_t live_read_within(struct live *l, uint64_t off, void *buf, size_t len, en
     ssize_t r = live_view_read_range(l, &l->cur, atomic_load(&l->size), off, buf, len, reach, err);
     pthread_rwlock_unlock(&l->freeze);
     return r;
+}
+
+static int write_locked(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
+{
+    size_t done = 0;
+    if (!live_reach_lock(&l->freeze, reach, false))
+        return -EAGAIN;
+    int r = live_write_range(l, off, buf, len, reach, &done, err);
+    /* Also after an error: what is present must not lie beyond the size. */
+    int g = done > 0 ? live_grow(l, off + done, r == 0 ? err : NULL) : 0;
+    if (done > 0)
+        live_note_mtime(l);
+    pthread_rwlock_unlock(&l->freeze);
+    return r < 0 ? r : g;
+}
+
+/* Whole pages, and no segment whose number of pages STORE would have to be asked for. */
+static bool is_local(struct live *l, uint64_t off, size_t len)
+{
+    return off % PAGE_BYTES == 0 && len % PAGE_BYTES == 0 && atomic_load(&l->unknown) == 0;
+}
+
+static int write_bytes(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
+{
+    uint64_t end;
+    if (reach == REACH_LOCAL && !is_local(l, off, len))
+        return -EAGAIN;
+    if (__builtin_add_overflow(off, len, &end) || end > LIVE_SIZE_MAX)
+        return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
+    int r = live_check_failed(l, err);
+    if (r < 0 || len == 0)
+        return r;
+    r = write_locked(l, off, buf, len, reach, err);
+    /* Space that only a cache takes is there for data. */
+    if ((r == -ENOSPC || r == -EDQUOT) && atomic_load(&l->set->cache_bytes) > 0) {
+        if (reach == REACH_LOCAL)
+            return -EAGAIN;
+        if (live_set_evict(l->set, NULL) == 0)
+            r = write_locked(l, off, buf, len, reach, err);
+    }
+    return r;
+}
+
+int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err)
+{
+    return live_give_within(l, reach) ? write_bytes(l, off, buf, len, reach, err) : -EAGAIN;
+}
+
+int live_write_held(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err)
+{
+    return write_bytes(l, off, buf, len, REACH_ALL, err);
 }
 
 int live_zero(struct live *l, uint64_t off, uint64_t len, struct verr *err)
@@ -65,16 +116,6 @@ int live_truncate(struct live *l, uint64_t size, struct verr *err)
     return r;
 }
 
-void live_raise(struct live *l, uint64_t min_seq, int64_t last_name_s)
-{
-    pthread_mutex_lock(&l->head_lock);
-    if (l->head.next_seq < min_seq)
-        l->head.next_seq = min_seq;
-    if (l->head.last_name_s < last_name_s)
-        l->head.last_name_s = last_name_s;
-    pthread_mutex_unlock(&l->head_lock);
-}
-
 off_t live_seek(struct live *l, uint64_t off, bool hole, struct verr *err)
 {
     live_give(l);
@@ -117,66 +158,24 @@ int live_has_data(struct live *l, struct verr *err)
     return answer;
 }
 
-int live_attr(struct live *l, struct live_attr *out, struct verr *err)
-{
-    (void)err;
-    struct live_attr a = {0};
-    pthread_mutex_lock(&l->head_lock);
-    a.size = atomic_load(&l->size);
-    a.mtime_ns = atomic_load(&l->mtime_ns);
-    a.changed = atomic_load(&l->changed);
-    a.dirty_segments = atomic_load(&l->dirty);
-    a.marks = l->head.marks;
-    a.next_seq = l->head.next_seq;
-    a.last_name_s = l->head.last_name_s;
-    a.pending = l->head.npend;
-    int64_t pages = atomic_load(&l->alloc_pages);
-    bool unsure = atomic_load(&l->unknown) > 0;
-    pthread_mutex_unlock(&l->head_lock);
-    /* Where pages of some segments are unknown the sum is an estimate; it must not say "empty". */
-    if (pages <= 0)
-        pages = unsure ? 1 : 0;
-    uint64_t most = (a.size + PAGE_BYTES - 1) / PAGE_BYTES;
-    a.alloc_bytes = ((uint64_t)pages < most ? (uint64_t)pages : most) * PAGE_BYTES;
-    *out = a;
-    return 0;
-}
-
-int live_set_mtime(struct live *l, int64_t mtime_ns, struct verr *err)
-{
-    pthread_rwlock_rdlock(&l->freeze);
-    pthread_mutex_lock(&l->head_lock);
-    int64_t old = atomic_exchange(&l->mtime_ns, mtime_ns);
-    int r = live_unclean_locked(l, err);
-    if (r == 0)
-        r = live_state_save(l, err);
-    if (r < 0)
-        atomic_store(&l->mtime_ns, old);
-    pthread_mutex_unlock(&l->head_lock);
-    pthread_rwlock_unlock(&l->freeze);
-    return r;
-}
-
-int live_set_marks(struct live *l, uint32_t set, uint32_t clear, struct verr *err)
-{
-    struct live_head nh;
-    pthread_mutex_lock(&l->head_lock);
-    int r = 0;
-    uint32_t marks = (l->head.marks | set) & ~clear;
-    if (marks != l->head.marks) {
-        r = live_head_now(l, &nh, err);
-        if (r == 0) {
-            nh.marks = marks;
-            r = ljournal_put(l, &nh, !live_files_fresh(l), err);
-            if (r < 0)
-                live_head_release(&nh);
-        }
-    }
-    pthread_mutex_unlock(&l->head_lock);
-    return r;
-}
-
 const struct vid *live_id(const struct live *l)
 {
     return &l->id;
+}
+
+int live_expect(struct live *l, uint64_t end, struct verr *err)
+{
+    if (end > LIVE_SIZE_MAX)
+        return live_fail(l, err, EFBIG, "a disk may have %llu bytes", (unsigned long long)LIVE_SIZE_MAX);
+    int r = live_check_failed(l, err);
+    if (r < 0)
+        return r;
+    pthread_rwlock_rdlock(&l->freeze);
+    r = live_set_changed(l, err);
+    if (r == 0)
+        r = live_grow(l, end, err);
+    if (r == 0)
+        live_note_mtime(l);
+    pthread_rwlock_unlock(&l->freeze);
+    return r;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* live_pending: pending snapshots: listing, flags, reading. Publishing: live_publish.c, dropping: live_drop.c. */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -109,44 +110,5 @@ int live_pending_entries(struct live *l, uint64_t seq, uint64_t first, struct se
         const struct live_entry *e = &s.e[i];
         out[i] = (struct seg_entry){e->kind, e->kind == SEGK_ZERO ? 0 : e->value, e->dirty};
     }
-    return r;
-}
-
-int live_anchor_at(struct live *l, unsigned i, struct live_anchor *out, struct verr *err)
-{
-    pthread_mutex_lock(&l->head_lock);
-    bool any = i < l->head.nanchors;
-    if (any)
-        *out = l->head.anchors[i];
-    pthread_mutex_unlock(&l->head_lock);
-    return any ? 0 : live_fail(l, err, ENOENT, "has no anchor number %u", i);
-}
-
-static bool same_snapshot(const struct live_anchor *a, const struct live_anchor *b)
-{
-    return a->seq == b->seq && vid_eq(&a->snap, &b->snap) && vid_eq(&a->disk, &b->disk);
-}
-
-int live_anchor_gone(struct live *l, const struct live_anchor *a, struct verr *err)
-{
-    struct live_head nh;
-    pthread_mutex_lock(&l->head_lock);
-    int r = live_head_now(l, &nh, err);
-    if (r == 0) {
-        unsigned i = 0;
-        while (i < nh.nanchors && !same_snapshot(&nh.anchors[i], a))
-            i++;
-        if (i == nh.nanchors) {
-            r = 0;                  /* gone already */
-        } else if (nh.anchors[i].stamp != a->stamp) {
-            r = live_fail(l, err, ESTALE, "the anchor of snapshot %" PRIu64 " is relied on again", a->seq);
-        } else {
-            memmove(&nh.anchors[i], &nh.anchors[i + 1], (nh.nanchors - i - 1) * sizeof *nh.anchors);
-            nh.nanchors--;
-            r = ljournal_put(l, &nh, !live_files_fresh(l), err);
-        }
-        live_head_release(&nh);
-    }
-    pthread_mutex_unlock(&l->head_lock);
     return r;
 }

@@ -3,69 +3,14 @@
  * live_point: changes that move no data: revert (a whole new table), rewrite (an empty one), point (some entries).
  * Whatever relies on a stored snapshot has its anchor in a durable head first.
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* ---- a new table and layer in place of the old ones ---- */
-
-int live_make_fresh(struct live *l, struct live_fresh *f, struct verr *err)
-{
-    const struct live_state st = {
-        .size = f->size, .mtime_ns = (int64_t)live_now(l), .alloc_bytes = (uint64_t)f->alloc_pages * PAGE_BYTES,
-        .dirty = f->dirty, .unknown = f->unknown, .changed = f->changed};
-    return llayer_create(l, live_new_no(l), &st, &f->layer, err);
-}
-
-void live_discard_fresh(struct live *l, struct live_fresh *f)
-{
-    ltable_discard(l, f->table);
-    llayer_discard(l, f->layer);
-}
-
-/* The cache goes too: what it holds belongs to places that the new table may never name. */
-void live_name_fresh(struct live_head *nh, const struct live_fresh *f)
-{
-    nh->size = f->size;
-    nh->table = f->table->no;
-    nh->table_bytes = f->table->synced_bytes;
-    nh->layer = f->layer->no;
-    nh->map_bytes = f->layer->map_bytes;
-    nh->cache = 0;
-    nh->first_seq = nh->next_seq;
-    nh->alloc_bytes = (uint64_t)f->alloc_pages * PAGE_BYTES;
-    nh->changed = f->changed;
-}
-
-/* After the record. freeze exclusive, head_lock. */
-void live_use_fresh(struct live *l, struct live_fresh *f)
-{
-    ljournal_gone(l, GONE_TABLE, l->cur.table->no);
-    ljournal_gone(l, GONE_LAYER, l->cur.layer->no);
-    llayer_charge(l->cur.layer, -atomic_load(&l->cur.layer->charged));
-    ltable_unref(l->cur.table);
-    llayer_unref(l->cur.layer);
-    if (l->cache != NULL) {
-        ljournal_gone(l, GONE_CACHE, l->cache->no);
-        llayer_charge(l->cache, -atomic_load(&l->cache->charged));
-        llayer_unref(l->cache);
-        l->cache = NULL;
-    }
-    l->cur = (struct lview){UINT64_MAX, f->table, f->layer};
-    atomic_store(&l->size, f->size);
-    atomic_store(&l->mtime_ns, (int64_t)live_now(l));
-    atomic_store(&l->alloc_pages, f->alloc_pages);
-    atomic_store(&l->unknown, f->unknown);
-    atomic_store(&l->dirty, f->dirty);
-    atomic_store(&l->changed, f->changed);
-    f->table = NULL;
-    f->layer = NULL;
-}
 
 /* ---- rewrite ---- */
 
@@ -100,44 +45,7 @@ int live_rewrite(struct live *l, struct verr *err)
     return r;
 }
 
-/* ---- anchors ---- */
-
-/* Lists the anchor (or lifts its stamp): the first sequence whose publication makes it obsolete is the next one frozen.
- * True if that changed anything. */
-int live_list_anchor(struct live *l, struct live_head *nh, const struct live_anchor *anchor, bool *changed, struct verr *err)
-{
-    for (unsigned i = 0; i < nh->nanchors; i++) {
-        struct live_anchor *a = &nh->anchors[i];
-        if (a->seq == anchor->seq && vid_eq(&a->snap, &anchor->snap) && vid_eq(&a->disk, &anchor->disk)) {
-            *changed = a->stamp != nh->next_seq;
-            a->stamp = nh->next_seq;
-            return 0;
-        }
-    }
-    if (nh->nanchors >= LIVE_ANCHOR_MAX)
-        return live_fail(l, err, ENOSPC, "%u anchors are listed already", nh->nanchors);
-    nh->anchors[nh->nanchors] = *anchor;
-    nh->anchors[nh->nanchors++].stamp = nh->next_seq;
-    *changed = true;
-    return 0;
-}
-
 /* ---- revert ---- */
-
-static int ask(live_place_fn fn, void *ctx, uint64_t seg, struct live_entry *e, struct verr *err)
-{
-    bool zero = true;
-    uint64_t place = 0;
-    uint32_t pages = UINT32_MAX;
-    int r = fn(ctx, seg, &zero, &place, &pages, err);
-    if (r < 0)
-        return r;
-    if (zero)
-        *e = (struct live_entry){SEGK_ZERO, false, 0, 0};
-    else
-        *e = (struct live_entry){SEGK_STORED, false, pages <= SEG_PAGES ? (uint16_t)pages : LIVE_PAGES_UNKNOWN, place};
-    return 0;
-}
 
 static int fill_table(struct live *l, struct live_fresh *f, live_place_fn fn, void *ctx, struct verr *err)
 {
@@ -151,7 +59,7 @@ static int fill_table(struct live *l, struct live_fresh *f, live_place_fn fn, vo
         bool any = false;
         *s = (struct lslice){.first = first};
         for (unsigned i = 0; r == 0 && i < SLICE_SEGS && first + i < segments; i++) {
-            r = ask(fn, ctx, first + i, &s->e[i], err);
+            r = live_entry_ask(fn, ctx, first + i, &s->e[i], err);
             any |= s->e[i].kind != SEGK_ZERO;
             if (s->e[i].pages == LIVE_PAGES_UNKNOWN)
                 f->unknown++;
@@ -182,7 +90,7 @@ static int commit_revert(struct live *l, struct live_fresh *f, const struct live
         live_name_fresh(&nh, f);
         nh.marks &= ~(uint32_t)LIVE_REWRITING;
         if (anchor != NULL)
-            r = live_list_anchor(l, &nh, anchor, &changed, err);
+            r = live_list_anchor(l, &nh, anchor, nh.next_seq, &changed, err);
         if (r == 0)
             r = live_commit_put(l, &nh, err);
         if (r == 0)
@@ -258,7 +166,7 @@ static int commit_point(struct live *l, uint64_t new_size, const struct live_anc
     r = live_head_now(l, &nh, err);
     if (r == 0) {
         if (anchor != NULL)
-            r = live_list_anchor(l, &nh, anchor, &changed, err);
+            r = live_list_anchor(l, &nh, anchor, nh.next_seq, &changed, err);
         changed |= new_size > nh.size;
         if (new_size > nh.size)
             nh.size = new_size;
@@ -301,7 +209,7 @@ static int point_slice(struct live *l, uint64_t first, unsigned n, live_place_fn
 {
     int r = 0;
     for (unsigned i = 0; r == 0 && i < n; i++) {
-        r = ask(fn, ctx, first + i, &to[i], err);
+        r = live_entry_ask(fn, ctx, first + i, &to[i], err);
         if (r == 0)
             to[i].pages = (uint16_t)live_entry_pages(l, &to[i]);
     }

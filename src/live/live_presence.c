@@ -6,7 +6,7 @@
  *   layer-N.vol  slots as they are now: survive kill -9
  *   layer-N.map  slots whose data are known durable: what counts after a power loss
  */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 #include "base/file.h"
@@ -14,13 +14,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
-
-enum { GRANT_MAX = 64 << 20 };
 
 static off_t slot_off(uint64_t seg)
 {
@@ -99,7 +97,7 @@ int llayer_create(struct live *l, uint64_t no, const struct live_state *st, stru
     if (r == 0)
         r = put_header(l, ly, LIVE_MAP, ly->mapfd, err);
     if (r == 0)
-        r = llayer_state_put(l, ly, st, err);
+        r = live_state_put(l, ly, st, err);
     if (r == 0)
         r = llayer_vol_header(l, ly, err);
     if (r < 0) {
@@ -282,27 +280,6 @@ void llayer_discard(struct live *l, struct llayer *ly)
     llayer_unref(ly);
 }
 
-/* ---- attributes in the vol header ---- */
-
-int llayer_state_get(struct live *l, struct llayer *ly, struct live_state *out, struct verr *err)
-{
-    uint8_t raw[LIVE_STATE_BYTES];
-    ssize_t got = pread_full(ly->volfd, raw, sizeof raw, LIVE_STATE_OFF);
-    if (got < 0)
-        return live_fail(l, err, (int)-got, "layer-%" PRIu64 ".vol: %s", ly->no, strerror((int)-got));
-    if (got != (ssize_t)sizeof raw || live_state_decode(&l->id, ly->no, raw, out) < 0)
-        return live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".vol: the attributes in its header are damaged", ly->no);
-    return 0;
-}
-
-int llayer_state_put(struct live *l, struct llayer *ly, const struct live_state *st, struct verr *err)
-{
-    uint8_t raw[LIVE_STATE_BYTES];
-    live_state_encode(&l->id, ly->no, st, raw);
-    int r = pwrite_full(ly->volfd, raw, sizeof raw, LIVE_STATE_OFF);
-    return r < 0 ? live_fail(l, err, -r, "layer-%" PRIu64 ".vol: %s", ly->no, strerror(-r)) : 0;
-}
-
 /* ---- slots ---- */
 
 int lslot_get(struct live *l, struct llayer *ly, uint64_t seg, struct live_slot *out, struct verr *err)
@@ -414,63 +391,47 @@ void llayer_punch(struct llayer *ly, uint64_t off, uint64_t len)
     atomic_store(&ly->unsynced, true);
 }
 
-/* ---- space ---- */
+/* ---- a data file of the disk's own ---- */
 
-static _Atomic int64_t *counter_of(struct llayer *ly)
+static int copy_file(int from, int to)
 {
-    struct live_set *set = ly->l->set;
-    return atomic_load(&ly->is_cache) ? &set->cache_bytes : &set->layer_bytes;
-}
-
-void llayer_charge(struct llayer *ly, int64_t bytes)
-{
-    atomic_fetch_add(counter_of(ly), bytes);
-    atomic_fetch_add(&ly->charged, bytes);
-}
-
-int64_t live_room(const struct live_set *set)
-{
-    struct statvfs vfs;
-    if (set->env.spare == 0 || fstatvfs(set->disksfd, &vfs) < 0)
-        return INT64_MAX;           /* the device itself says when it is full */
-    int64_t layers = atomic_load(&set->layer_bytes);
-    return (int64_t)(vfs.f_bavail * vfs.f_frsize) - (int64_t)set->env.spare - (layers > 0 ? layers / 32 : 0);
-}
-
-/* A look at the filesystem serves for a quarter of what it found. */
-static bool take_room(struct live_set *set, int64_t bytes)
-{
-    if (set->env.spare == 0 || atomic_fetch_sub(&set->granted, bytes) >= bytes)
-        return true;
-    int64_t room = live_room(set), grant = room / 4 < GRANT_MAX ? room / 4 : GRANT_MAX;
-    atomic_store(&set->granted, grant > bytes ? grant - bytes : 0);
-    return room >= bytes;
-}
-
-int live_space_reserve(struct live *l, struct llayer *ly, uint64_t bytes, struct verr *err)
-{
-    if (bytes == 0 || l->recovering) {
-        llayer_charge(ly, (int64_t)bytes);
-        return 0;
+    enum { STEP = 1 << 20 };
+    uint8_t *buf = malloc(STEP);
+    struct stat st;
+    int r = buf == NULL ? -ENOMEM : fstat(from, &st) < 0 || ftruncate(to, st.st_size) < 0 ? -errno : 0;
+    for (off_t at = 0; r == 0 && (at = lseek(from, at, SEEK_DATA)) >= 0;) {
+        off_t hole = lseek(from, at, SEEK_HOLE);
+        while (r == 0 && at < hole) {
+            ssize_t n = pread_full(from, buf, hole - at < STEP ? (size_t)(hole - at) : STEP, at);
+            r = n < 0 ? (int)n : n == 0 ? -EIO : pwrite_full(to, buf, (size_t)n, at);
+            at += n > 0 ? n : 0;
+        }
     }
-    if (!take_room(l->set, (int64_t)bytes))
-        return live_fail(l, err, ENOSPC, "the filesystem of STATE is full but for what storing and removing needs: make room there, or wait "
-                         "for pending snapshots to be stored");
-    llayer_charge(ly, (int64_t)bytes);
-    uint64_t limit = l->set->env.layer_limit;
-    int64_t now = atomic_load(&l->set->layer_bytes);
-    if (limit == 0 || now < 0 || (uint64_t)now <= limit)
-        return 0;
-    llayer_charge(ly, -(int64_t)bytes);
-    return live_fail(l, err, ENOSPC, "layers take %" PRIu64 " bytes, the bound of layer space: wait for pending snapshots to be stored",
-                     limit);
+    free(buf);
+    if (r == 0 && fdatasync(to) < 0)
+        r = -errno;
+    return r;
 }
 
-void llayer_to_cache(struct llayer *ly)
+/* Copy -> fdatasync -> rename -> directory fsync: whole or not at all; ".tmp-" files are removed by recovery. */
+int live_unshare(struct live *l, uint64_t no, struct verr *err)
 {
-    struct live_set *set = ly->l->set;
-    int64_t bytes = atomic_load(&ly->charged);
-    atomic_fetch_sub(&set->layer_bytes, bytes);
-    atomic_store(&ly->is_cache, true);
-    atomic_fetch_add(&set->cache_bytes, bytes);
+    static const char temp[] = ".tmp-unshare";
+    char name[NAME_BYTES];
+    struct stat st;
+    live_name(name, "layer", no, "");
+    if (fstatat(l->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink < 2)
+        return 0;               /* what is missing is dealt with where it is opened */
+    int from = openat(l->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int to = openat(l->dirfd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int r = from < 0 || to < 0 ? -errno : copy_file(from, to);
+    if (r == 0 && renameat(l->dirfd, temp, l->dirfd, name) < 0)
+        r = -errno;
+    if (r == 0)
+        r = dir_sync(l->dirfd);
+    if (from >= 0)
+        close(from);
+    if (to >= 0)
+        close(to);
+    return r < 0 ? live_fail(l, err, -r, "%s: is shared with another disk and cannot be copied: %s", name, strerror(-r)) : 0;
 }

@@ -10,7 +10,8 @@
  * never sealed spares the device all of its data. Until the record is durable a loss of power drops it here, as any volatile
  * one; STORE has it all the same, and live_raise keeps its number from being given again.
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 
@@ -31,11 +32,6 @@ struct publish {
     struct lslice base, work;
     struct placed at[SLICE_SEGS];
 };
-
-static bool same_snapshot(const struct live_anchor *a, const struct live_anchor *b)
-{
-    return a->seq == b->seq && vid_eq(&a->snap, &b->snap) && vid_eq(&a->disk, &b->disk);
-}
 
 /* Asks for the places of one slice's dirty segments. No lock is held: the answer may come from STORE. */
 static int ask_places(struct publish *p, struct verr *err)
@@ -122,30 +118,6 @@ static int publish_entries(struct publish *p, struct verr *err)
     return r;
 }
 
-static int list_anchor(struct live *l, struct live_head *nh, const struct live_anchor *a, struct verr *err)
-{
-    for (unsigned i = 0; i < nh->nanchors; i++) {
-        if (same_snapshot(&nh->anchors[i], a)) {
-            if (a->stamp > nh->anchors[i].stamp)
-                nh->anchors[i].stamp = a->stamp;
-            return 0;
-        }
-    }
-    if (nh->nanchors >= LIVE_ANCHOR_MAX)
-        return live_fail(l, err, ENOSPC, "%u anchors are listed already", nh->nanchors);
-    nh->anchors[nh->nanchors++] = *a;       /* live_head_copy left room for one */
-    return 0;
-}
-
-static unsigned obsolete(const struct live_head *h, uint64_t seq, const struct live_anchor *mine, struct live_anchor *drop, unsigned max)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < h->nanchors && n < max; i++)
-        if (h->anchors[i].stamp <= seq && (mine == NULL || !same_snapshot(&h->anchors[i], mine)))
-            drop[n++] = h->anchors[i];
-    return n;
-}
-
 /* In memory, after the record: level 0 is no more. freeze exclusive, head_lock. */
 static void take_off(struct live *l, enum cache_plan plan)
 {
@@ -184,10 +156,10 @@ static int finish(struct publish *p, const struct live_anchor *mine, struct live
         nh.size = size;
         memmove(nh.pend, nh.pend + 1, --nh.npend * sizeof *nh.pend);
         if (mine != NULL)
-            r = list_anchor(l, &nh, mine, err);
+            r = live_list_anchor(l, &nh, mine, mine->stamp, NULL, err);
         if (p->plan == CACHE_BECOME)
             nh.cache = p->from.layer->no;
-        n = obsolete(&nh, p->from.seq, mine, drop, drop_max);
+        n = live_anchors_obsolete(&nh, p->from.seq, mine, drop, drop_max);
         if (r == 0)
             r = live_commit_put(l, &nh, err);
         if (r == 0)

@@ -11,7 +11,8 @@
  *   5. volatile pending snapshots are dropped, youngest first
  *   6. what lies beyond the size is zero      7. all is made durable      8. header of the open layer's vol
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 #include "base/file.h"
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -185,8 +187,7 @@ static int count_segment(struct live *l, uint64_t seg, const struct live_entry *
 
 static uint64_t next_used(struct live *l, uint64_t seg)
 {
-    uint64_t t = ltable_next(l->cur.table, seg), y = t == seg ? seg : llayer_next(l->cur.layer, seg);
-    uint64_t next = t < y ? t : y;
+    uint64_t next = live_view_next(&l->cur, seg);
     return next <= LIVE_SIZE_MAX >> SEG_SHIFT ? next : UINT64_MAX;
 }
 
@@ -362,7 +363,7 @@ static int recover_trusted(struct live *l, struct verr *err)
     struct live_state st = {0};
     int r = open_files(l, true, err);
     if (r == 0)
-        r = llayer_state_get(l, l->cur.layer, &st, err);
+        r = live_state_get(l, l->cur.layer, &st, err);
     if (r < 0)
         return r;
     /* What a kill cut short is taken off before anything is appended, and after the rest was found whole. */
@@ -470,64 +471,5 @@ int live_recover(struct live *l, struct verr *err)
     if (r == 0)
         r = trusted ? recover_trusted(l, err) : recover_untrusted(l, err);
     l->recovering = false;
-    return r;
-}
-
-/* ---- a new disk ---- */
-
-static int first_files(struct live *l, struct live_head *h, struct verr *err)
-{
-    const struct live_state st = {.mtime_ns = h->mtime_ns};
-    int r = ltable_create(l, h->table, &l->cur.table, err);
-    if (r == 0)
-        r = llayer_create(l, h->layer, &st, &l->cur.layer, err);
-    if (r == 0)
-        r = ltable_sync(l, l->cur.table, err);
-    if (r == 0)
-        r = llayer_map_sync(l, l->cur.layer, err);
-    if (r < 0)
-        return r;
-    h->table_bytes = l->cur.table->synced_bytes;
-    h->map_bytes = l->cur.layer->map_bytes;
-    return ljournal_replace(l, h, err);     /* fsyncs the directory too */
-}
-
-/* All of it under a name that nobody reads, then one rename: a directory of the final name always has a journal. */
-int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_seq, int64_t last_name_s, struct verr *err)
-{
-    struct live *l = calloc(1, sizeof *l);
-    if (l == NULL)
-        return verr_set(err, ENOMEM, "no memory");
-    char temp[VID_HEX + 8];
-    vid_hex(disk, l->hex);
-    snprintf(temp, sizeof temp, ".tmp-%s", l->hex);
-    l->set = set;
-    l->id = *disk;
-    l->jfd = -1;
-    l->next_rec = 1;
-    l->next_no = 3;
-    pthread_mutex_init(&l->head_lock, NULL);
-    int r = tree_remove(set->disksfd, temp);
-    l->dirfd = r == 0 ? dir_make(set->disksfd, temp) : r;
-    struct live_head h = {.mtime_ns = (int64_t)live_now(l), .last_name_s = last_name_s, .next_seq = min_seq > 0 ? min_seq : 1,
-                          .next_no = 3, .table = 1, .layer = 2, .marks = LIVE_UNNAMED};
-    r = l->dirfd < 0 ? live_fail(l, err, -l->dirfd, "cannot be made: %s", strerror(-l->dirfd)) : first_files(l, &h, err);
-    if (r == 0 && fault_errno("live.create.before_rename"))
-        r = live_fail(l, err, EIO, "fault before the rename");
-    if (r == 0 && renameat(set->disksfd, temp, set->disksfd, l->hex) < 0)
-        r = live_fail(l, err, errno == ENOTEMPTY ? EEXIST : errno, "cannot be made: %s", strerror(errno));
-    else if (r == 0 && dir_sync(set->disksfd) < 0)
-        r = live_fail(l, err, EIO, "the directory of disks cannot be fsynced");
-    if (r < 0)
-        tree_remove(set->disksfd, temp);
-    if (l->dirfd >= 0)
-        close(l->dirfd);
-    if (l->jfd >= 0)
-        close(l->jfd);
-    ltable_unref(l->cur.table);
-    llayer_unref(l->cur.layer);
-    live_head_release(&l->head);
-    pthread_mutex_destroy(&l->head_lock);
-    free(l);
     return r;
 }

@@ -6,14 +6,15 @@
  *
  * A crash in between leaves an image that is known to be removed. An image that only has no name is not.
  */
-#include "live/live_internal.h"
+#include "live/live.h"
+#include "live/live_format.h"
 
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/verr.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

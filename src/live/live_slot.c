@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* live_slot: presence slots in memory: which pages of a segment a layer decides, and how many of them are allocated. */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 static bool bit(const uint64_t *words, unsigned page)
 {

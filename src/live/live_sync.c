@@ -9,14 +9,11 @@
  *   -> complete record -> fdatasync(journal) : size, marks, freezes
  * Only slots captured before the fdatasync of the data go into map.
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 
-#include <errno.h>
-#include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { ROUNDS_MAX = 1000, MTIME_SLACK_NS = 1000000000 };
 
@@ -165,21 +162,6 @@ int live_fsync(struct live *l, struct verr *err)
     int r = live_fsync_locked(l, 0, err);
     pthread_mutex_unlock(&l->sync_lock);
     return r;
-}
-
-/* Size of the live image once seq and all before it are durable, which no fsync has done: that of seq, whose data show through
- * it, the zeros behind a shrunk end among them (rule 3). So the live image is durably what seq is, if nothing is written
- * since; what reached the disk of younger writes lies in the open layer and is cut off at the size, and point, which changes
- * entries, has sealed seq before (live_seal_shown). A snapshot of an earlier table says nothing about this one. */
-uint64_t live_sealed_size(const struct live *l, uint64_t seq)
-{
-    uint64_t size = l->head.size;
-    for (unsigned i = 0; i < l->head.npend; i++) {
-        const struct pending *p = &l->head.pend[i].p;
-        if (p->seq == seq && p->seq >= l->head.first_seq && (p->flags & PEND_SEALED) == 0)
-            size = p->size;
-    }
-    return size;
 }
 
 /* The newest volatile snapshot whose data show through the live image; 0: none. */

@@ -3,7 +3,7 @@
  * live_table: segment tables as files. Entries are read and written in place with pread and pwrite; nothing is held in
  * memory, the kernel's page cache is the cache. Segments behind the end of the file are zero entries.
  */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
 #include "base/file.h"

@@ -7,14 +7,13 @@
  * changes nothing; after it both disks have the content and share the data file until src is removed: whoever opens such
  * a disk copies the file first (live_unshare), because a write to one would be seen by the other; so does who keeps both (live_own).
  */
-#include "live/live_internal.h"
+#include "live/live_head.h"
+#include "live/live_level.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -90,11 +89,10 @@ static int make_copy(struct live *dst, struct live *src, struct live_fresh *f, s
 
 static int take_anchors(struct live *dst, struct live *src, struct live_head *nh, struct verr *err)
 {
-    bool changed;
     struct live_anchor a;
     int r = 0;
     for (unsigned i = 0; r == 0 && live_anchor_at(src, i, &a, NULL) == 0; i++)
-        r = live_list_anchor(dst, nh, &a, &changed, err);
+        r = live_list_anchor(dst, nh, &a, nh->next_seq, NULL, err);
     return r;
 }
 
@@ -168,49 +166,6 @@ int live_take(struct live *dst, struct live *src, struct verr *err)
 }
 
 /* ---- a copy of one's own ---- */
-
-static int copy_file(int from, int to)
-{
-    enum { STEP = 1 << 20 };
-    uint8_t *buf = malloc(STEP);
-    struct stat st;
-    int r = buf == NULL ? -ENOMEM : fstat(from, &st) < 0 || ftruncate(to, st.st_size) < 0 ? -errno : 0;
-    for (off_t at = 0; r == 0 && (at = lseek(from, at, SEEK_DATA)) >= 0;) {
-        off_t hole = lseek(from, at, SEEK_HOLE);
-        while (r == 0 && at < hole) {
-            ssize_t n = pread_full(from, buf, hole - at < STEP ? (size_t)(hole - at) : STEP, at);
-            r = n < 0 ? (int)n : n == 0 ? -EIO : pwrite_full(to, buf, (size_t)n, at);
-            at += n > 0 ? n : 0;
-        }
-    }
-    free(buf);
-    if (r == 0 && fdatasync(to) < 0)
-        r = -errno;
-    return r;
-}
-
-/* Copy -> fdatasync -> rename -> directory fsync: whole or not at all; ".tmp-" files are removed by recovery. */
-int live_unshare(struct live *l, uint64_t no, struct verr *err)
-{
-    static const char temp[] = ".tmp-unshare";
-    char name[NAME_BYTES];
-    struct stat st;
-    live_name(name, "layer", no, "");
-    if (fstatat(l->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink < 2)
-        return 0;               /* what is missing is dealt with where it is opened */
-    int from = openat(l->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int to = openat(l->dirfd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    int r = from < 0 || to < 0 ? -errno : copy_file(from, to);
-    if (r == 0 && renameat(l->dirfd, temp, l->dirfd, name) < 0)
-        r = -errno;
-    if (r == 0)
-        r = dir_sync(l->dirfd);
-    if (from >= 0)
-        close(from);
-    if (to >= 0)
-        close(to);
-    return r < 0 ? live_fail(l, err, -r, "%s: is shared with another disk and cannot be copied: %s", name, strerror(-r)) : 0;
-}
 
 /* Nobody reads or writes through the descriptor meanwhile: the freeze lock is held exclusively. */
 static int reopen_data(struct live *l, struct verr *err)

@@ -4,13 +4,12 @@
  * (the same question to that older level) | stored (cache layer, else the source) | zero.
  * Sequences only fall on the way down, so damage cannot make a circle.
  */
-#include "live/live_internal.h"
+#include "live/live_level.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
-#include <unistd.h>
 
 const struct lview *live_view_by_seq(const struct live *l, uint64_t seq)
 {
@@ -121,12 +120,7 @@ static int below_seek(struct live *l, const struct lview *v, const struct live_e
         const struct lview *below = frozen_view(l, v, e, seg, err);
         return below == NULL ? -EBADMSG : view_seek(l, below, seg, off, end, hole, out, err);
     }
-    const struct seg_source *src = &l->set->env.source;
-    uint32_t found = 0;
-    int r = src->seek(src->ctx, e->value, off, hole, &found, err);
-    if (r == 0)
-        *out = found < off ? off : found < end ? found : end;
-    return r;
+    return live_stored_seek(l, e->value, off, end, hole, out, err);
 }
 
 static int view_seek(struct live *l, const struct lview *v, uint64_t seg, uint32_t off, uint32_t end, bool hole, uint32_t *out,
@@ -159,8 +153,8 @@ static int view_seek(struct live *l, const struct lview *v, uint64_t seg, uint32
     return r;
 }
 
-/* Segment at or after seg that can hold data: skips what is a hole in both table and vol file. */
-static uint64_t next_candidate(const struct lview *v, uint64_t seg)
+/* Skips what is a hole in both table and vol file. */
+uint64_t live_view_next(const struct lview *v, uint64_t seg)
 {
     uint64_t t = ltable_next(v->table, seg);
     uint64_t y = t == seg ? seg : llayer_next(v->layer, seg);
@@ -174,7 +168,7 @@ off_t live_view_seek_range(struct live *l, const struct lview *v, uint64_t size,
     while (off < size) {
         uint64_t seg = off >> SEG_SHIFT;
         if (!hole) {
-            uint64_t next = next_candidate(v, seg);
+            uint64_t next = live_view_next(v, seg);
             if (next > (size - 1) >> SEG_SHIFT)
                 break;
             if (next > seg) {

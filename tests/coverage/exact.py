@@ -18,7 +18,7 @@ import sys
 DECODERS = [r"src/format/.*\.c", r"src/proto/.*\.c", r"src/live/live_format.*\.c", r"src/fpindex/fpindex_format\.c"]
 COMMIT = [
     r"src/snapshot/commit\.c", r"src/store/(publish|seal|append|owner|deletions|claim)\.c",
-    r"src/live/live_(recover|journal|publish|drop|freeze|sync)\.c", r"src/agent/agent_(recover|round)\.c",
+    r"src/live/live_(recover|create|journal|head|anchor|publish|drop|freeze|sync)\.c", r"src/agent/agent_(recover|round)\.c",
     r"src/dedup/(stage_4b|publish_check)\.c", r"src/names/names_reconcile.*\.c",
 ]
 PROPOSALS = [   # the first that fits

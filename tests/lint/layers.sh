@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A lower folder never includes a higher one; a third-party header is included in the folder that owns it.
+# A lower folder never includes a higher one; a third-party header is included in the folder that owns it. Inside a folder: order.py.
 set -u
 bad=0
 allowed() {     # folders that each folder may include, besides itself
@@ -30,4 +30,5 @@ owner() { grep -lE "#include <($2)" src/*/*.[ch] | grep -vE "^src/($1)/" | sed "
 wrong=$(owner chunk 'openssl'; owner catalog 'sqlite3'; owner bus 'librdkafka'; owner fs 'fuse'; owner store 'zstd'; owner base 'xxhash'
         owner 'agent|cli' 'jansson'; owner cli 'ini\.h')
 [ -z "$wrong" ] || { echo "$wrong"; bad=1; }
+python3 tests/lint/order.py || bad=1
 exit $bad

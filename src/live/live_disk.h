@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_disk: the object of an open disk and of the set, their locks, and what every file of `live` needs of them: names, errors,
+ * the holder, the attributes that change with every write. The lowest of the three headers inside `live`; nobody else includes them:
+ *
+ *   live_disk.h   this one
+ *   live_level.h  levels: their tables and layers as files, and the content that a level shows
+ *   live_head.h   the head: journal, durable changes, anchors, recovery
+ *
+ * tests/lint/order.py keeps the files of this folder in one order: each calls only those that stand before it.
+ *
+ * Locks of one disk, outermost first:
+ *   hold_lock   mutex   what a holder keeps back (live_hold.c); held while the holder gives it, and so around all of the below
+ *   sync_lock   mutex   one of fsync, seal, publish, drop, revert, rewrite, point at a time; held across fdatasync
+ *   freeze      rwlock  shared by every read and write; exclusive to change cur, lv, cache (which files are read)
+ *   seg         rwlock  striped by segment: shared to read entry and slot, exclusive to change them
+ *   head_lock   mutex   head, journal, list of files to remove, attributes in the vol file; leaf
+ *   live_memo's locks   of the set, never held across I/O; leaves
+ * `freeze` of several disks is taken in the order of their ids (live_freeze). The set's lock is a leaf of its own, never
+ * held across I/O of a disk. Changing cur, lv or cache takes freeze exclusively AND head_lock, so either lock suffices to read them.
+ *
+ * True whenever freeze is free:
+ *   1. a page present in the open layer implies the dirty bit of its segment in the live table;
+ *   2. an entry "frozen SEQ" names a pending snapshot that is older than the table's own;
+ *   3. beyond `size` the live image is zero in every layer and entry;
+ *   4. whatever the last durable head names is on disk and reads as it did when that head was written.
+ */
+#ifndef VARVE_LIVE_LIVE_DISK_H
+#define VARVE_LIVE_LIVE_DISK_H
+
+#include "base/verr.h"
+#include "live/live.h"
+#include "live/live_format.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    LIVE_STRIPES = 32,
+    SLICE_SEGS = 256,               /* entries in 4 KiB of a table: what batches work on */
+    BLOCK_SEGS = 16,                /* slots in 4 KiB of a vol file: what fsync copies */
+    CAPTURE_BLOCKS = 256,           /* blocks taken in one go: 1 MiB of memory, 8 GiB of disk */
+    JOURNAL_COMPACT = 1 << 20,
+    NAME_BYTES = 40,
+};
+
+struct ltable {
+    uint64_t no;
+    _Atomic uint64_t memo;          /* owner of its entries in live_memo */
+    int fd;
+    _Atomic unsigned refs;
+    bool fresh;                     /* never fsynced since it was made (head_lock) */
+    uint64_t synced_bytes;          /* length known durable (head_lock) */
+    _Atomic bool unsynced;          /* written since the last fdatasync */
+};
+
+struct llayer {
+    struct live *l;
+    uint64_t no, memo;              /* memo: owner of its slots in live_memo */
+    int fd, mapfd, volfd;           /* mapfd -1: a cache layer has no durable presence */
+    _Atomic unsigned refs;
+    bool fresh;                     /* map header never fsynced (head_lock) */
+    uint64_t map_bytes;             /* length of map known durable (head_lock) */
+    _Atomic bool unsynced;          /* data written since the last fdatasync */
+    _Atomic bool map_unsynced;      /* map written since the last fdatasync */
+    _Atomic bool is_cache;          /* which counter of the set its bytes are in */
+    _Atomic int64_t charged;
+    pthread_mutex_t lock;           /* the bitmap below */
+    uint64_t *blocks;               /* bit per 4 KiB of vol that may differ from map */
+    size_t words;
+    uint64_t changed_blocks;
+};
+
+/* One level of a disk: the live image (seq UINT64_MAX) or a pending snapshot. */
+struct lview {
+    uint64_t seq;
+    struct ltable *table;
+    struct llayer *layer;
+};
+
+enum gone_kind { GONE_TABLE, GONE_LAYER, GONE_CACHE, BECOMES_CACHE };
+struct lgone { enum gone_kind kind; uint64_t no; uint64_t rec; };
+
+enum live_stage { LIVE_OPENING, LIVE_OPEN, LIVE_CLOSING };
+
+struct live {
+    struct live_set *set;
+    struct vid id;
+    char hex[VID_HEX];
+    struct live *next;              /* hash chain     } set lock */
+    struct live *older, *newer;     /* unused ones    } */
+    unsigned refs;                  /*                } */
+    enum live_stage stage;          /*                } */
+    int dirfd;
+    bool recovering;                /* the bound of layer space does not hold: it must not keep a disk from opening */
+
+    pthread_mutex_t hold_lock;      /* taken first: live_hold.c */
+    struct live_holder *holder;
+    _Atomic bool held;              /* the holder has data that are not in the live image */
+
+    pthread_mutex_t sync_lock;
+    pthread_rwlock_t freeze;
+    pthread_rwlock_t segs[LIVE_STRIPES];
+    pthread_mutex_t head_lock;
+    unsigned inited;                /* how many of the locks above exist */
+
+    struct lview cur;
+    struct lview *lv;               /* parallel to head.pend */
+    unsigned nlv;
+    struct llayer *cache;
+
+    _Atomic uint64_t size;
+    _Atomic int64_t mtime_ns;
+    _Atomic bool changed;
+    _Atomic int64_t alloc_pages;
+    _Atomic uint64_t dirty;         /* dirty entries of the live table */
+    _Atomic uint64_t unknown;       /* entries of the live table whose pages are unknown */
+    _Atomic bool clean;             /* as the vol file says: nothing was changed since all was durable */
+    _Atomic int failed;             /* errno of an fsync that failed: final */
+
+    /* head_lock from here on */
+    struct live_head head;          /* as in the last record; head.size is the size whose data are durable */
+    uint64_t next_no;
+    int jfd;
+    uint64_t jend, jsynced;
+    bool jtorn;                     /* behind jend lies a part of a record */
+    uint64_t next_rec, durable_rec; /* number of the next record; of the last durable one */
+    _Atomic uint64_t dir_gen;       /* counts files made */
+    uint64_t dir_synced;
+    struct lgone *gone;
+    unsigned ngone, gone_cap;
+};
+
+enum { SET_BUCKETS = 256 };
+struct live_set {
+    struct live_env env;
+    int disksfd;
+    pthread_mutex_t lock;
+    pthread_cond_t moved;           /* a disk left OPENING or CLOSING */
+    struct live *buckets[SET_BUCKETS];
+    struct live *oldest, *newest;   /* unused open disks */
+    unsigned unused;
+    _Atomic int64_t layer_bytes, cache_bytes;
+    struct lmemo *memo;
+    _Atomic int64_t granted;        /* of the room seen last, what may still be taken without another look */
+};
+
+/* ---- live_disk.c ---- */
+int live_fail(const struct live *l, struct verr *err, int code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+#ifdef __clang_analyzer__
+#define live_fail(...) verr_negative((live_fail)(__VA_ARGS__))
+#endif
+#define LIVE_MISSING "is missing, or the journal has lost its newest records"
+#define LIVE_RECOVER "recover"      /* in a disk's directory: its vol files were taken away because they may not be believed */
+/* A file name of the disk: "table-7", "layer-3.vol". */
+void live_name(char out[NAME_BYTES], const char *stem, uint64_t no, const char *suffix);
+/* Removes the vol files and the cache of the disk in that directory and leaves LIVE_RECOVER. 0 or -errno. */
+int live_forget_volatile(int dirfd);
+/* An fsync failed: no more changes, and the next start believes only what is durable. */
+void live_distrust(struct live *l);
+/* fdatasync; a failure is final for the disk. */
+int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const char *suffix, struct verr *err);
+/* 0, or the error of every change after a failed fsync. */
+int live_check_failed(struct live *l, struct verr *err);
+
+static inline pthread_rwlock_t *live_seg_lock(struct live *l, uint64_t seg) { return &l->segs[seg % LIVE_STRIPES]; }
+/* Takes the lock of a segment, or freeze. False: reach is REACH_LOCAL and another thread, which may wait for STORE, has the lock. */
+static inline bool live_reach_lock(pthread_rwlock_t *lock, enum live_reach reach, bool excl)
+{
+    if (reach == REACH_LOCAL)
+        return (excl ? pthread_rwlock_trywrlock(lock) : pthread_rwlock_tryrdlock(lock)) == 0;
+    return (excl ? pthread_rwlock_wrlock(lock) : pthread_rwlock_rdlock(lock)) == 0;
+}
+static inline uint64_t live_now(const struct live *l) { return (uint64_t)vclock_real_ns(l->set->env.clock); }
+
+/* ---- live_hold.c ---- */
+/* The holder gives what it keeps back. Every public call that reads, changes, freezes or syncs the live image begins with it. */
+void live_give(struct live *l);
+/* False: reach is REACH_LOCAL and the holder has data to give. */
+static inline bool live_give_within(struct live *l, enum live_reach reach)
+{
+    if (!atomic_load(&l->held))
+        return true;
+    if (reach == REACH_ALL)
+        live_give(l);
+    return reach == REACH_ALL;
+}
+
+/* ---- live_state.c ---- */
+int live_state_get(struct live *l, struct llayer *ly, struct live_state *out, struct verr *err);
+int live_state_put(struct live *l, struct llayer *ly, const struct live_state *st, struct verr *err);
+/* Writes the attributes into the vol file. head_lock held. */
+int live_state_save(struct live *l, struct verr *err);
+/* Takes the clean mark off the vol file before the first change. _locked: head_lock held. */
+int live_unclean(struct live *l, struct verr *err);
+int live_unclean_locked(struct live *l, struct verr *err);
+int live_set_changed(struct live *l, struct verr *err);
+/* Size at least end, in the vol file. freeze held. */
+int live_grow(struct live *l, uint64_t end, struct verr *err);
+void live_note_mtime(struct live *l);
+void live_alloc_add(struct live *l, int64_t pages);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * live_head: the head of a disk: the journal that keeps it, changes that become durable by a record, the anchors it lists, and
+ * what is made of it: fsync, drop, recovery.
+ */
+#ifndef VARVE_LIVE_LIVE_HEAD_H
+#define VARVE_LIVE_LIVE_HEAD_H
+
+#include "live/live_disk.h"
+
+/* ---- live_journal.c ---- */
+struct ljournal_scan {
+    uint8_t *data;
+    size_t len;
+    uint64_t end;                   /* of the chain */
+    uint64_t last, complete;        /* offsets of the last record and the last complete one; UINT64_MAX none */
+    bool damaged;                   /* behind the chain stands what no torn append leaves */
+};
+int ljournal_scan(struct live *l, struct ljournal_scan *out, struct verr *err);
+int ljournal_head(struct live *l, const struct ljournal_scan *s, uint64_t offset, struct live_record *rec, struct live_head *h,
+                  struct verr *err);
+int ljournal_open(struct live *l, struct verr *err);
+/* Appends nh and makes it the head (nh is moved from). head_lock held. Not durable. complete: every file it names is durable. */
+int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct verr *err);
+/* Replaces the journal by one complete record of nh: durable on return, nh moved from. head_lock held (or nobody else yet). */
+int ljournal_replace(struct live *l, struct live_head *nh, struct verr *err);
+/* Makes the last record durable, then removes files that only older heads named. sync_lock held. */
+int ljournal_sync(struct live *l, struct verr *err);
+/* A file that goes once the current head is durable. head_lock held. Call with room made by ljournal_gone_room. */
+int ljournal_gone_room(struct live *l, unsigned n);
+void ljournal_gone(struct live *l, enum gone_kind kind, uint64_t no);
+
+/* ---- live_head.c ---- */
+/* Copy of the head with volatile attributes filled in. head_lock held. */
+int live_head_now(struct live *l, struct live_head *nh, struct verr *err);
+bool live_files_fresh(const struct live *l);                    /* head_lock held */
+/* Locks head_lock (and freeze exclusively, if excl) at a moment when all files of the head are durable. sync_lock held. */
+int live_commit_lock(struct live *l, bool excl, struct verr *err);
+void live_commit_unlock(struct live *l, bool excl);
+/* Between the two: a complete record. Durable after ljournal_sync. */
+int live_commit_put(struct live *l, struct live_head *nh, struct verr *err);
+uint64_t live_new_no(struct live *l);
+/* Durable size of the live image once seq, not sealed until now, is durable here or in STORE. head_lock held. */
+uint64_t live_sealed_size(const struct live *l, uint64_t seq);
+
+/* ---- live_anchor.c ---- */
+/* Lists the anchor in nh with at least that stamp. *changed (may be NULL): does that differ from before? */
+int live_list_anchor(struct live *l, struct live_head *nh, const struct live_anchor *anchor, uint64_t stamp, bool *changed,
+                     struct verr *err);
+/* Copies the anchors that the publication of seq makes obsolete, at most max of them; mine is none of them. Returns their number. */
+unsigned live_anchors_obsolete(const struct live_head *h, uint64_t seq, const struct live_anchor *mine, struct live_anchor *drop,
+                               unsigned max);
+
+/* ---- live_fresh.c ---- */
+/* A new table and layer on their way to take the place of the old ones. */
+struct live_fresh {
+    struct ltable *table;
+    struct llayer *layer;
+    uint64_t size, unknown, dirty;
+    int64_t alloc_pages;
+    bool changed;                   /* the content is no stored snapshot's */
+};
+int live_make_fresh(struct live *l, struct live_fresh *f, struct verr *err);        /* makes the layer */
+void live_discard_fresh(struct live *l, struct live_fresh *f);
+void live_name_fresh(struct live_head *nh, const struct live_fresh *f);
+void live_use_fresh(struct live *l, struct live_fresh *f);
+
+/* ---- live_sync.c ---- */
+/* sync_lock held. skip: a pending snapshot that is about to be dropped, and so is not sealed; 0 none. SEAL_NONE: seals none,
+ * because in recovery volatile ones have lost data. */
+#define SEAL_NONE UINT64_MAX
+int live_fsync_locked(struct live *l, uint64_t skip, struct verr *err);
+/* Seals what shows through the live image, before something younger is said of it durably. sync_lock held. */
+int live_seal_shown(struct live *l, struct verr *err);
+/* Makes all durable and says so in the vol file, so that the next open need not look. Nobody else uses the disk. */
+int live_make_clean(struct live *l, struct verr *err);
+/* fdatasync of the tables of all levels younger than the i-th pending one. sync_lock held. */
+int live_sync_younger(struct live *l, unsigned i, struct verr *err);
+
+/* ---- live_drop.c ---- */
+int live_pending_drop_locked(struct live *l, uint64_t seq, struct verr *err);   /* sync_lock held */
+int live_drop_at(struct live *l, unsigned i, struct verr *err);     /* the same by position, started or not */
+
+/* ---- live_recover.c, live_create.c ---- */
+int live_recover(struct live *l, struct verr *err);
+int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_seq, int64_t last_name_s, struct verr *err);
+
+#endif
