@@ -35,7 +35,8 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
         r = snap_open(a->store, a->segread, &s->disk, s->seq, &s->id, &snap, err);
     if (r == 0) {
         struct live_anchor anchor = {.disk = s->disk, .seq = s->seq, .snap = s->id, .stamp = next_seq(l)};
-        r = live_revert(l, snap_header(snap)->size, snap_header(snap)->alloc_bytes, snap_place, snap, &anchor, err);
+        const struct live_target to = {snap_header(snap)->size, snap_header(snap)->alloc_bytes, snap_place, snap, &anchor};
+        r = live_revert(l, &to, LIVE_KEEP, err);
     }
     if (r == 0)
         agent_event(a, "%s reverted to snapshot %llu", disk->name, (unsigned long long)s->seq);

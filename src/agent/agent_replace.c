@@ -43,7 +43,7 @@ static int take_content(struct agent *a, const struct node *target, struct live 
         r = agent_freeze_locked(a, target, 1, &before, NULL, err);
     if (r == 0)
         r = take_anchors(a, src, target_id, err);
-    return r == 0 ? live_take(dst, src, err) : r;
+    return r == 0 ? live_take(dst, src, LIVE_KEEP, err) : r;
 }
 
 static int freeze_result(struct agent *a, const struct vid *target, struct live *dst, struct verr *err)

@@ -213,17 +213,22 @@ int live_anchor_gone(struct live *l, const struct live_anchor *a, struct verr *e
 
 /* ---- pointers ---- */
 
-/* Revert (clears `changed`: the content is a stored snapshot's): a new table from fn (called for every segment, ascending),
- * new layer, size, anchor on the list: one head record, durable on return. The anchor must be durable in STORE.
- * Nothing unsnapshotted may be left (the caller froze).
- * -EBUSY: dirty segments. Sets `changed`, clears REWRITING, drops the cache. The stamp of the anchor is chosen here (next_seq),
- * as in live_point. */
-int live_revert(struct live *l, uint64_t size, uint64_t alloc_bytes, live_place_fn fn, void *ctx, const struct live_anchor *anchor,
-                struct verr *err);
+/* What to do about changes that no snapshot holds: LIVE_KEEP refuses with -EBUSY (the caller freezes them first), LIVE_DROP throws
+ * them away in the same record that brings the new content. */
+enum live_unsaved { LIVE_KEEP, LIVE_DROP };
+struct live_target {
+    uint64_t size, alloc_bytes;     /* alloc: as in struct live_attr */
+    live_place_fn fn;               /* called for every segment, ascending */
+    void *ctx;
+    const struct live_anchor *anchor;   /* durable in STORE; its stamp is chosen by live (next_seq), as in live_point. NULL: none */
+};
+/* Revert: a new table from the target's fn, a new layer, size, anchor on the list: one head record, durable on return.
+ * Clears `changed` (the content is a stored snapshot's) and REWRITING, drops the cache. */
+int live_revert(struct live *l, const struct live_target *to, enum live_unsaved unsaved, struct verr *err);
 /* rename onto an existing disk: dst takes the content of src (its table, layers and anchors), which nobody has open for
- * writing and which has no pending snapshots; dst keeps id and history. dst's changes were frozen, its anchors in STORE
- * linked. Durable on return. src still has its content: the caller removes it next; after a kill in between both have it. */
-int live_take(struct live *dst, struct live *src, struct verr *err);
+ * writing and which has no pending snapshots; dst keeps id and history. The anchors of src are linked for dst in STORE
+ * before. Durable on return. src still has its content: the caller removes it next; after a kill in between both have it. */
+int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err);
 /* After live_take, when src does not go after all: dst gets a copy of the data that both share, so that writes to one are not
  * seen by the other. If that fails, neither takes changes until the process is started anew, and the next open does it. */
 int live_own(struct live *dst, struct live *src, struct verr *err);

@@ -75,14 +75,15 @@ static int fill_table(struct live *l, struct live_fresh *f, live_place_fn fn, vo
     return r;
 }
 
-static int commit_revert(struct live *l, struct live_fresh *f, const struct live_anchor *anchor, struct verr *err)
+static int commit_revert(struct live *l, struct live_fresh *f, const struct live_anchor *anchor, enum live_unsaved unsaved,
+                         struct verr *err)
 {
     struct live_head nh;
     bool changed = false;
     int r = live_commit_lock(l, true, err);
     if (r < 0)
         return r;
-    if (atomic_load(&l->dirty) > 0)
+    if (unsaved == LIVE_KEEP && atomic_load(&l->dirty) > 0)
         r = live_fail(l, err, EBUSY, "has changes that no snapshot holds: freeze first");
     else
         r = ljournal_gone_room(l, 3) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
@@ -101,19 +102,18 @@ static int commit_revert(struct live *l, struct live_fresh *f, const struct live
     return r < 0 ? r : ljournal_sync(l, err);
 }
 
-int live_revert(struct live *l, uint64_t size, uint64_t alloc_bytes, live_place_fn fn, void *ctx, const struct live_anchor *anchor,
-                struct verr *err)
+int live_revert(struct live *l, const struct live_target *to, enum live_unsaved unsaved, struct verr *err)
 {
-    if (size > LIVE_SIZE_MAX || alloc_bytes > LIVE_SIZE_MAX)
+    if (to->size > LIVE_SIZE_MAX || to->alloc_bytes > LIVE_SIZE_MAX)
         return live_fail(l, err, EFBIG, "a disk may have %" PRIu64 " bytes", LIVE_SIZE_MAX);
     live_give(l);
-    struct live_fresh f = {.size = size, .alloc_pages = (int64_t)(alloc_bytes / PAGE_BYTES)};
+    struct live_fresh f = {.size = to->size, .alloc_pages = (int64_t)(to->alloc_bytes / PAGE_BYTES)};
     pthread_mutex_lock(&l->sync_lock);
     int r = live_check_failed(l, err);
     if (r == 0)
         r = ltable_create(l, live_new_no(l), &f.table, err);
     if (r == 0)
-        r = fill_table(l, &f, fn, ctx, err);
+        r = fill_table(l, &f, to->fn, to->ctx, err);
     if (r == 0)
         r = live_make_fresh(l, &f, err);
     /* Durable before the record that names them; the directory is fsynced by live_commit_lock. */
@@ -123,7 +123,7 @@ int live_revert(struct live *l, uint64_t size, uint64_t alloc_bytes, live_place_
         r = llayer_map_sync(l, f.layer, err);
     fault_point("live.revert.before_record");
     if (r == 0)
-        r = commit_revert(l, &f, anchor, err);
+        r = commit_revert(l, &f, to->anchor, unsaved, err);
     live_discard_fresh(l, &f);
     pthread_mutex_unlock(&l->sync_lock);
     return r;

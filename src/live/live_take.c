@@ -96,13 +96,14 @@ static int take_anchors(struct live *dst, struct live *src, struct live_head *nh
     return r;
 }
 
-static int commit_take(struct live *dst, struct live *src, struct live_fresh *f, uint32_t marks, struct verr *err)
+static int commit_take(struct live *dst, struct live *src, struct live_fresh *f, uint32_t marks, enum live_unsaved unsaved,
+                       struct verr *err)
 {
     struct live_head nh;
     int r = live_commit_lock(dst, true, err);
     if (r < 0)
         return r;
-    if (atomic_load(&dst->dirty) > 0)
+    if (unsaved == LIVE_KEEP && atomic_load(&dst->dirty) > 0)
         r = live_fail(dst, err, EBUSY, "has changes that no snapshot holds: freeze first");
     else
         r = ljournal_gone_room(dst, 3) < 0 ? live_fail(dst, err, ENOMEM, "no memory") : live_head_now(dst, &nh, err);
@@ -122,7 +123,7 @@ static int commit_take(struct live *dst, struct live *src, struct live_fresh *f,
 
 /* Both sync_locks are held; the caller keeps writers away from src. Only one freeze lock at a time: a group freeze of both
  * takes them in its own order. */
-static int take_locked(struct live *dst, struct live *src, uint32_t marks, struct verr *err)
+static int take_locked(struct live *dst, struct live *src, uint32_t marks, enum live_unsaved unsaved, struct verr *err)
 {
     struct live_fresh f = {
         .size = atomic_load(&src->size), .unknown = atomic_load(&src->unknown), .dirty = atomic_load(&src->dirty),
@@ -134,13 +135,13 @@ static int take_locked(struct live *dst, struct live *src, uint32_t marks, struc
     pthread_rwlock_unlock(&src->freeze);
     fault_point("live.take.before_record");
     if (r == 0)
-        r = commit_take(dst, src, &f, marks, err);
+        r = commit_take(dst, src, &f, marks, unsaved, err);
     fault_point("live.take.after_record");
     live_discard_fresh(dst, &f);
     return r;
 }
 
-int live_take(struct live *dst, struct live *src, struct verr *err)
+int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err)
 {
     struct live_attr at;
     struct pending p;
@@ -159,7 +160,7 @@ int live_take(struct live *dst, struct live *src, struct verr *err)
     pthread_mutex_lock(dst_first ? &src->sync_lock : &dst->sync_lock);
     r = live_fsync_locked(src, 0, err);
     if (r == 0)
-        r = take_locked(dst, src, at.marks, err);
+        r = take_locked(dst, src, at.marks, unsaved, err);
     pthread_mutex_unlock(&dst->sync_lock);
     pthread_mutex_unlock(&src->sync_lock);
     return r;

@@ -115,7 +115,7 @@ static void make_disk(void)
     memset(page, 0x11, sizeof page);
     struct live_set *set = open_set(true);
     must(live_create(set, &d, 5, 0, &l, &err), &err);
-    must(live_revert(l, 3 << SEG_SHIFT, 2 << SEG_SHIFT, point_place, NULL, &anchor, &err), &err);
+    must(live_revert(l, &(struct live_target){3 << SEG_SHIFT, 2 << SEG_SHIFT, point_place, NULL, &anchor}, LIVE_KEEP, &err), &err);
     must(live_write(l, 100, page, sizeof page, &err), &err);
     must(live_freeze(&l, 1, &req, &p, &err), &err);
     must(live_write(l, SEG_BYTES + 8192, page, sizeof page, &err), &err);

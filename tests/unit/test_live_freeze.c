@@ -447,7 +447,7 @@ static void cache_is_used_for_its_own_place_only(void **state)
     expect(l, SEG_BYTES + 100, SEG_BYTES - 100, 2);
     freeze(l);
     const struct live_anchor a = {b->id[0], 1, vid_random(), 0};
-    CHECK(live_revert(l, 2 * SEG_BYTES, 2 * SEG_BYTES, place_of, &r1, &a, &err));
+    CHECK(live_revert(l, &(struct live_target){2 * SEG_BYTES, 2 * SEG_BYTES, place_of, &r1, &a}, LIVE_KEEP, &err));
     expect(l, 0, 2 * SEG_BYTES, 1);
 }
 
@@ -552,7 +552,7 @@ static void what_is_local_needs_no_source(void **state)
     publish(b, l, p.seq, &r, drop);
     struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
     r.hide_pages = true;
-    CHECK(live_revert(l, r.size, 2 * SEG_BYTES, place_of, &r, &a, &err));       /* drops the cache: all is stored */
+    CHECK(live_revert(l, &(struct live_target){r.size, 2 * SEG_BYTES, place_of, &r, &a}, LIVE_KEEP, &err));   /* drops the cache: all is stored */
     unsigned before = b->src.reads;
     assert_int_equal(live_read_within(l, 0, buf, PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);
     assert_int_equal(live_write_within(l, 0, buf, PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);     /* its pages are unknown */
@@ -574,6 +574,46 @@ static void what_is_local_needs_no_source(void **state)
     expect(l, 10 * PAGE_BYTES, SEG_BYTES - 10 * PAGE_BYTES, 1);
 }
 
+/* What the caller gives up goes with the record that brings the new content, and not before. */
+static void dropped_changes_go_with_the_new_content(void **state)
+{
+    struct box *b = *state;
+    struct live *l = b->l[0];
+    struct recipe r;
+    struct live_anchor drop[8];
+    put(l, 0, 2 * SEG_BYTES, 1);
+    struct pending p = freeze(l);
+    publish(b, l, p.seq, &r, drop);
+    struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
+    put(l, 0, 3 * SEG_BYTES, 2);
+    CHECK(live_revert(l, &(struct live_target){r.size, 2 * SEG_BYTES, place_of, &r, &a}, LIVE_DROP, &err));
+    for (int i = 0; i < 3; i++) {
+        if (i > 0)
+            box_crash(b, i == 1);
+        expect(b->l[0], 0, 2 * SEG_BYTES, 1);
+        assert_int_equal(attr(b->l[0]).size, r.size);
+        assert_int_equal(attr(b->l[0]).dirty_segments, 0);
+        assert_false(attr(b->l[0]).changed);
+    }
+}
+
+static void dropped_changes_go_with_the_taken_content(void **state)
+{
+    struct box *b = *state;
+    put(b->l[0], 0, 100, 2);
+    put(b->l[1], 0, 200, 3);
+    assert_int_equal(live_take(b->l[0], b->l[1], LIVE_KEEP, &err), -EBUSY);
+    expect(b->l[0], 0, 100, 2);
+    CHECK(live_take(b->l[0], b->l[1], LIVE_DROP, &err));
+    for (int i = 0; i < 3; i++) {
+        if (i > 0)
+            box_crash(b, i == 1);
+        expect(b->l[0], 0, 200, 3);
+        assert_int_equal(attr(b->l[0]).size, 200);
+        assert_true(attr(b->l[0]).changed);
+    }
+}
+
 static void revert_changes_pointers_only(void **state)
 {
     struct box *b = *state;
@@ -586,12 +626,12 @@ static void revert_changes_pointers_only(void **state)
     publish(b, l, p.seq, &r, drop);
     put(l, 0, 6 * SEG_BYTES + 5, 2);
     struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
-    assert_int_equal(live_revert(l, r.size, 0, place_of, &r, &a, &err), -EBUSY);
+    assert_int_equal(live_revert(l, &(struct live_target){r.size, 0, place_of, &r, &a}, LIVE_KEEP, &err), -EBUSY);
     struct pending q = freeze(l);
     CHECK(live_set_marks(l, LIVE_REWRITING, 0, &err));
     r.hide_pages = true;
     const uint64_t alloc = 2 * SEG_BYTES + PAGE_BYTES;
-    CHECK(live_revert(l, r.size, alloc, place_of, &r, &a, &err));
+    CHECK(live_revert(l, &(struct live_target){r.size, alloc, place_of, &r, &a}, LIVE_KEEP, &err));
     assert_false(attr(l).changed);                      /* it is a stored snapshot's content */
     assert_int_equal(attr(l).marks, 0);
     assert_int_equal(attr(l).alloc_bytes, alloc);
@@ -630,7 +670,7 @@ static void anchor_relied_on_again_is_not_taken_off(void **state)
     struct recipe r2;
     assert_int_equal(publish(b, l, freeze(l).seq, &r2, drop), 1);
     a = drop[0];
-    CHECK(live_revert(l, r.size, 0, place_of, &r, &a, &err));
+    CHECK(live_revert(l, &(struct live_target){r.size, 0, place_of, &r, &a}, LIVE_KEEP, &err));
     assert_int_equal(live_anchor_gone(l, &drop[0], &err), -ESTALE);
     CHECK(live_anchor_at(l, 0, &a, &err));
     assert_int_equal(a.seq, p.seq);
@@ -733,7 +773,7 @@ static int child(const char *what, const char *state, char *const hex[N])
     if (strcmp(what, "drop") == 0)
         return live_pending_drop(l[0], 1, NULL) == 0 ? 0 : 101;
     if (strcmp(what, "take") == 0)
-        return live_take(l[0], l[1], NULL) == 0 ? 0 : 105;
+        return live_take(l[0], l[1], LIVE_KEEP, NULL) == 0 ? 0 : 105;
     if (strcmp(what, "write") == 0)
         return freeze_during_a_write(l[0], state);
     int r = live_freeze(l, N, &plain, p, NULL);
@@ -880,7 +920,7 @@ static void taken_content_is_the_targets_own(void **state)
     struct box *b = *state;
     struct pending kept = prepare_take(b), p;
     struct live_anchor a;
-    CHECK(live_take(b->l[0], b->l[1], &err));
+    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
     for (int i = 0; i < 3; i++) {
         if (i > 0)
             box_crash(b, i == 1);
@@ -891,8 +931,8 @@ static void taken_content_is_the_targets_own(void **state)
         CHECK(live_anchor_at(b->l[0], 0, &a, &err));                   /* what the stored segment relies on */
         assert_true(vid_eq(&a.disk, &b->id[1]));
     }
-    assert_int_equal(live_take(b->l[1], b->l[0], &err), -EBUSY);        /* l[0] has a pending snapshot */
-    assert_int_equal(live_take(b->l[2], b->l[2], &err), -EINVAL);
+    assert_int_equal(live_take(b->l[1], b->l[0], LIVE_KEEP, &err), -EBUSY);        /* l[0] has a pending snapshot */
+    assert_int_equal(live_take(b->l[2], b->l[2], LIVE_KEEP, &err), -EINVAL);
 }
 
 /* Nobody removes the source after all: from then on each has its own. */
@@ -900,7 +940,7 @@ static void both_keep_what_was_taken(void **state)
 {
     struct box *b = *state;
     prepare_take(b);
-    CHECK(live_take(b->l[0], b->l[1], &err));
+    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
     CHECK(live_own(b->l[0], b->l[1], &err));
     expect_taken(b->l[0]);
     put(b->l[0], 4 * SEG_BYTES, 10, 9);
@@ -965,6 +1005,7 @@ int main(int argc, char **argv)
         T(published_segments_are_read_from_the_store), T(published_layer_becomes_cache), T(cache_is_used_for_its_own_place_only),
         T(eviction_starts_with_the_oldest_publication), T(dropped_changes_go_to_the_next),
         T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
+        T(dropped_changes_go_with_the_new_content), T(dropped_changes_go_with_the_taken_content),
         T(what_is_local_needs_no_source),
         T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),
         T(freeze_waits_for_a_write_to_end),

@@ -567,7 +567,7 @@ static void op_revert(void)
     begin_op();
     image_copy(&m.img, &s->img);
     remember(&m.img);
-    CHECK(live_revert(m.l, s->img.size, alloc, place_of, s, &a, &err));
+    CHECK(live_revert(m.l, &(struct live_target){s->img.size, alloc, place_of, s, &a}, LIVE_KEEP, &err));
     end_op();
     forget_history();
 }
