@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "catalog/catalog.h"
+#include "disk/due.h"
 #include "live/live.h"
 #include "names/names.h"
 #include "snapshot/snapshot.h"
@@ -57,8 +58,8 @@ int agent_state_fd(const struct agent *a);
 /* A disk whose recovery failed at the start is recovered before anybody uses it: 0, also when there is nothing to do; -errno: it
  * may not be used yet. May wait for STORE. */
 int agent_ready(struct agent *a, const struct vid *disk, struct verr *err);
-/* The last writer's changes could not be frozen: tries again later. */
-void agent_freeze_later(struct agent *a, const struct vid *disk, bool partial, const struct verr *why);
+/* The last writer's changes could not be frozen: tries again later. unclean: see disk/due.h. */
+void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, const struct verr *why);
 
 /* ---- what users ask for. None of these waits for a round. ---- */
 
@@ -66,13 +67,16 @@ void agent_freeze_later(struct agent *a, const struct vid *disk, bool partial, c
  * label: taken (by any snapshot of that disk) -> -EEXIST before any change. */
 int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                  struct verr *err);
+/* The same of one disk, l, where a snapshot is due (occasion, node and unclean of c are given). 1: made, and *out tells of it;
+ * 0: none was due. */
+int agent_freeze_due(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err);
 /* Settles a provisional snapshot when its writer's handle is released: clears `provisional` (and LIVE_REWRITING on the disk),
  * or marks it partial. Pending or stored. */
 int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);
 /* If a pending, provisional, not started snapshot `seq` exists, drops it: a later change through the same handle supersedes it.
  * 0 also if not. */
 int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err);
-/* The live image of disk becomes snapshot s (of any disk): freezes changes first, anchors, swaps the table. The caller has
+/* The live image of disk becomes snapshot s (of any disk): freezes changes first where due, anchors, swaps the table. The caller has
  * made sure that nobody else has the disk open for writing. */
 int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err);
 /* copy_file_range of whole segments from a stored snapshot (src_snap) or a live disk (src_disk) to dst.

@@ -159,6 +159,8 @@ void agent_rows_free(struct agent *a);
 int agent_pending_row(struct agent *a, const struct node *disk, const struct pending *p, struct snaprow *out, struct verr *err);
 int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                         struct verr *err);
+/* agent_freeze_due; op_lock is held. */
+int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err);
 uint32_t agent_snap_flags(uint32_t pend_flags);
 
 /* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. op_lock is held. */
@@ -172,7 +174,7 @@ void agent_waits_end(struct agent *a);          /* at shutdown, after both threa
 
 /* trying again (agent_mend.c) */
 enum mend_what { MEND_RECOVER = 1, MEND_SETTLE = 2, MEND_FREEZE = 4, MEND_FORGET = 8, MEND_NAMES = 16,
-                 MEND_PARTIAL = 32 };   /* with MEND_FREEZE: its writer was refused something, or never seen closing */
+                 MEND_UNCLEAN = 32 };   /* with MEND_FREEZE: its writer was refused something, or never seen closing */
 /* Notes that it failed, says so in log and events, and tries again later. disk zero: the tree of names (MEND_NAMES). */
 void agent_mend(struct agent *a, const struct vid *disk, unsigned what, const struct verr *why);
 void agent_mend_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why);

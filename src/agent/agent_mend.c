@@ -132,23 +132,18 @@ void agent_mend_kick(struct agent *a)
 /* ---- one attempt ---- */
 
 /* What its last writer left, and whose freeze failed at the release. */
-static int mend_freeze(struct agent *a, const struct vid *disk, bool partial, struct verr *err)
+static int mend_freeze(struct agent *a, const struct vid *disk, bool unclean, struct verr *err)
 {
     struct node node;
     struct live *l = NULL;
-    struct live_attr at;
+    struct due_case late = {.occasion = DUE_LATE, .node = &node, .unclean = unclean};
     int r = catalog_node_by_id(a->catalog, disk, &node, err);
-    if (r < 0 || (node.flags & NODE_GONE) || node.name[0] == '.')
-        return r == -ENOENT ? 0 : r;
-    r = live_get(a->live, disk, &l, err);
+    if (r == 0 && !due_possible(&late))
+        return 0;
     if (r == 0)
-        r = live_attr(l, &at, err);
-    if (r == 0 && at.changed)
-        r = live_has_data(l, err);
-    if (r == 1) {
-        const struct freeze_req req = {.flags = partial ? PEND_PARTIAL : 0};
-        r = agent_freeze_locked(a, &node, 1, &req, NULL, err);
-    }
+        r = live_get(a->live, disk, &l, err);
+    if (r == 0)
+        r = agent_freeze_due_locked(a, &late, l, NULL, err);
     if (l != NULL)
         live_put(l);
     return r == -ENOENT || r > 0 ? 0 : r;
@@ -193,7 +188,7 @@ static int run(struct agent *a, const struct attempt *t, struct verr *err)
     if (r == 0 && (t->what & MEND_SETTLE))
         r = mend_settles(a, &t->disk, t->settle, t->nsettle, err);
     if (r == 0 && (t->what & MEND_FREEZE))
-        r = mend_freeze(a, &t->disk, (t->what & MEND_PARTIAL) != 0, err);
+        r = mend_freeze(a, &t->disk, (t->what & MEND_UNCLEAN) != 0, err);
     if (r == 0 && (t->what & MEND_FORGET))
         r = agent_forget_if_gone(a, &t->disk, err);
     return r;

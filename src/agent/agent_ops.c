@@ -109,9 +109,29 @@ int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const st
     return r;
 }
 
-void agent_freeze_later(struct agent *a, const struct vid *disk, bool partial, const struct verr *why)
+int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err)
 {
-    agent_mend(a, disk, MEND_FREEZE | (partial ? MEND_PARTIAL : 0), why);
+    int what = due_ask(c, l, err);
+    if (what <= 0)
+        return what;
+    const struct freeze_req req = {.flags = due_flags(c, (enum due)what)};
+    int r = agent_freeze_locked(a, c->node, 1, &req, out, err);
+    return r < 0 ? r : 1;
+}
+
+int agent_freeze_due(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err)
+{
+    int what = due_ask(c, l, err);      /* before op_lock: it may read the whole image */
+    if (what <= 0)
+        return what;
+    const struct freeze_req req = {.flags = due_flags(c, (enum due)what)};
+    int r = agent_freeze(a, c->node, 1, &req, out, err);
+    return r < 0 ? r : 1;
+}
+
+void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, const struct verr *why)
+{
+    agent_mend(a, disk, MEND_FREEZE | (unclean ? MEND_UNCLEAN : 0), why);
 }
 
 /* A stored snapshot's flags change in its side file: STORE first, then the catalog. */

@@ -18,25 +18,22 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
 {
     struct live *l = NULL;
     struct snap *snap = NULL;
-    struct live_attr at;
+    struct due_case before = {.occasion = DUE_REVERT, .node = disk};
     if (s->state != SNAPST_STORED)
         return verr_set(err, EBUSY, "the snapshot is still pending: `varve wait` for it, then revert");
     pthread_mutex_lock(&a->op_lock);
     int r = live_get(a->live, &disk->id, &l, err);
     if (r == 0)
-        r = live_attr(l, &at, err);
-    if (r == 0 && at.changed) { /* nothing is thrown away: what was not snapshotted is, first */
-        const struct freeze_req req = {.flags = (at.marks & LIVE_REWRITING) ? PEND_PARTIAL : 0};
-        r = agent_freeze_locked(a, disk, 1, &req, NULL, err);
-    }
-    if (r == 0)
+        r = agent_freeze_due_locked(a, &before, l, NULL, err);
+    const enum live_unsaved unsaved = r == 0 && before.attr.changed ? LIVE_DROP : LIVE_KEEP;
+    if (r >= 0)
         r = store_anchor(a->store, &disk->id, &s->disk, s->seq, &s->id, err);
     if (r == 0)
         r = snap_open(a->store, a->segread, &s->disk, s->seq, &s->id, &snap, err);
     if (r == 0) {
         struct live_anchor anchor = {.disk = s->disk, .seq = s->seq, .snap = s->id, .stamp = next_seq(l)};
         const struct live_target to = {snap_header(snap)->size, snap_header(snap)->alloc_bytes, snap_place, snap, &anchor};
-        r = live_revert(l, &to, LIVE_KEEP, err);
+        r = live_revert(l, &to, unsaved, err);
     }
     if (r == 0)
         agent_event(a, "%s reverted to snapshot %llu", disk->name, (unsigned long long)s->seq);

@@ -142,19 +142,12 @@ static int recover_pendings(struct agent *a, struct live *l, const struct node *
 
 static int recover_changed(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
 {
-    struct live_attr at;
-    int r = live_attr(l, &at, err);
-    if (r < 0 || !at.changed || disk->name[0] == '.' || (disk->flags & NODE_GONE))
-        return r;
-    r = live_has_data(l, err);
-    if (r <= 0)
-        return r;
-    const struct freeze_req req = {.flags = PEND_PARTIAL};
+    struct due_case c = {.occasion = DUE_RECOVERY, .node = disk};
     struct snaprow row;
-    r = agent_freeze_locked(a, disk, 1, &req, &row, err);
-    if (r == 0)
+    int r = agent_freeze_due_locked(a, &c, l, &row, err);
+    if (r == 1)
         agent_event(a, "%s changed and was not seen closing: snapshot %llu is partial", disk->name, (unsigned long long)row.seq);
-    return r;
+    return r < 0 ? r : 0;
 }
 
 /* What was published, but not finished, when power went: the journal may have forgotten its freeze (live_publish.c). */

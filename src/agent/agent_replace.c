@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rename of a disk onto an existing disk: the target keeps id, name and history and takes the content (what rsync and
- * editors do with their temporary names). Order: unsnapshotted changes of the target are frozen -> the source's anchors
+ * editors do with their temporary names). Order: changes of the target are frozen where that is due -> the source's anchors
  * are linked for the target -> one head record gives the target the source's table and layers (live_take) -> names ->
  * the source's local data go. A crash, or an error, before the names leaves both disks with that content; live unshares the
  * layers, when it opens them or at once.
@@ -36,25 +36,20 @@ static int check_no_history(struct agent *a, const struct node *source, struct v
 static int take_content(struct agent *a, const struct node *target, struct live *src, struct live *dst, const struct vid *target_id,
                         struct verr *err)
 {
-    struct live_attr at;
-    const struct freeze_req before = {0};
-    int r = live_attr(dst, &at, err);
-    if (r == 0 && at.changed && target->name[0] != '.')
-        r = agent_freeze_locked(a, target, 1, &before, NULL, err);
-    if (r == 0)
+    struct due_case before = {.occasion = DUE_REPLACED, .node = target};
+    int r = agent_freeze_due_locked(a, &before, dst, NULL, err);
+    const enum live_unsaved unsaved = r == 0 && before.attr.changed ? LIVE_DROP : LIVE_KEEP;
+    if (r >= 0)
         r = take_anchors(a, src, target_id, err);
-    return r == 0 ? live_take(dst, src, LIVE_KEEP, err) : r;
+    return r == 0 ? live_take(dst, src, unsaved, err) : r;
 }
 
 static int freeze_result(struct agent *a, const struct vid *target, struct live *dst, struct verr *err)
 {
     struct node now;        /* it has the source's owner and mode by now */
-    const struct freeze_req after = {0};
+    struct due_case after = {.occasion = DUE_NAMED, .node = &now};
     int r = catalog_node_by_id(a->catalog, target, &now, err);
-    if (r < 0 || now.name[0] == '.')
-        return r;
-    r = live_has_data(dst, err);
-    return r == 1 ? agent_freeze_locked(a, &now, 1, &after, NULL, err) : r;
+    return r < 0 ? r : agent_freeze_due_locked(a, &after, dst, NULL, err);
 }
 
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err)

@@ -87,8 +87,9 @@ const struct command cmd_revert = {
     "revert", "roll a disk back to a snapshot, or clone one",
     "varve revert [--to DISK] SNAPSHOT\n\n"
     "The live image becomes the snapshot: pointers change, no data are copied. What\n"
-    "was not snapshotted yet is snapshotted first. A disk that a process has open for\n"
-    "writing is refused. A removed live image comes back.\n\n"
+    "was not snapshotted yet is snapshotted first, unless the disk's name begins with\n"
+    "a dot or all of it is zero. A disk that a process has open for writing is\n"
+    "refused. A removed live image comes back.\n\n"
     "  --to DISK   make another disk (new or existing) the same as SNAPSHOT\n",
     run_revert,
 };

@@ -322,9 +322,10 @@ static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, 
     if (h != NULL)
         fs_disk_resized(d, size, rc);
     /* truncate(2) by path: nobody's close will freeze it, unless there is a writer. */
+    struct due_case c = {.occasion = DUE_RESIZED, .node = n};
     if (rc == 0 && h == NULL && !d->orphan && d->writers == 0)
-        rc = fs_freeze_loose(op->f, n, d->live, err);
-    return rc;
+        rc = agent_freeze_due(op->f->agent, &c, d->live, NULL, err);
+    return rc < 0 ? rc : 0;
 }
 
 static int setattr_node(struct op *op, const struct what *w, struct verr *err)

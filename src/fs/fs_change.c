@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_change: which changes of data become which snapshots (DESIGN section 1, "Which close freezes"; section 4, "Table").
+ * fs_change: where changes of data become snapshots (DESIGN section 1, "Which close freezes"; section 4, "Table"). disk/due.h
+ * decides which of them do, and as what.
  *
  *   write .. flush        freeze: provisional
  *   write .. flush write  the provisional one is superseded: dropped, or `partial` if a round has taken it already
@@ -21,11 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static bool name_is_hidden(const struct node *n)
-{
-    return n->name[0] == '.';
-}
 
 int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char *label, const char *note, struct snaprow *out,
               struct verr *err)
@@ -65,35 +61,12 @@ int fs_will_change(struct fs *f, struct handle *h, struct verr *err)
 
 int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct verr *err)
 {
-    struct live_attr a;
-    int rc = live_attr(live, &a, err);
+    struct due_case c = {.occasion = DUE_TRUNCATE, .node = node};
+    int rc = agent_freeze_due(f->agent, &c, live, NULL, err);
     if (rc < 0)
         return rc;
-    if (a.changed && a.size > 0 && !name_is_hidden(node)) {
-        rc = live_has_data(live, err);
-        if (rc < 0)
-            return rc;
-        struct snaprow row;
-        if (rc > 0)
-            rc = fs_freeze(f, node, a.marks & LIVE_REWRITING ? PEND_PARTIAL : 0, NULL, NULL, &row, err);
-        if (rc < 0)
-            return rc;
-    }
     /* A brand-new disk gets the mark too: a first copy that is killed is partial as well. */
-    return a.size > 0 ? live_rewrite(live, err) : live_set_marks(live, LIVE_REWRITING, 0, err);
-}
-
-int fs_freeze_loose(struct fs *f, const struct node *node, struct live *live, struct verr *err)
-{
-    struct live_attr a;
-    int rc = live_attr(live, &a, err);
-    if (rc < 0 || !a.changed || name_is_hidden(node))
-        return rc;
-    rc = live_has_data(live, err);
-    if (rc <= 0)
-        return rc;
-    struct snaprow row;
-    return fs_freeze(f, node, a.marks & LIVE_REWRITING ? PEND_PARTIAL : 0, NULL, NULL, &row, err);
+    return c.attr.size > 0 ? live_rewrite(live, err) : live_set_marks(live, LIVE_REWRITING, 0, err);
 }
 
 /* ---- was the writer killed? ---- */
@@ -168,46 +141,29 @@ static void flush_stored(fuse_req_t req, int result, void *arg)
     fuse_reply_err(req, result < 0 ? -result : 0);
 }
 
-/* What this flush has to freeze: 1 and attributes, 0 nothing. */
-static int flush_wants(struct handle *h, const struct node *node, bool killed, struct live_attr *a, struct verr *err)
-{
-    struct fs_disk *d = h->disk;
-    int rc = live_attr(d->live, a, err);
-    if (rc < 0)
-        return rc;
-    d->clean = !killed;
-    d->ever_clean = d->ever_clean || !killed;
-    if (name_is_hidden(node))
-        return 0;
-    /* While the mark stands, a snapshot taken in between was partial: the finished image needs one of its own. */
-    if (!a->changed && (a->marks & LIVE_REWRITING) == 0) {
-        atomic_store(&h->changed, false);
-        return 0;
-    }
-    return live_has_data(d->live, err);
-}
-
 static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snaprow *row, struct verr *err)
 {
+    struct fs_disk *d = h->disk;
     /* `cp` that was told ENOSPC closes its file like any other: what it left is no backup. */
-    bool lacks = fs_disk_lacks(h->disk);
-    killed = killed || lacks;
+    bool clean = !killed && !fs_disk_lacks(d);
     struct node node;
-    struct live_attr a;
-    int rc = names_by_ino(f->names, h->disk->ino, &node, err);
+    struct due_case c = {.occasion = DUE_CLOSE, .node = &node, .unclean = !clean};
+    int rc = names_by_ino(f->names, d->ino, &node, err);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    rc = flush_wants(h, &node, killed, &a, err);
-    if (rc <= 0)
-        return rc;
-    /* Cleared first: what is written from here on may miss the freeze and belongs to the next one. */
-    atomic_store(&h->changed, false);
-    unsigned flags = PEND_PROVISIONAL | (lacks || (killed && (a.marks & LIVE_REWRITING)) ? PEND_PARTIAL : 0);
-    rc = fs_freeze(f, &node, flags, NULL, NULL, row, err);
+    d->clean = clean;
+    d->ever_clean = d->ever_clean || clean;
+    int what = due_ask(&c, d->live, err);
+    /* Cleared before the freeze: what is written from here on may miss it and belongs to the next one. */
+    if (what > 0 || (what == 0 && !c.attr.changed && (c.attr.marks & LIVE_REWRITING) == 0))
+        atomic_store(&h->changed, false);
+    if (what <= 0)
+        return what;
+    rc = fs_freeze(f, &node, due_flags(&c, (enum due)what), NULL, NULL, row, err);
     if (rc == 0 && f->conf.sync_close)      /* only what is settled gets stored for good: it cannot wait for the release */
-        rc = agent_settle(f->agent, &h->disk->id, row->seq, !killed, err);
+        rc = agent_settle(f->agent, &d->id, row->seq, clean, err);
     else if (rc == 0)
-        rc = fs_disk_made_add(h->disk, row->seq, !killed);
+        rc = fs_disk_made_add(d, row->seq, clean);
     if (rc < 0) {
         atomic_store(&h->changed, true);
         return rc;
@@ -264,17 +220,13 @@ void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 /* ---- release ---- */
 
 /* The last writer left changes that no flush froze: written through a mapping after the close, or its flush never came. */
-static int release_freeze(struct fs *f, struct fs_disk *d, const struct node *node, const struct live_attr *a, struct verr *err)
+static int release_freeze(struct fs *f, struct fs_disk *d, const struct node *node, struct verr *err)
 {
-    if (!a->changed || name_is_hidden(node))
-        return 0;
-    int rc = live_has_data(d->live, err);
-    if (rc <= 0)
-        return rc;
     struct snaprow row;
     bool clean = d->ever_clean && !fs_disk_lacks(d);
-    rc = fs_freeze(f, node, PEND_PROVISIONAL | (clean ? 0 : PEND_PARTIAL), NULL, NULL, &row, err);
-    return rc < 0 ? rc : fs_disk_made_add(d, row.seq, clean);
+    struct due_case c = {.occasion = DUE_RELEASE, .node = node, .unclean = !clean};
+    int rc = agent_freeze_due(f->agent, &c, d->live, &row, err);
+    return rc <= 0 ? rc : fs_disk_made_add(d, row.seq, clean);
 }
 
 /* A dot-file, or an image whose last state an asked-for snapshot holds: nothing to settle, but the rewrite is finished. */
@@ -292,12 +244,9 @@ static void last_writer_gone(struct fs *f, struct fs_disk *d)
 {
     struct verr err = {0};
     struct node node;
-    struct live_attr a;
     int rc = names_by_ino(f->names, d->ino, &node, &err);
-    if (rc == 0)
-        rc = live_attr(d->live, &a, &err);
     if (rc == 0 && atomic_load(&d->touched))
-        rc = release_freeze(f, d, &node, &a, &err);
+        rc = release_freeze(f, d, &node, &err);
     if (rc < 0 && rc != -ENOENT && atomic_load(&d->touched))
         agent_freeze_later(f->agent, &d->id, !d->ever_clean || fs_disk_lacks(d), &err);
     if (rc < 0 && rc != -ENOENT)

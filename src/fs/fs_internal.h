@@ -142,13 +142,11 @@ int fs_dir_node(struct fs *f, uint64_t ino, struct node *out, struct verr *err);
 /* ---- changes of data (fs_change.c) ---- */
 /* Before data change through a handle: what its flush made is superseded, and the handle counts as changed. Disk's queue. */
 int fs_will_change(struct fs *f, struct handle *h, struct verr *err);
-/* Size 0: freezes what no snapshot has, then empties the image and marks it. Disk's queue, no other writer. */
+/* Size 0: freezes what is due, then empties the image and marks it. Disk's queue, no other writer. */
 int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct verr *err);
-/* Freezes one disk. */
+/* Freezes one disk. flags: of disk/due.h. */
 int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char *label, const char *note, struct snaprow *out,
               struct verr *err);
-/* Freezes after a change without a handle (truncate by path, a rename to a normal name) when no writer will. */
-int fs_freeze_loose(struct fs *f, const struct node *node, struct live *live, struct verr *err);
 /* Ends a handle on a disk: settles, freezes what is left, removes an orphan. Disk's queue. Frees h. */
 void fs_close_disk(struct fs *f, struct handle *h);
 /* Of a disk handle: what its stream (agent.h) keeps back goes into the live image. */

@@ -26,49 +26,51 @@ struct group {
     struct fs *f;
     fuse_req_t req;
     struct node *disks;
-    bool *rewriting;
+    uint32_t *flags;                /* of the freeze of each */
     unsigned n, cap;
     int rc;
     struct verr *err;
 };
 
-static int group_add(struct group *g, const struct node *n, bool only_changed)
+static int group_add(struct group *g, const struct node *n, enum due_occasion request)
 {
     struct live *l = NULL;
-    struct live_attr a;
+    struct due_case c = {.occasion = request, .node = n};
     int rc = live_get(g->f->live, &n->id, &l, g->err);
     if (rc < 0)
-        return rc == -ENOENT && only_changed ? 0 : rc;
-    rc = live_attr(l, &a, g->err);
+        return rc == -ENOENT && request == DUE_REQUEST_DIR ? 0 : rc;
+    rc = due_ask(&c, l, g->err);
     live_put(l);
-    if (rc < 0 || (only_changed && !a.changed))
+    if (rc <= 0)
         return rc;
     if (g->n == g->cap) {
         unsigned cap = g->cap ? 2 * g->cap : 8;
         struct node *disks = realloc(g->disks, cap * sizeof *disks);
         if (disks != NULL)
             g->disks = disks;
-        bool *rewriting = disks != NULL ? realloc(g->rewriting, cap * sizeof *rewriting) : NULL;
-        if (rewriting == NULL)
+        uint32_t *flags = disks != NULL ? realloc(g->flags, cap * sizeof *flags) : NULL;
+        if (flags == NULL)
             return -ENOMEM;
-        g->rewriting = rewriting;
+        g->flags = flags;
         g->cap = cap;
     }
     g->disks[g->n] = *n;
-    g->rewriting[g->n++] = (a.marks & LIVE_REWRITING) != 0;
+    g->flags[g->n++] = due_flags(&c, (enum due)rc);
     return 0;
 }
 
 static int group_entry(void *ctx, const char *name, const struct entry *e)
 {
     struct group *g = ctx;
-    if (e->kind != ENTRY_DISK || name[0] == '.')
+    const struct due_case c = {.occasion = DUE_REQUEST_DIR, .node = &e->node};
+    (void)name;
+    if (e->kind != ENTRY_DISK || !due_possible(&c))
         return 0;
     /* Whether it changed is its owner's business too: asked before that. */
     if (!fs_may(g->req, e->node.uid, e->node.gid, e->node.mode, 2))
         g->rc = verr_set(g->err, EACCES, "%s: no permission to write to it; a snapshot of the directory takes all disks in it", name);
     else
-        g->rc = group_add(g, &e->node, true);
+        g->rc = group_add(g, &e->node, DUE_REQUEST_DIR);
     return g->rc < 0;
 }
 
@@ -81,7 +83,7 @@ static int group_collect(struct op *op, struct group *g)
     if (rc < 0)
         return rc == -ENOENT ? verr_set(g->err, ESTALE, "it was removed") : rc;
     if (h->kind == HANDLE_DISK)
-        return group_add(g, &node, false);
+        return group_add(g, &node, DUE_REQUEST);
     if (fuse_req_ctx(op->req)->uid != 0 && fuse_req_ctx(op->req)->uid != node.uid)
         return verr_set(g->err, EACCES, "only root and the owner of a directory take snapshots of all its disks");
     rc = names_list(f->names, &node.id, group_entry, g, g->err);
@@ -94,11 +96,6 @@ static int group_seal(struct group *g, const struct snaprow *rows)
     int rc = 0;
     for (unsigned i = 0; i < g->n && rc == 0; i++) {
         struct live *l = NULL;
-        if (g->rewriting[i]) {      /* in the middle of being copied in: no snapshot of it is whole */
-            rc = agent_settle(g->f->agent, &g->disks[i].id, rows[i].seq, false, g->err);
-            if (rc < 0)
-                return rc;
-        }
         rc = live_get(g->f->live, &g->disks[i].id, &l, g->err);
         if (rc < 0)
             return rc;
@@ -113,12 +110,13 @@ static int group_seal(struct group *g, const struct snaprow *rows)
 static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *err)
 {
     struct group g = {.f = op->f, .req = op->req, .err = err};
-    struct freeze_req fr = {.flags = PEND_EXPLICIT, .label = io->label[0] ? io->label : NULL, .note = io->note[0] ? io->note : NULL};
+    struct freeze_req fr = {.label = io->label[0] ? io->label : NULL, .note = io->note[0] ? io->note : NULL};
     struct snaprow *rows = NULL;
     if (memchr(io->label, '\0', sizeof io->label) == NULL || memchr(io->note, '\0', sizeof io->note) == NULL || io->flags != 0
         || strlen(io->note) > NOTE_MAX || (fr.label != NULL && !fs_label_valid(fr.label, strlen(fr.label))))
         return verr_set(err, EINVAL, "label: [A-Za-z0-9._-], up to 64, not of the form of a time; note: up to %d bytes", NOTE_MAX);
     int rc = group_collect(op, &g);
+    fr.each = g.flags;
     if (rc == 0 && g.n > 0) {
         rows = calloc(g.n, sizeof *rows);
         rc = rows == NULL ? -ENOMEM : agent_freeze(op->f->agent, g.disks, g.n, &fr, rows, err);
@@ -132,7 +130,7 @@ static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *e
     }
     free(rows);
     free(g.disks);
-    free(g.rewriting);
+    free(g.flags);
     return rc;
 }
 

@@ -96,18 +96,15 @@ static int label_take(struct fs *f, struct handle *h, struct snaprow *row, struc
 {
     struct node node;
     struct live *l = NULL;
-    struct live_attr a;
+    struct due_case c = {.occasion = DUE_REQUEST, .node = &node};
     int rc = names_by_ino(f->names, vid_ino(&h->label_disk.id), &node, err);
     if (rc == 0)
         rc = live_get(f->live, &node.id, &l, err);
     if (rc < 0)
         return rc;
-    rc = live_attr(l, &a, err);
+    rc = due_ask(&c, l, err);
     live_put(l);
-    if (rc < 0)
-        return rc;
-    unsigned flags = PEND_EXPLICIT | (a.marks & LIVE_REWRITING ? PEND_PARTIAL : 0);
-    return fs_freeze(f, &node, flags, h->label, NULL, row, err);
+    return rc < 0 ? rc : fs_freeze(f, &node, due_flags(&c, (enum due)rc), h->label, NULL, row, err);
 }
 
 static void label_stored(fuse_req_t req, int result, void *arg)

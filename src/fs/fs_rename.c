@@ -86,7 +86,7 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
     struct fs *f = op->f;
     const struct node *n = &m->from.node;
     int rc = names_rename(f->names, &n->id, &m->newdir.id, op->name2, err);
-    if (rc < 0 || n->kind != NODE_DISK || n->name[0] != '.' || op->name2[0] == '.')
+    if (rc < 0 || n->kind != NODE_DISK || n->name[0] != '.')
         return rc;
     /* A finished temporary file got its name: that is when its content counts. With a writer left, the close freezes. */
     struct node now;
@@ -99,11 +99,12 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
     rc = names_by_ino(f->names, vid_ino(&n->id), &now, err);
     if (rc == 0)
         rc = live_get(f->live, &now.id, &l, err);
+    struct due_case c = {.occasion = DUE_NAMED, .node = &now};
     if (rc == 0)
-        rc = fs_freeze_loose(f, &now, l, err);
+        rc = agent_freeze_due(f->agent, &c, l, NULL, err);
     if (l != NULL)
         live_put(l);
-    return rc == -ENOENT ? 0 : rc;
+    return rc == -ENOENT || rc > 0 ? 0 : rc;
 }
 
 /* 0 nobody, -EBUSY, or -EAGAIN: a release is on the way. */

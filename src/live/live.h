@@ -167,8 +167,9 @@ struct pending {
     char note[NOTE_MAX + 1];
 };
 struct freeze_owner { uint32_t mode, uid, gid; };
-/* owners: one for each disk, in the order of the list; NULL: nobody's but root's (mode 0). */
-struct freeze_req { uint32_t flags; const char *label, *note; const struct freeze_owner *owners; };
+/* owners: one for each disk, in the order of the list; NULL: nobody's but root's (mode 0). each: flags of single disks besides
+ * `flags`, in that order too; NULL: none. */
+struct freeze_req { uint32_t flags; const char *label, *note; const struct freeze_owner *owners; const uint32_t *each; };
 
 /* Freezes n disks at one instant (same group id). Instant: no fsync; survives kill -9. out[i] gets each record.
  * A disk that is a duplicate in the list is an error. Clears `changed`; snap id, seq and name are chosen here. */

@@ -86,11 +86,12 @@ static void fill_pending(const struct frozen *f, const struct freeze_req *req, c
     p->snap = vid_random();
     p->group = *group;
     p->group_members = n;
-    p->flags = req->flags & (PEND_PROVISIONAL | PEND_PARTIAL | PEND_EXPLICIT);
+    p->flags = (req->flags | (req->each != NULL ? req->each[f->at] : 0)) & (PEND_PROVISIONAL | PEND_PARTIAL | PEND_EXPLICIT);
     p->size = atomic_load(&l->size);
     struct live_attr a;
     live_attr(l, &a, NULL);
-    /* An unfinished rewrite is settled by its writer's flush and release alone. */
+    /* An unfinished rewrite is settled by its writer's flush and release alone. Who asks for the freeze decides by the mark too
+     * (disk/due.h); here it is looked at where it cannot change any more. */
     if ((a.marks & LIVE_REWRITING) != 0 && (p->flags & PEND_PROVISIONAL) == 0)
         p->flags |= PEND_PARTIAL;
     p->alloc_bytes = a.alloc_bytes;

@@ -13,8 +13,9 @@ allowed() {     # folders that each folder may include, besides itself
         snapshot) echo base format chunk store live ;;
         dedup) echo base format proto chunk store fpindex catalog bus live snapshot ;;
         check) echo base format proto chunk store fpindex catalog live snapshot names dedup ;;
-        agent) echo base format chunk store fpindex catalog bus live snapshot names dedup check ;;
-        fs) echo base format store catalog live snapshot names agent ;;
+        disk) echo base format chunk store fpindex catalog bus live snapshot names dedup check ;;
+        agent) echo base format chunk store fpindex catalog bus live snapshot names dedup check disk ;;
+        fs) echo base format store catalog live snapshot names disk agent ;;
         cli) echo base format chunk store check agent fs ;;
         *) echo "unknown folder $1" >&2; exit 1 ;;
     esac

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "disk/due.h"
+
+static bool is_rewriting(const struct due_case *c)
+{
+    return (c->attr.marks & LIVE_REWRITING) != 0;
+}
+
+bool due_possible(const struct due_case *c)
+{
+    if (c->node->flags & NODE_GONE)
+        return false;
+    return c->occasion == DUE_REQUEST || c->node->name[0] != '.';
+}
+
+/* Is there a state that no snapshot has yet, or that is wanted once more? */
+static bool is_wanted(const struct due_case *c)
+{
+    return c->occasion == DUE_REQUEST || c->attr.changed || (c->occasion == DUE_CLOSE && is_rewriting(c));
+}
+
+static bool is_partial(const struct due_case *c)
+{
+    switch (c->occasion) {
+    case DUE_RECOVERY:
+        return true;
+    case DUE_CLOSE:     /* the same writer's end settles it, and the mark with it */
+    case DUE_RELEASE:
+        return c->unclean;
+    case DUE_LATE:      /* the mark may be that of a writer who came since */
+        return c->unclean || is_rewriting(c);
+    case DUE_TRUNCATE:
+    case DUE_REVERT:
+    case DUE_REPLACED:
+    case DUE_RESIZED:
+    case DUE_NAMED:
+    case DUE_REQUEST:
+    case DUE_REQUEST_DIR:
+        break;
+    }
+    return is_rewriting(c);
+}
+
+enum due due(const struct due_case *c)
+{
+    bool asked_for = c->occasion == DUE_REQUEST || c->occasion == DUE_REQUEST_DIR;
+    if (!due_possible(c) || !is_wanted(c))
+        return DUE_NONE;
+    if (!asked_for && (c->attr.size == 0 || c->data == DUE_DATA_NO))
+        return DUE_NONE;
+    if (!asked_for && c->data == DUE_DATA_UNKNOWN)
+        return DUE_ASK_DATA;
+    return is_partial(c) ? DUE_PARTIAL : DUE_SNAPSHOT;
+}
+
+uint32_t due_flags(const struct due_case *c, enum due what)
+{
+    uint32_t flags = what == DUE_PARTIAL ? PEND_PARTIAL : 0;
+    if (what != DUE_SNAPSHOT && what != DUE_PARTIAL)
+        return 0;
+    if (c->occasion == DUE_CLOSE || c->occasion == DUE_RELEASE)
+        flags |= PEND_PROVISIONAL;
+    if (c->occasion == DUE_REQUEST || c->occasion == DUE_REQUEST_DIR)
+        flags |= PEND_EXPLICIT;
+    return flags;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * due: does a state of a disk become a snapshot, and of which kind? This is the only place that decides it: who writes, closes,
+ * renames, reverts or recovers a disk says on which occasion, and obeys the answer.
+ *
+ * The rule. A removed disk (NODE_GONE) gets no snapshot. A disk whose name begins with a dot is a program's temporary file and
+ * gets none either, unless a request names the disk itself; a request that names its directory passes over it. On all other
+ * occasions a disk that has not changed since its last freeze has nothing to keep, and an image without one byte that is not
+ * zero is no backup: none. Otherwise the occasion says what the snapshot is:
+ *
+ *   occasion         when it comes                                        needs                   the snapshot is
+ *   DUE_CLOSE        a descriptor that changed data is closed             changed|rewriting, data provisional; partial if unclean
+ *   DUE_RELEASE      the last writer has gone and left changes            changed, data           provisional; partial if unclean
+ *   DUE_TRUNCATE     before the size becomes 0 (O_TRUNC, truncate)        changed, data           partial if rewriting
+ *   DUE_REVERT       before the disk becomes one of its snapshots         changed, data           partial if rewriting
+ *   DUE_REPLACED     before a rename brings another disk's content        changed, data           partial if rewriting
+ *   DUE_RESIZED      truncate by path has changed it, with no writer      changed, data           partial if rewriting
+ *   DUE_NAMED        a rename gave it a name without a dot, or content    changed, data           partial if rewriting
+ *   DUE_LATE         a freeze that was due and failed is tried again      changed, data           partial if unclean or rewriting
+ *   DUE_RECOVERY     the daemon starts, and nobody saw the last close     changed, data           partial
+ *   DUE_REQUEST      `varve snapshot DISK`, `touch DISK@LABEL.EXT`        nothing; a dot too      explicit; partial if rewriting
+ *   DUE_REQUEST_DIR  `varve snapshot DIRECTORY`                           changed                 explicit; partial if rewriting
+ *
+ * rewriting: LIVE_REWRITING, the disk was emptied and its new content is not known to be whole. A close is where that content
+ * becomes whole: while the mark stands, what was frozen in between was partial, so the close freezes even an unchanged disk.
+ * unclean: a signal killed the writer, the writer was refused a write, or nobody saw the writer close.
+ *
+ * The mark may be set between the question and the freeze: live_freeze looks at it once more under the freeze lock, and makes a
+ * snapshot partial that is not provisional.
+ */
+#ifndef VARVE_DISK_DUE_H
+#define VARVE_DISK_DUE_H
+
+#include "format/node.h"
+#include "live/live.h"
+
+enum due_occasion {
+    DUE_CLOSE, DUE_RELEASE, DUE_TRUNCATE, DUE_REVERT, DUE_REPLACED, DUE_RESIZED, DUE_NAMED, DUE_LATE, DUE_RECOVERY, DUE_REQUEST,
+    DUE_REQUEST_DIR,
+};
+enum due_data { DUE_DATA_UNKNOWN, DUE_DATA_NO, DUE_DATA_YES };  /* is any byte of the image not zero? */
+
+struct due_case {
+    enum due_occasion occasion;
+    const struct node *node;        /* borrowed: its name and flags count */
+    bool unclean;                   /* DUE_CLOSE, DUE_RELEASE and DUE_LATE only */
+    struct live_attr attr;          /* due_ask fills in these two */
+    enum due_data data;
+};
+
+/* DUE_ASK_DATA: the answer depends on the data, which `data` does not tell yet. Only then is it worth reading the disk. */
+enum due { DUE_NONE, DUE_SNAPSHOT, DUE_PARTIAL, DUE_ASK_DATA };
+
+/* Pure: the same case has the same answer. Never DUE_ASK_DATA unless data is DUE_DATA_UNKNOWN. */
+enum due due(const struct due_case *c);
+
+/* Pure: can any state of such a disk be due on that occasion? By the name alone, for a caller that must not look further. */
+bool due_possible(const struct due_case *c);
+
+/* The flags (PEND_) of the freeze that the answer asks for; 0 for DUE_NONE. */
+uint32_t due_flags(const struct due_case *c, enum due what);
+
+/* `due` of an image as it is now: DUE_NONE, DUE_SNAPSHOT or DUE_PARTIAL; -errno: its attributes or data cannot be read. Reads the
+ * image up to the first byte that is not zero, and only where the answer depends on it. Any thread; freezes nothing. */
+int due_ask(struct due_case *c, struct live *l, struct verr *err);
+
+#endif
