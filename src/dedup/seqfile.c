@@ -7,30 +7,48 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-int seqout_open(struct seqout *o, int dirfd, const char *name, size_t cap, struct verr *err)
+int seqout_spool(struct seqout *o, int dirfd, const char *name, size_t cap, struct verr *err)
 {
     memset(o, 0, sizeof *o);
     o->fd = -1;
+    o->dirfd = dirfd;
+    snprintf(o->name, sizeof o->name, "%s", name);
     o->buf = malloc(cap);
     if (o->buf == NULL)
         return verr_set(err, ENOMEM, "no memory to write %s in the round's directory", name);
     o->cap = cap;
-    o->fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (o->fd < 0) {
-        int code = errno;
-        seqout_drop(o);
-        return verr_set(err, code, "cannot make %s in the round's directory below STATE/rounds: %s", name, strerror(code));
-    }
     return 0;
+}
+
+static int make_file(struct seqout *o, struct verr *err)
+{
+    o->fd = openat(o->dirfd, o->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (o->fd < 0)
+        return verr_set(err, errno, "cannot make %s in the round's directory below STATE/rounds: %s", o->name, strerror(errno));
+    return 0;
+}
+
+int seqout_open(struct seqout *o, int dirfd, const char *name, size_t cap, struct verr *err)
+{
+    int rc = seqout_spool(o, dirfd, name, cap, err);
+    if (rc == 0)
+        rc = make_file(o, err);
+    if (rc < 0)
+        seqout_drop(o);
+    return rc;
 }
 
 static int seqout_flush(struct seqout *o, struct verr *err)
 {
-    int rc = pwrite_bulk(o->fd, o->buf, o->used, (off_t)o->off);
+    int rc = o->fd < 0 ? make_file(o, err) : 0;
+    if (rc < 0)
+        return rc;
+    rc = pwrite_bulk(o->fd, o->buf, o->used, (off_t)o->off);
     if (rc < 0)
         return verr_set(err, -rc, "cannot write a file of the round below STATE/rounds: %s", strerror(-rc));
     o->off += o->used;
@@ -56,6 +74,36 @@ int seqout_put(struct seqout *o, const void *data, size_t len, struct verr *err)
     return 0;
 }
 
+static void let_go(struct seqout *o)
+{
+    if (o->buf != NULL && o->fd >= 0)
+        close(o->fd);
+    free(o->buf);
+    o->buf = NULL;
+    o->fd = -1;
+}
+
+int seqout_end(struct seqout *o, size_t keep, struct verr *err)
+{
+    int rc = 0;
+    if (o->off == 0 && o->used <= keep) {
+        uint8_t *fits = o->used == 0 ? NULL : realloc(o->buf, o->used);
+        o->buf = fits != NULL ? fits : o->buf;
+        return 0;
+    }
+    if (o->used > 0)
+        rc = seqout_flush(o, err);
+    let_go(o);
+    return rc;
+}
+
+void seqout_discard(struct seqout *o)
+{
+    if (o->off > 0 || (o->buf != NULL && o->fd >= 0))
+        (void)unlinkat(o->dirfd, o->name, 0);
+    seqout_drop(o);
+}
+
 int seqout_close(struct seqout *o, struct verr *err)
 {
     int rc = 0;
@@ -67,9 +115,7 @@ int seqout_close(struct seqout *o, struct verr *err)
 
 void seqout_drop(struct seqout *o)
 {
-    if (o->buf != NULL && o->fd >= 0)
-        close(o->fd);
-    free(o->buf);
+    let_go(o);
     memset(o, 0, sizeof *o);
     o->fd = -1;
 }
@@ -94,13 +140,21 @@ int seqin_open(struct seqin *in, int dirfd, const char *name, size_t cap, struct
     return 0;
 }
 
+int seqin_over(struct seqin *in, const struct seqout *o, size_t cap, struct verr *err)
+{
+    if (seqout_memory(o) == NULL && o->off > 0)
+        return seqin_open(in, o->dirfd, o->name, cap, err);
+    *in = (struct seqin){.fd = -1, .buf = o->buf, .have = o->used, .borrowed = true};
+    return 0;
+}
+
 int seqin_get(struct seqin *in, void *data, size_t len, struct verr *err)
 {
     uint8_t *p = data;
     size_t done = 0;
     while (done < len) {
         if (in->pos == in->have) {
-            ssize_t got = pread_full(in->fd, in->buf, in->cap, (off_t)in->off);
+            ssize_t got = in->fd < 0 ? 0 : pread_full(in->fd, in->buf, in->cap, (off_t)in->off);
             if (got < 0)
                 return verr_set(err, (int)-got, "cannot read a file of the round below STATE/rounds: %s", strerror((int)-got));
             if (got == 0)
@@ -119,9 +173,10 @@ int seqin_get(struct seqin *in, void *data, size_t len, struct verr *err)
 
 void seqin_close(struct seqin *in)
 {
-    if (in->buf != NULL)
+    if (!in->borrowed && in->buf != NULL) {
         close(in->fd);
-    free(in->buf);
+        free(in->buf);
+    }
     memset(in, 0, sizeof *in);
     in->fd = -1;
 }

@@ -68,7 +68,8 @@ int owner_request(struct round *r, uint32_t slot, uint32_t part, uint32_t sender
 struct compare {
     struct round *r;
     struct owner_slot *os;
-    struct seqin keys, groups;      /* two readers of `sorted`: the keys go in, their requests get the answers */
+    struct seqout sorted;           /* the requests of the partition */
+    struct seqin keys, groups;      /* two readers of them: the keys go in, their requests get the answers */
     uint8_t last[FPKEY_BYTES];      /* key given to the index last */
     bool begun;
     uint8_t head[REQ_BYTES];        /* next request without an answer */
@@ -104,13 +105,11 @@ static int add_requests(struct round *r, uint32_t slot, uint32_t part, struct ex
     return rc;
 }
 
-/* Requests of a partition, sorted, into `sorted`; *keys: how many different ones. */
-static int sort_requests(struct round *r, uint32_t slot, uint32_t part, uint64_t *keys, struct verr *err)
+/* Requests of a partition, sorted, into a spool; *keys: how many different ones. */
+static int sort_requests(struct round *r, uint32_t slot, uint32_t part, struct seqout *out, uint64_t *keys, struct verr *err)
 {
     uint8_t rec[REQ_BYTES], last[FPKEY_BYTES];
-    struct seqout out;
-    unlinkat(r->dirfd, "sorted", 0);
-    int rc = seqout_open(&out, r->dirfd, "sorted", r->mem.file, err);
+    int rc = seqout_spool(out, r->dirfd, "sorted", r->mem.file, err);
     struct extsort *xs = rc < 0 ? NULL : extsort_new(r->dirfd, REQ_BYTES, REQ_BYTES, r->mem.sort, err);
     if (xs == NULL && rc == 0)
         rc = -ENOMEM;
@@ -123,11 +122,10 @@ static int sort_requests(struct round *r, uint32_t slot, uint32_t part, uint64_t
         if (*keys == 0 || memcmp(rec, last, FPKEY_BYTES) != 0)
             ++*keys;
         memcpy(last, rec, FPKEY_BYTES);
-        rc = seqout_put(&out, rec, sizeof rec, err);
+        rc = seqout_put(out, rec, sizeof rec, err);
     }
     extsort_free(xs);
-    int closed = seqout_close(&out, rc == 0 ? err : NULL);
-    return rc < 0 ? rc : closed;
+    return rc < 0 ? rc : seqout_end(out, r->mem.file, err);
 }
 
 static int next_key(void *ctx, uint8_t key[FPKEY_BYTES])
@@ -224,18 +222,18 @@ static int compare_partition(struct round *r, uint32_t slot, uint32_t part, stru
 {
     struct compare c = {.r = r, .os = &r->slots[slot], .err = err};
     uint64_t keys;
-    int rc = sort_requests(r, slot, part, &keys, err);
-    if (rc < 0)
-        return rc;
-    rc = seqin_open(&c.keys, r->dirfd, "sorted", r->mem.file, err);
+    int rc = sort_requests(r, slot, part, &c.sorted, &keys, err);
     if (rc == 0)
-        rc = seqin_open(&c.groups, r->dirfd, "sorted", r->mem.file, err);
+        rc = seqin_over(&c.keys, &c.sorted, r->mem.file, err);
+    if (rc == 0)
+        rc = seqin_over(&c.groups, &c.sorted, r->mem.file, err);
     if (rc == 0) {
         c.out = extsort_new(r->dirfd, ANSWER_BYTES, 8, r->mem.sort_half, err);
         rc = c.out == NULL ? -ENOMEM : compare_keys(&c, part, keys, err);
     }
     seqin_close(&c.keys);
     seqin_close(&c.groups);
+    seqout_discard(&c.sorted);
     if (rc == 0)
         rc = send_answers(r, slot, part, c.out, err);
     extsort_free(c.out);
@@ -247,19 +245,17 @@ static int compare_slot(struct round *r, uint32_t slot, struct verr *err)
     struct owner_slot *os = &r->slots[slot];
     char name[32];
     round_file(name, "dupnew", slot);
-    int rc = seqout_open(&os->dupnew, r->dirfd, name, r->mem.file, err);
+    int rc = seqout_spool(&os->dupnew, r->dirfd, name, r->mem.file, err);
     round_file(name, "new", slot);
     if (rc == 0)
-        rc = seqout_open(&os->fresh, r->dirfd, name, r->mem.file, err);
+        rc = seqout_spool(&os->fresh, r->dirfd, name, r->mem.file, err);
     for (uint32_t p = 0; p < r->q && rc == 0; p++)
         if (os->got[p] > 0)
             rc = compare_partition(r, slot, p, err);
-    int closed = seqout_close(&os->dupnew, rc == 0 ? err : NULL);
     if (rc == 0)
-        rc = closed;
-    closed = seqout_close(&os->fresh, rc == 0 ? err : NULL);
+        rc = seqout_end(&os->dupnew, r->mem.file / r->nslots, err);
     if (rc == 0)
-        rc = closed;
+        rc = seqout_end(&os->fresh, r->mem.file / r->nslots, err);
     return rc < 0 ? rc : send_summaries_end(r, slot, err);
 }
 

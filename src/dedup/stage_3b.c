@@ -121,12 +121,9 @@ static int update_slot(struct round *r, uint32_t slot, struct verr *err)
 {
     struct owner_slot *os = &r->slots[slot];
     struct resolver v = {.have = false};
-    char name[32];
-    round_file(name, "dupnew", slot);
-    int rc = seqin_open(&v.in, r->dirfd, name, r->mem.file, err);
-    if (rc < 0 && rc != -ENOENT)
-        return rc;
-    rc = rc == 0 ? next_dup(&v, err) : 0;
+    int rc = seqin_over(&v.in, &os->dupnew, r->mem.file, err);
+    if (rc == 0)
+        rc = next_dup(&v, err);
     if (rc == 0) {
         v.out = extsort_new(r->dirfd, RESOLVED_BYTES, 12, r->mem.sort_half, err);
         rc = v.out == NULL ? -ENOMEM : merge_references(r, slot, &v, err);
@@ -134,6 +131,7 @@ static int update_slot(struct round *r, uint32_t slot, struct verr *err)
     if (rc == 0)
         rc = write_resolved(r, slot, &v, err);
     seqin_close(&v.in);
+    seqout_discard(&os->dupnew);
     extsort_free(v.out);
     extsort_free(os->refs);
     os->refs = NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * wire: sending. Keys go into the holder's sent log (sent-PPPPPPPP, 24 bytes a request, by position) before they go on the
- * bus: it is what the digests of summaries are checked against.
+ * wire: sending. Keys go into the holder's sent log (24 bytes a request, by position) before they go on the bus: it is what the
+ * digests of summaries are checked against. What the memory of bundles leaves over holds the first keys of each partition; only a
+ * round that asks for more has files (sent-PPPPPPPP).
  */
 #include "dedup/wire_internal.h"
 
@@ -16,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WIDTH_MIN = 16, WIDTH_MAX = 4000, SEND_TRIES = 5000 };
+enum { WIDTH_MIN = 16, WIDTH_MAX = 4000, KEPT_MAX = 4096, SEND_TRIES = 5000 };
 
 _Static_assert(PROTO_HEAD_BYTES + 64 + WIDTH_MAX * ITEM_BYTES <= PROTO_FRAME_MAX, "a bundle fits one frame");
 _Static_assert((int)PROTO_FRAME_MAX == (int)BUS_FRAME_MAX && (int)PROTO_KEY_BYTES == (int)FPKEY_BYTES, "bus, index and messages agree");
@@ -88,9 +89,15 @@ static int log_sent(struct round *r, uint32_t part, struct verr *err)
     uint8_t *keys = w->out;     /* free now, and large enough for the keys of a bundle */
     for (uint32_t i = 0; i < n; i++)
         memcpy(keys + (size_t)i * FPKEY_BYTES, w->items + ((size_t)part * w->width + i) * ITEM_BYTES, FPKEY_BYTES);
+    uint64_t first = w->sent[part] - n;
+    uint32_t k = first >= w->kept_width ? 0 : w->kept_width - (uint32_t)first < n ? w->kept_width - (uint32_t)first : n;
+    memcpy(w->kept + ((size_t)part * w->kept_width + (k > 0 ? first : 0)) * FPKEY_BYTES, keys, (size_t)k * FPKEY_BYTES);
+    if (k == n)
+        return 0;
     sent_name(name, part);
     int fd = openat(r->dirfd, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    int rc = fd < 0 ? -errno : pwrite_bulk(fd, keys, (size_t)n * FPKEY_BYTES, (off_t)((w->sent[part] - n) * FPKEY_BYTES));
+    int rc = fd < 0 ? -errno
+                    : pwrite_bulk(fd, keys + (size_t)k * FPKEY_BYTES, (size_t)(n - k) * FPKEY_BYTES, (off_t)((first + k) * FPKEY_BYTES));
     if (fd >= 0)
         close(fd);
     return rc < 0 ? verr_set(err, -rc, "cannot write %s in the round's directory: %s", name, strerror(-rc)) : 0;
@@ -342,6 +349,9 @@ static int alloc_wire(struct wire *w, const struct round *r)
     w->items = malloc(n * w->width * ITEM_BYTES);
     w->fill = calloc(n, sizeof *w->fill);
     w->sent = calloc(n, sizeof *w->sent);
+    size_t used = n * w->width * ITEM_BYTES, left = r->mem.bundles > used ? r->mem.bundles - used : 0;
+    w->kept_width = left / n / FPKEY_BYTES < KEPT_MAX ? (uint32_t)(left / n / FPKEY_BYTES) : KEPT_MAX;
+    w->kept = malloc(n * w->kept_width * FPKEY_BYTES + 1);
     w->count = calloc(n, sizeof *w->count);
     w->digest = calloc(n, sizeof *w->digest);
     w->in_count = calloc(n, sizeof *w->in_count);
@@ -349,7 +359,7 @@ static int alloc_wire(struct wire *w, const struct round *r)
     w->fresh = calloc(n, sizeof *w->fresh);
     w->slot = calloc(r->nslots == 0 ? 1 : r->nslots, sizeof *w->slot);
     bool all = w->order != NULL && w->out != NULL && w->in != NULL && w->items != NULL && w->fill != NULL && w->sent != NULL;
-    all = all && w->count != NULL && w->digest != NULL && w->in_count != NULL && w->in_digest != NULL && w->slot != NULL && w->fresh != NULL;
+    all = all && w->kept != NULL && w->count != NULL && w->digest != NULL && w->in_count != NULL && w->in_digest != NULL && w->slot != NULL && w->fresh != NULL;
     return all ? 0 : -ENOMEM;
 }
 
@@ -394,6 +404,7 @@ void wire_close(struct wire *w)
     free(w->items);
     free(w->fill);
     free(w->sent);
+    free(w->kept);
     free(w->count);
     free(w->digest);
     free(w->in_count);

@@ -59,6 +59,11 @@ static int take_references(struct round *r, const struct proto_msg *m, uint32_t 
 /* Keys first..first+n-1 of those that were answered "new" in a partition. */
 static int new_keys(const struct owner_slot *os, int fd, uint32_t part, uint64_t first, uint32_t n, uint8_t *keys, struct verr *err)
 {
+    const uint8_t *memory = seqout_memory(&os->fresh);
+    if (memory != NULL) {
+        memcpy(keys, memory + (os->fresh_of[part].base + first) * FPKEY_BYTES, (size_t)n * FPKEY_BYTES);
+        return 0;
+    }
     ssize_t got = pread_full(fd, keys, (size_t)n * FPKEY_BYTES, (off_t)((os->fresh_of[part].base + first) * FPKEY_BYTES));
     if (got == (ssize_t)((size_t)n * FPKEY_BYTES))
         return 0;
@@ -88,16 +93,17 @@ static int take_numbered(struct round *r, const struct proto_msg *m, uint32_t at
 
 static int take_new_references(struct round *r, const struct proto_msg *m, uint32_t at, struct verr *err)
 {
-    char name[32];
+    const struct seqout *fresh = &r->slots[m->head.slot].fresh;
     uint64_t count = r->slots[m->head.slot].fresh_of[m->partition].count;
     if (m->first < r->wire->fresh[at].in_next)
         return verr_set(err, EPROTO, "references of partition %u do not follow each other", at);
     if (m->first > count || m->count > count - m->first)
         return verr_set(err, EPROTO, "references of partition %u name more new blocks than there are", at);
-    round_file(name, "new", m->head.slot);
-    int fd = openat(r->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (seqout_memory(fresh) != NULL)
+        return take_numbered(r, m, at, -1, err);
+    int fd = openat(r->dirfd, fresh->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return verr_set(err, errno == ENOENT ? EPROTO : errno, "references of new blocks of partition %u: %s: %s", at, name,
+        return verr_set(err, errno == ENOENT ? EPROTO : errno, "references of new blocks of partition %u: %s: %s", at, fresh->name,
                         strerror(errno));
     int rc = take_numbered(r, m, at, fd, err);
     close(fd);
@@ -106,32 +112,47 @@ static int take_new_references(struct round *r, const struct proto_msg *m, uint3
 
 /* ---- holder ---- */
 
+/* Keys first..first+*n-1 that were sent: fewer (*n) when they lie in memory and in the file. *fd: the file, once it is open. */
+static int sent_keys(struct round *r, uint32_t part, uint64_t first, uint32_t *n, int *fd, uint8_t *keys, struct verr *err)
+{
+    const struct wire *w = r->wire;
+    char name[32];
+    if (first < w->kept_width) {
+        *n = w->kept_width - first < *n ? w->kept_width - (uint32_t)first : *n;
+        memcpy(keys, w->kept + ((size_t)part * w->kept_width + first) * FPKEY_BYTES, (size_t)*n * FPKEY_BYTES);
+        return 0;
+    }
+    sent_name(name, part);
+    if (*fd < 0)
+        *fd = openat(r->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (*fd < 0)
+        return verr_set(err, errno, "cannot open %s in the round's directory: %s", name, strerror(errno));
+    ssize_t got = pread_full(*fd, keys, (size_t)*n * FPKEY_BYTES, (off_t)(first * FPKEY_BYTES));
+    if (got == (ssize_t)((size_t)*n * FPKEY_BYTES))
+        return 0;
+    return verr_set(err, got < 0 ? (int)-got : EPROTO, "%s in the round's directory cannot be read, or is shorter than its answer", name);
+}
+
 /* Digest of the keys that were sent at these positions. */
 static int sent_digest(struct round *r, uint32_t part, uint64_t first, uint32_t n, uint64_t *out, struct verr *err)
 {
     uint8_t keys[KEYS_AT_ONCE * FPKEY_BYTES];
-    char name[32];
     uint64_t digest = 0;
-    sent_name(name, part);
-    int fd = openat(r->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return verr_set(err, errno, "cannot open %s in the round's directory: %s", name, strerror(errno));
+    int fd = -1, rc = 0;
     while (n > 0) {
         uint32_t k = n < KEYS_AT_ONCE ? n : KEYS_AT_ONCE;
-        ssize_t got = pread_full(fd, keys, (size_t)k * FPKEY_BYTES, (off_t)(first * FPKEY_BYTES));
-        if (got != (ssize_t)((size_t)k * FPKEY_BYTES)) {
-            close(fd);
-            return verr_set(err, got < 0 ? (int)-got : EPROTO, "%s in the round's directory cannot be read, or is shorter than its answer",
-                            name);
-        }
+        rc = sent_keys(r, part, first, &k, &fd, keys, err);
+        if (rc < 0)
+            break;
         for (uint32_t i = 0; i < k; i++)
             digest = proto_digest(digest, keys + (size_t)i * FPKEY_BYTES, FPKEY_BYTES);
         first += k;
         n -= k;
     }
-    close(fd);
+    if (fd >= 0)
+        close(fd);
     *out = digest;
-    return 0;
+    return rc;
 }
 
 static int take_summary(struct round *r, const struct proto_msg *m, uint32_t at, struct verr *err)

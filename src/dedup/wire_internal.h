@@ -34,6 +34,8 @@ struct wire {
     uint8_t *items;
     uint32_t *fill;
     uint64_t *sent;                     /* requests sent (and in the bundle), per partition */
+    uint32_t kept_width;                /* so many first keys of a partition's sent log are in memory, */
+    uint8_t *kept;                      /* here; those behind them are in its file */
     uint64_t *count, *digest;           /* of the stream that goes out now, per partition */
     uint64_t *in_count, *in_digest;     /* of the stream that comes in now */
     struct wire_new *fresh;             /* per partition */
