@@ -8,15 +8,13 @@
 #include "format/container.h"
 
 #include "base/endian.h"
-#include "base/hash.h"
+#include "format/seal.h"
 
 #include <errno.h>
 #include <stdbool.h>
 
-enum { CONTAINER_VERSION = 1, MAGIC_BYTES = 8 };
-
-/* Common beginning. */
-enum { AT_MAGIC = 0, AT_VERSION = 8, AT_WORD = 12, AT_STORE = 16, AT_CONTAINER = 32, AT_VERSION_ID = 40 };
+/* Common beginning, behind magic (8) and version (4). */
+enum { AT_WORD = 12, AT_STORE = 16, AT_CONTAINER = 32, AT_VERSION_ID = 40 };
 /* Header (word: type). */
 enum { HDR_FLAGS = 56, HDR_SUM = 120 };
 /* Frame (word: codec). */
@@ -24,7 +22,7 @@ enum { FRM_FIRST = 56, FRM_BLOCKS = 60, FRM_RAW = 64, FRM_STORED = 68, FRM_RESER
 /* Trailer (word: section). */
 enum { TRL_FIRST = 56, TRL_ENTRIES = 60, TRL_SECTION_OFF = 64, TRL_FOOTER_OFF = 72, TRL_PREV = 80, TRL_RESERVED = 88, TRL_SUM = 120 };
 /* Footer page and entry. */
-enum { PG_MAGIC = 0, PG_COUNT = 4, PG_SUM = 8 };
+enum { PG_COUNT = 4, PG_SUM = 8 };
 enum { ENT_FP = 0, ENT_FRAME_OFF = 32, ENT_IN_FRAME = 36, ENT_LEN = 40, ENT_RESERVED = 44 };
 
 _Static_assert(HDR_SUM + 8 == CHEADER_BYTES, "header");
@@ -32,11 +30,6 @@ _Static_assert(FRM_DATA_SUM + 8 == CFRAME_BYTES, "frame");
 _Static_assert(TRL_SUM + 8 == CTRAILER_BYTES, "trailer");
 _Static_assert(FOOTER_PAGE_HEAD + FOOTER_PAGE_ENTRIES * FOOTER_ENTRY_BYTES == FOOTER_PAGE_BYTES, "footer page");
 _Static_assert(PG_SUM + 8 == FOOTER_PAGE_HEAD && ENT_RESERVED + 4 == FOOTER_ENTRY_BYTES, "footer entry");
-
-static const uint8_t header_magic[MAGIC_BYTES] = {'v', 'a', 'r', 'v', 'e', 'C', 'O', 'N'};
-static const uint8_t frame_magic[MAGIC_BYTES] = {'v', 'a', 'r', 'v', 'e', 'F', 'R', 'M'};
-static const uint8_t trailer_magic[MAGIC_BYTES] = {'v', 'a', 'r', 'v', 'e', 'T', 'R', 'L'};
-static const uint32_t page_magic = 0x50544656; /* "VFTP" */
 
 static int bad(const char **why, const char *text)
 {
@@ -53,30 +46,17 @@ static bool all_zero(const uint8_t *p, size_t n)
     return true;
 }
 
-/* Begins a record of `bytes` bytes: everything that is not set later stays zero. */
-static void begin(uint8_t *out, size_t bytes, const uint8_t *magic, uint32_t word, const struct container_id *id)
+static struct seal seal_in(enum seal_kind kind, const struct container_id *id, uint64_t number)
 {
-    memset(out, 0, bytes);
-    memcpy(out + AT_MAGIC, magic, MAGIC_BYTES);
-    put_le32(out + AT_VERSION, CONTAINER_VERSION);
-    put_le32(out + AT_WORD, word);
-    memcpy(out + AT_STORE, id->store.b, VID_BYTES);
-    put_le64(out + AT_CONTAINER, id->container);
-    memcpy(out + AT_VERSION_ID, id->version.b, VID_BYTES);
+    return (struct seal){.kind = kind, .store = &id->store, .version = &id->version, .file = id->container, .number = number};
 }
 
-/* The checksum is looked at before the version: its place is the same in all versions, so damage is not called "newer". */
-static int check_begin(const uint8_t *in, const uint8_t *magic, size_t sum_at, struct container_id *id, const char **why)
+/* Whose container it is the record says; the caller compares that with what it asked for. */
+static int open_any(enum seal_kind kind, const uint8_t *in, size_t len, struct container_id *id, const char **why)
 {
-    if (memcmp(in + AT_MAGIC, magic, MAGIC_BYTES) != 0)
-        return bad(why, "wrong magic");
-    if (get_le64(in + sum_at) != hash64(in, sum_at))
-        return bad(why, "wrong checksum");
-    if (get_le32(in + AT_VERSION) != CONTAINER_VERSION) {
-        if (why != NULL)
-            *why = "written by another version of varve";
-        return -ENOTSUP;
-    }
+    int r = seal_open(&(struct seal){.kind = kind, .anywhere = true}, in, len, why);
+    if (r < 0)
+        return r;
     memcpy(id->store.b, in + AT_STORE, VID_BYTES);
     id->container = get_le64(in + AT_CONTAINER);
     memcpy(id->version.b, in + AT_VERSION_ID, VID_BYTES);
@@ -94,15 +74,17 @@ static bool ordinals_fit(uint32_t first, uint32_t count)
 
 void cheader_encode(const struct cheader *h, uint8_t out[CHEADER_BYTES])
 {
-    begin(out, CHEADER_BYTES, header_magic, h->type, &h->id);
+    struct seal s = seal_in(SEAL_CONTAINER, &h->id, 0);
+    memset(out, 0, CHEADER_BYTES);
+    put_le32(out + AT_WORD, h->type);
     put_le32(out + HDR_FLAGS, h->flags);
-    put_le64(out + HDR_SUM, hash64(out, HDR_SUM));
+    seal_close(&s, out, CHEADER_BYTES);
 }
 
 int cheader_decode(const uint8_t in[CHEADER_BYTES], struct cheader *out, const char **why)
 {
     struct cheader h = {0};
-    int r = check_begin(in, header_magic, HDR_SUM, &h.id, why);
+    int r = open_any(SEAL_CONTAINER, in, CHEADER_BYTES, &h.id, why);
     if (r < 0)
         return r;
     h.type = get_le32(in + AT_WORD);
@@ -121,21 +103,16 @@ int cheader_decode(const uint8_t in[CHEADER_BYTES], struct cheader *out, const c
 
 /* ---- frame ---- */
 
-/* The sum over the payload is seeded with the sum over the header, so that a payload never fits another header. */
-static uint64_t payload_sum(const uint8_t *header, const void *payload, uint32_t len)
-{
-    return hash64_seed(payload, len, get_le64(header + FRM_SUM));
-}
-
 void cframe_encode(const struct cframe *f, const void *payload, uint8_t out[CFRAME_BYTES])
 {
-    begin(out, CFRAME_BYTES, frame_magic, f->codec, &f->id);
-    put_le32(out + FRM_FIRST, f->first_ordinal);
+    struct seal s = seal_in(SEAL_FRAME, &f->id, f->first_ordinal);
+    memset(out, 0, CFRAME_BYTES);
+    put_le32(out + AT_WORD, f->codec);
     put_le32(out + FRM_BLOCKS, f->blocks);
     put_le32(out + FRM_RAW, f->raw_len);
     put_le32(out + FRM_STORED, f->stored_len);
-    put_le64(out + FRM_SUM, hash64(out, FRM_SUM));
-    put_le64(out + FRM_DATA_SUM, payload_sum(out, payload, f->stored_len));
+    seal_close(&s, out, FRM_DATA_SUM);
+    seal_close_payload(out, FRM_DATA_SUM, payload, f->stored_len);
 }
 
 static int frame_lengths(const struct cframe *f, const char **why)
@@ -156,7 +133,7 @@ static int frame_lengths(const struct cframe *f, const char **why)
 int cframe_decode(const uint8_t in[CFRAME_BYTES], struct cframe *out, const char **why)
 {
     struct cframe f = {0};
-    int r = check_begin(in, frame_magic, FRM_SUM, &f.id, why);
+    int r = open_any(SEAL_FRAME, in, FRM_DATA_SUM, &f.id, why);
     if (r < 0)
         return r;
     f.codec = get_le32(in + AT_WORD);
@@ -176,31 +153,16 @@ int cframe_check(const uint8_t in[CFRAME_BYTES], const void *payload, const char
 {
     struct cframe f;
     int r = cframe_decode(in, &f, why);
-    if (r < 0)
-        return r;
-    if (get_le64(in + FRM_DATA_SUM) != payload_sum(in, payload, f.stored_len))
-        return bad(why, "wrong checksum of the frame's payload");
-    return 0;
+    return r < 0 ? r : seal_open_payload(in, FRM_DATA_SUM, payload, f.stored_len, why);
 }
 
 /* ---- footer page ---- */
 
-static uint64_t page_sum(const struct container_id *id, uint32_t first_ordinal, const uint8_t *page)
-{
-    uint8_t where[2 * VID_BYTES + 8 + 4 + PG_SUM];
-    memcpy(where, id->store.b, VID_BYTES);
-    memcpy(where + VID_BYTES, id->version.b, VID_BYTES);
-    put_le64(where + 2 * VID_BYTES, id->container);
-    put_le32(where + 2 * VID_BYTES + 8, first_ordinal);
-    memcpy(where + 2 * VID_BYTES + 12, page, PG_SUM);
-    return hash64_seed(page + FOOTER_PAGE_HEAD, FOOTER_PAGE_BYTES - FOOTER_PAGE_HEAD, hash64(where, sizeof where));
-}
-
 void footer_page_encode(const struct container_id *id, uint32_t first_ordinal, const struct footer_entry *e, uint32_t n,
                         uint8_t out[FOOTER_PAGE_BYTES])
 {
+    struct seal s = seal_in(SEAL_FOOTER, id, first_ordinal);
     memset(out, 0, FOOTER_PAGE_BYTES);
-    put_le32(out + PG_MAGIC, page_magic);
     put_le32(out + PG_COUNT, n);
     for (uint32_t i = 0; i < n && i < FOOTER_PAGE_ENTRIES; i++) {
         uint8_t *p = out + FOOTER_PAGE_HEAD + (size_t)i * FOOTER_ENTRY_BYTES;
@@ -209,7 +171,7 @@ void footer_page_encode(const struct container_id *id, uint32_t first_ordinal, c
         put_le32(p + ENT_IN_FRAME, e[i].in_frame);
         put_le32(p + ENT_LEN, e[i].len);
     }
-    put_le64(out + PG_SUM, page_sum(id, first_ordinal, out));
+    seal_close(&s, out, FOOTER_PAGE_BYTES);
 }
 
 static int entry_decode(const uint8_t *p, struct footer_entry *e, const char **why)
@@ -231,10 +193,10 @@ static int entry_decode(const uint8_t *p, struct footer_entry *e, const char **w
 int footer_page_decode(const struct container_id *id, uint32_t first_ordinal, const uint8_t in[FOOTER_PAGE_BYTES],
                        struct footer_entry *out, uint32_t *n, const char **why)
 {
-    if (get_le32(in + PG_MAGIC) != page_magic)
-        return bad(why, "wrong magic of a footer page");
-    if (get_le64(in + PG_SUM) != page_sum(id, first_ordinal, in))
-        return bad(why, "wrong checksum of a footer page");
+    struct seal s = seal_in(SEAL_FOOTER, id, first_ordinal);
+    int r = seal_open(&s, in, FOOTER_PAGE_BYTES, why);
+    if (r < 0)
+        return r;
     uint32_t count = get_le32(in + PG_COUNT);
     if (count == 0 || count > FOOTER_PAGE_ENTRIES || !ordinals_fit(first_ordinal, count))
         return bad(why, "number of entries of a footer page out of range");
@@ -255,13 +217,14 @@ int footer_page_decode(const struct container_id *id, uint32_t first_ordinal, co
 
 void ctrailer_encode(const struct ctrailer *t, uint8_t out[CTRAILER_BYTES])
 {
-    begin(out, CTRAILER_BYTES, trailer_magic, t->section, &t->id);
+    struct seal s = seal_in(SEAL_TRAILER, &t->id, t->section);
+    memset(out, 0, CTRAILER_BYTES);
     put_le32(out + TRL_FIRST, t->first_ordinal);
     put_le32(out + TRL_ENTRIES, t->entries);
     put_le64(out + TRL_SECTION_OFF, t->section_off);
     put_le64(out + TRL_FOOTER_OFF, t->footer_off);
     put_le64(out + TRL_PREV, t->prev_trailer);
-    put_le64(out + TRL_SUM, hash64(out, TRL_SUM));
+    seal_close(&s, out, CTRAILER_BYTES);
 }
 
 /* Offsets are bounded by 32 bits first (entries hold no larger ones), so that later sums cannot overflow. */
@@ -278,7 +241,7 @@ static int trailer_offsets(const struct ctrailer *t, const char **why)
 int ctrailer_decode(const uint8_t in[CTRAILER_BYTES], struct ctrailer *out, const char **why)
 {
     struct ctrailer t = {0};
-    int r = check_begin(in, trailer_magic, TRL_SUM, &t.id, why);
+    int r = open_any(SEAL_TRAILER, in, CTRAILER_BYTES, &t.id, why);
     if (r < 0)
         return r;
     t.section = get_le32(in + AT_WORD);

@@ -4,8 +4,6 @@
 
 #include "format/record_internal.h"
 
-static const char node_magic[RECORD_MAGIC + 1] = "VARVNODE";
-
 enum {
     OFF_ID = 16, OFF_PARENT = 32, OFF_REPLACES = 48, OFF_VERSION = 64, OFF_KIND = 72, OFF_FLAGS = 76, OFF_MODE = 80, OFF_UID = 84,
     OFF_GID = 88, OFF_NAME_LEN = 92, OFF_ATIME = 96, OFF_MTIME = 104, OFF_CTIME = 112, OFF_BTIME = 120, OFF_NAME = 128,
@@ -51,10 +49,8 @@ size_t node_encode(const struct node *n, uint8_t out[NODE_RECORD_MAX])
     size_t name_len = strnlen(n->name, sizeof n->name);
     if (node_problem(n, name_len) != NULL)
         return 0;
-    put_vid(out + OFF_ID, &n->id);
     put_vid(out + OFF_PARENT, &n->parent);
     put_vid(out + OFF_REPLACES, &n->replaces);
-    put_le64(out + OFF_VERSION, n->version);
     put_le32(out + OFF_KIND, n->kind);
     put_le32(out + OFF_FLAGS, n->flags);
     put_le32(out + OFF_MODE, n->mode);
@@ -67,15 +63,17 @@ size_t node_encode(const struct node *n, uint8_t out[NODE_RECORD_MAX])
     put_le64(out + OFF_BTIME, (uint64_t)n->btime_ns);
     memcpy(out + OFF_NAME, n->name, name_len);
     size_t len = OFF_NAME + name_len + RECORD_TAIL;
-    record_close(out, node_magic, len);
+    seal_close(&(struct seal){.kind = SEAL_NODE, .id = &n->id, .number = n->version}, out, len);
     return len;
 }
 
 int node_decode(const uint8_t *data, size_t len, struct node *out, const char **why)
 {
-    int r = record_check(data, len, NODE_MIN, NODE_MAX, node_magic, why);
+    int r = seal_open(&(struct seal){.kind = SEAL_NODE, .anywhere = true}, data, len, why);
     if (r < 0)
         return r;
+    if (len < NODE_MIN || len > NODE_MAX)
+        return record_bad(why, "length out of range");
     size_t name_len = get_le32(data + OFF_NAME_LEN);
     if (name_len != len - NODE_MIN)
         return record_bad(why, "length of the name does not agree with the record");

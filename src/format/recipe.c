@@ -5,10 +5,6 @@
 #include "base/clock.h"
 #include "format/record_internal.h"
 
-static const char snap_magic[RECORD_MAGIC + 1] = "VARVSNAP";
-static const char attr_magic[RECORD_MAGIC + 1] = "VARVATTR";
-static const char page_magic[4] = {'V', 'R', 'U', 'N'};
-
 enum { SNAP_FLAGS_KNOWN = SNAP_PROVISIONAL | SNAP_PARTIAL };
 enum { LABEL_ROOM = 64, NOTE_ROOM = 1024 };
 /* First + count of a run are 32 bits: the largest disk has 2^32 segments. */
@@ -99,14 +95,11 @@ int snaprcp_encode(const struct snaprcp *r, uint8_t out[SNAPRCP_PAGE])
         return -EINVAL;
     put_le32(out + HDR_PAGE_BYTES, SNAPRCP_PAGE);
     put_le32(out + HDR_PAGE_RUNS, SNAPRCP_PAGE_RUNS);
-    put_vid(out + HDR_STORE, &r->store);
     put_vid(out + HDR_DISK, &r->disk);
     put_vid(out + HDR_VM, &r->vm);
-    put_vid(out + HDR_SNAP, &r->snap);
     put_vid(out + HDR_PARENT, &r->parent);
     put_vid(out + HDR_HOST, &r->host);
     put_vid(out + HDR_GROUP, &r->group);
-    put_le64(out + HDR_SEQ, r->seq);
     put_le64(out + HDR_EPOCH, r->epoch);
     put_le32(out + HDR_FLAGS, r->flags);
     put_le32(out + HDR_MEMBERS, r->group_members);
@@ -125,7 +118,7 @@ int snaprcp_encode(const struct snaprcp *r, uint8_t out[SNAPRCP_PAGE])
     put_le32(out + HDR_UID, r->uid);
     put_le32(out + HDR_GID, r->gid);
     put_le64(out + HDR_DIRTY, r->dirty_segments);
-    record_close(out, snap_magic, SNAPRCP_PAGE);
+    seal_close(&(struct seal){.kind = SEAL_SNAPSHOT, .store = &r->store, .id = &r->snap, .number = r->seq}, out, SNAPRCP_PAGE);
     return 0;
 }
 
@@ -147,7 +140,7 @@ static const char *snap_texts(const uint8_t *in, struct snaprcp *r, size_t *labe
 
 int snaprcp_decode(const uint8_t in[SNAPRCP_PAGE], struct snaprcp *out, const char **why)
 {
-    int bad = record_check(in, SNAPRCP_PAGE, SNAPRCP_PAGE, SNAPRCP_PAGE, snap_magic, why);
+    int bad = seal_open(&(struct seal){.kind = SEAL_SNAPSHOT, .anywhere = true}, in, SNAPRCP_PAGE, why);
     if (bad < 0)
         return bad;
     if (get_le32(in + HDR_PAGE_BYTES) != SNAPRCP_PAGE || get_le32(in + HDR_PAGE_RUNS) != SNAPRCP_PAGE_RUNS)
@@ -175,16 +168,6 @@ int snaprcp_decode(const uint8_t in[SNAPRCP_PAGE], struct snaprcp *out, const ch
 
 /* ---- pages of runs: magic (4), version (2), number of runs (2), checksum (8), 255 runs of 16 bytes ---- */
 
-/* Snapshot and page number are not stored but hashed: a page of another file or place has a wrong checksum. */
-static uint64_t page_checksum(const struct vid *snap, uint64_t page, const uint8_t *p)
-{
-    uint8_t place[VID_BYTES + 8 + 8];
-    put_vid(place, snap);
-    put_le64(place + VID_BYTES, page);
-    memcpy(place + VID_BYTES + 8, p, 8);
-    return hash64_seed(p + 16, SNAPRCP_PAGE - 16, hash64(place, sizeof place));
-}
-
 /* A disk is covered without gaps, so each run begins where the one before ended; places stay inside their container. */
 static const char *runs_problem(const struct snaprun *runs, uint32_t n)
 {
@@ -211,8 +194,6 @@ int snaprcp_page_encode(const struct vid *snap, uint64_t page, const struct snap
     memset(out, 0, SNAPRCP_PAGE);
     if (page == 0 || runs_problem(runs, n) != NULL)
         return -EINVAL;
-    memcpy(out, page_magic, sizeof page_magic);
-    put_le16(out + 4, RECORD_VERSION);
     put_le16(out + 6, (uint16_t)n);
     for (uint32_t i = 0; i < n; i++) {
         uint8_t *p = out + 16 + 16 * (size_t)i;
@@ -220,22 +201,16 @@ int snaprcp_page_encode(const struct vid *snap, uint64_t page, const struct snap
         put_le32(p + 4, runs[i].count);
         put_le64(p + 8, runs[i].place);
     }
-    put_le64(out + 8, page_checksum(snap, page, out));
+    seal_close(&(struct seal){.kind = SEAL_RUNS, .id = snap, .number = page}, out, SNAPRCP_PAGE);
     return 0;
 }
 
 int snaprcp_page_decode(const struct vid *snap, uint64_t page, const uint8_t in[SNAPRCP_PAGE], struct snaprun *out, uint32_t *n,
                         const char **why)
 {
-    if (memcmp(in, page_magic, sizeof page_magic) != 0)
-        return record_bad(why, "wrong magic of a page of runs");
-    if (get_le64(in + 8) != page_checksum(snap, page, in))
-        return record_bad(why, "checksum of a page of runs is wrong");
-    uint32_t version = get_le16(in + 4);
-    if (version > RECORD_VERSION)
-        return record_newer(why);
-    if (version != RECORD_VERSION)
-        return record_bad(why, "version 0");
+    int bad = seal_open(&(struct seal){.kind = SEAL_RUNS, .id = snap, .number = page}, in, SNAPRCP_PAGE, why);
+    if (bad < 0)
+        return bad;
     uint32_t count = get_le16(in + 6);
     if (page == 0 || count == 0 || count > SNAPRCP_PAGE_RUNS)
         return record_bad(why, "number of runs out of range");
@@ -291,8 +266,6 @@ size_t snapattr_encode(const struct snapattr *a, uint8_t out[SNAPATTR_BYTES])
     size_t note_len = strnlen(a->note, sizeof a->note);
     if (attr_problem(a, label_len, note_len) != NULL)
         return 0;
-    put_vid(out + ATTR_SNAP, &a->snap);
-    put_le64(out + ATTR_VERSION, a->version);
     put_le32(out + ATTR_SET, a->set_flags);
     put_le32(out + ATTR_CLEAR, a->clear_flags);
     put_le32(out + ATTR_MODE, a->mode);
@@ -307,15 +280,17 @@ size_t snapattr_encode(const struct snapattr *a, uint8_t out[SNAPATTR_BYTES])
     memcpy(out + ATTR_TEXT, a->label, label_len);
     memcpy(out + ATTR_TEXT + label_len, a->note, note_len);
     size_t len = ATTR_TEXT + label_len + note_len + RECORD_TAIL;
-    record_close(out, attr_magic, len);
+    seal_close(&(struct seal){.kind = SEAL_SIDE_FILE, .id = &a->snap, .number = a->version}, out, len);
     return len;
 }
 
 int snapattr_decode(const uint8_t *data, size_t len, struct snapattr *out, const char **why)
 {
-    int r = record_check(data, len, ATTR_MIN, ATTR_MAX, attr_magic, why);
+    int r = seal_open(&(struct seal){.kind = SEAL_SIDE_FILE, .anywhere = true}, data, len, why);
     if (r < 0)
         return r;
+    if (len < ATTR_MIN || len > ATTR_MAX)
+        return record_bad(why, "length out of range");
     size_t label_len = get_le16(data + ATTR_LABEL_LEN), note_len = get_le16(data + ATTR_NOTE_LEN);
     if (label_len > LABEL_ROOM || note_len > NOTE_ROOM || label_len + note_len != len - ATTR_MIN)
         return record_bad(why, "lengths of label and note do not agree with the record");

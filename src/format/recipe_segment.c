@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 
-static const char seg_magic[RECORD_MAGIC + 1] = "VARVSEGR";
-
 enum {
     SEG_DIGEST = 16, SEG_LENGTH = 32, SEG_NRUNS = 36, SEG_NBLOCKS = 40, SEG_DATA_PAGES = 44, SEG_RUNS = 48,
     RUN_BYTES = 12, BLOCK_BYTES = 6, /* 2 length, 4 prefix */
@@ -122,7 +120,7 @@ int segrcp_encode(const struct segrcp *r, uint8_t *out, size_t cap)
         put_le16(p, r->len1[i]);
     for (uint32_t i = 0; i < r->nblocks; i++, p += 4)
         put_le32(p, r->prefix[i]);
-    record_close(out, seg_magic, len);
+    seal_close(&(struct seal){.kind = SEAL_SEGMENT}, out, len);
     return (int)len;
 }
 
@@ -151,9 +149,11 @@ static void seg_arrays(const uint8_t *p, struct segrcp *r)
 
 int segrcp_decode(const uint8_t *data, size_t len, struct segrcp *out, const char **why)
 {
-    int bad = record_check(data, len, SEG_MIN, SEG_MAX, seg_magic, why);
+    int bad = seal_open(&(struct seal){.kind = SEAL_SEGMENT, .anywhere = true}, data, len, why);
     if (bad < 0)
         return bad;
+    if (len < SEG_MIN || len > SEG_MAX)
+        return record_bad(why, "length out of range");
     struct segrcp r = {
         .bytes = get_le32(data + SEG_LENGTH), .nruns = get_le32(data + SEG_NRUNS), .nblocks = get_le32(data + SEG_NBLOCKS),
         .data_pages = get_le32(data + SEG_DATA_PAGES),

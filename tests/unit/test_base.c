@@ -177,6 +177,16 @@ static void checksums_keep_their_values(void **state)
     assert_true(hash64("varve", 5) == hash64_seed("varve", 5, 0));
     assert_true(hash64("varve", 5) != hash64_seed("varve", 5, 1));
     assert_true(hash64("varve", 5) != hash64("varvf", 5));
+    static uint8_t data[5000], holed[5000];
+    memset(data, 'd', sizeof data);
+    for (size_t len = 8; len <= sizeof data; len = len * 3 + 1) {
+        for (size_t hole = 0; hole + 8 <= len; hole += len / 3 + 1) {
+            memcpy(holed, data, len);
+            memset(holed + hole, 0, 8);
+            assert_true(hash64_hole(data, len, hole, 0) == hash64(holed, len));
+            assert_true(hash64_hole(data, len, hole, len) == hash64_seed(holed, len, len));
+        }
+    }
 }
 
 static void times_become_names(void **state)
