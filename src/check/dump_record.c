@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* dump: small records: node, store.conf, owner, deletion log. */
-#include "base/endian.h"
-#include "base/hash.h"
 #include "check/dump_internal.h"
+#include "format/deletions.h"
 #include "format/node.h"
-#include "format/ref.h"
+#include "format/owner.h"
 #include "format/storeconf.h"
 
 #include <errno.h>
@@ -71,67 +70,47 @@ int dump_store_conf(struct dump *d, struct verr *err)
     return 0;
 }
 
-/* ---- owner record (docs/FORMAT.md "Owner record") ---- */
-
 int dump_owner(struct dump *d, struct verr *err)
 {
-    enum { BYTES = 88 };
-    struct vid id;
-    if (d->size != BYTES)
-        return verr_set(err, EBADMSG, "owner record: has %" PRIu64 " bytes, not %d", d->size, BYTES);
-    if (get_le64(d->head + 80) != hash64(d->head, 80))
-        return verr_set(err, EBADMSG, "owner record: wrong checksum");
-    if (get_le32(d->head + 8) != 1)
-        return verr_set(err, ENOTSUP, "owner record: version %" PRIu32 " is not known", get_le32(d->head + 8));
-    if (get_le32(d->head + 12) != 0 || get_le64(d->head + 72) != 0)
-        return verr_set(err, EBADMSG, "owner record: bytes that must be zero are not");
-    memcpy(id.b, d->head + 16, VID_BYTES);
-    jsonw_id(&d->w, "store", &id);
-    memcpy(id.b, d->head + 32, VID_BYTES);
-    jsonw_id(&d->w, "vm", &id);
-    memcpy(id.b, d->head + 48, VID_BYTES);
-    jsonw_id(&d->w, "host", &id);
-    jsonw_u64(&d->w, "epoch", get_le64(d->head + 64));
+    uint8_t *data = NULL;
+    size_t len = 0;
+    struct owner_record o;
+    const char *why = "damaged";
+    int r = dump_load(d, &data, &len, err);
+    if (r < 0)
+        return r;
+    r = owner_decode(data, len, NULL, &o, &why);
+    free(data);
+    if (r < 0)
+        return verr_set(err, -r, "owner record: %s", why);
+    jsonw_id(&d->w, "store", &o.store);
+    jsonw_id(&d->w, "vm", &o.vm);
+    jsonw_id(&d->w, "host", &o.host);
+    jsonw_u64(&d->w, "epoch", o.epoch);
     return 0;
 }
 
-/* ---- deletion log (docs/FORMAT.md "Deletion log") ---- */
-
 int dump_deletions(struct dump *d, struct verr *err)
 {
-    enum { HEAD = 48, TAIL = 8 };
-    uint8_t *log = NULL;
+    uint8_t *data = NULL;
     size_t len = 0;
-    int r = dump_load(d, &log, &len, err);
+    struct deletion_log log;
+    const char *why = "damaged";
+    int r = dump_load(d, &data, &len, err);
     if (r < 0)
         return r;
-    if (len < HEAD + TAIL || (len - HEAD - TAIL) % 8 != 0) {
-        r = verr_set(err, EBADMSG, "deletion log: %zu bytes are no length of one", len);
-        goto out;
+    r = deletion_log_decode(data, len, NULL, &log, &why);
+    if (r < 0) {
+        free(data);
+        return verr_set(err, -r, "deletion log: %s", why);
     }
-    if (get_le64(log + len - TAIL) != hash64(log, len - TAIL))
-        dump_note(&r, EBADMSG, err, "deletion log: wrong checksum");
-    else if (get_le32(log + 8) != 1)
-        dump_note(&r, ENOTSUP, err, "deletion log: version %" PRIu32 " is not known", get_le32(log + 8));
-    else if (get_le32(log + 12) != 0)
-        dump_note(&r, EBADMSG, err, "deletion log: bytes that must be zero are not");
-    else if (get_le64(log + 40) != (len - HEAD - TAIL) / 8)
-        dump_note(&r, EBADMSG, err, "deletion log: its count does not fit its length");
-    if (r < 0)
-        goto out;
-    struct vid store;
-    memcpy(store.b, log + 16, VID_BYTES);
-    jsonw_id(&d->w, "store", &store);
-    jsonw_u64(&d->w, "generation", get_le64(log + 32));
-    jsonw_u64(&d->w, "count", get_le64(log + 40));
+    jsonw_id(&d->w, "store", &log.store);
+    jsonw_u64(&d->w, "generation", log.generation);
+    jsonw_u64(&d->w, "count", log.n);
     jsonw_array(&d->w, "refs");
-    for (size_t at = HEAD; at < len - TAIL; at += 8) {
-        jsonw_ref(&d->w, NULL, get_le64(log + at));
-        if (at > HEAD && get_le64(log + at - 8) >= get_le64(log + at))
-            dump_note(&r, EBADMSG, err, "deletion log: references at %zu are not in order", at);
-    }
+    for (uint64_t i = 0; i < log.n; i++)
+        jsonw_ref(&d->w, NULL, deletion_log_ref(&log, i));
     jsonw_end(&d->w);
-out:
-    free(log);
-    return r;
+    free(data);
+    return 0;
 }

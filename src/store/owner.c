@@ -2,13 +2,12 @@
 /*
  * owner: which host owns a VM, and the list of generations: the two things a lease is checked against.
  *
- * owners/VM.EPOCH holds a record of 88 bytes (docs/FORMAT.md "Owner record"). The highest epoch counts; lower ones are
+ * owners/VM.EPOCH holds an owner record (format/owner.h). The highest epoch counts; lower ones are
  * history. A new one is made by link, so two hosts never hold the same.
  */
-#include "base/endian.h"
 #include "base/file.h"
-#include "base/hash.h"
 #include "base/verr.h"
+#include "format/owner.h"
 #include "store/publish.h"
 #include "store/store_internal.h"
 
@@ -18,9 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OWNER_BYTES = 88, OWN_VERSION = 8, OWN_STORE = 16, OWN_VM = 32, OWN_HOST = 48, OWN_EPOCH = 64, OWN_RESERVED = 72, OWN_SUM = 80 };
 enum { OWNER_NAME = VID_HEX + 17 };
-static const char owner_magic[] = "varveOWN";
 
 static void owner_name(const struct vid *vm, uint64_t epoch, char out[OWNER_NAME])
 {
@@ -31,63 +28,32 @@ static void owner_name(const struct vid *vm, uint64_t epoch, char out[OWNER_NAME
 
 int owner_publish(struct store *st, const struct vid *vm, uint64_t epoch, const struct vid *host)
 {
-    uint8_t record[OWNER_BYTES] = {0};
+    uint8_t record[OWNER_BYTES];
     char name[OWNER_NAME];
     owner_name(vm, epoch, name);
-    memcpy(record, owner_magic, 8);
-    put_le32(record + OWN_VERSION, 1);
-    memcpy(record + OWN_STORE, st->conf.id.b, VID_BYTES);
-    memcpy(record + OWN_VM, vm->b, VID_BYTES);
-    memcpy(record + OWN_HOST, host->b, VID_BYTES);
-    put_le64(record + OWN_EPOCH, epoch);
-    put_le64(record + OWN_SUM, hash64(record, OWN_SUM));
-    return file_publish(st->dirs[DIR_OWNERS], name, record, sizeof record);
-}
-
-/* The checksum is looked at before the version, so that damage is not called "newer". */
-static int owner_check(const struct store *st, const uint8_t *record, size_t len, const struct vid *vm, uint64_t epoch, const char **why)
-{
-    *why = "no owner record";
-    if (len != OWNER_BYTES || memcmp(record, owner_magic, 8) != 0)
-        return -EBADMSG;
-    *why = "wrong checksum";
-    if (get_le64(record + OWN_SUM) != hash64(record, OWN_SUM))
-        return -EBADMSG;
-    *why = "written by another version of varve";
-    if (get_le32(record + OWN_VERSION) != 1)
-        return -ENOTSUP;
-    *why = "reserved bytes are not zero";
-    if (get_le32(record + OWN_VERSION + 4) != 0 || get_le64(record + OWN_RESERVED) != 0)
-        return -EBADMSG;
-    *why = "it names no host";
-    struct vid host;
-    memcpy(host.b, record + OWN_HOST, VID_BYTES);
-    if (vid_is_zero(&host))
-        return -EBADMSG;
-    *why = "it is of another store, VM or epoch";
-    if (memcmp(record + OWN_STORE, st->conf.id.b, VID_BYTES) != 0 || memcmp(record + OWN_VM, vm->b, VID_BYTES) != 0 ||
-        get_le64(record + OWN_EPOCH) != epoch)
-        return -EBADMSG;
-    return 0;
+    int r = owner_encode(&(struct owner_record){.store = st->conf.id, .vm = *vm, .host = *host, .epoch = epoch}, record);
+    return r < 0 ? r : file_publish(st->dirs[DIR_OWNERS], name, record, sizeof record);
 }
 
 int owner_load(struct store *st, const struct vid *vm, uint64_t epoch, struct vid *host, struct verr *err)
 {
     char name[OWNER_NAME];
     owner_name(vm, epoch, name);
-    uint8_t *record;
+    struct owner_record want = {.store = st->conf.id, .vm = *vm, .epoch = epoch}, got;
+    uint8_t *data;
     size_t len;
-    int r = file_load(st->dirs[DIR_OWNERS], name, 4096, &record, &len);
+    int r = file_load(st->dirs[DIR_OWNERS], name, 4096, &data, &len);
     if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
         return verr_set(err, EBADMSG, "%s/owners/%s cannot be used: no owner record", st->path, name);
     if (r < 0)
         return store_fail(st, DIR_OWNERS, name, r == -ESTALE ? -EIO : r, "reading", err);
     const char *why;
-    r = owner_check(st, record, len, vm, epoch, &why);
-    if (r == 0)
-        memcpy(host->b, record + OWN_HOST, VID_BYTES);
-    free(record);
-    return r == 0 ? 0 : verr_set(err, -r, "%s/owners/%s cannot be used: %s", st->path, name, why);
+    r = owner_decode(data, len, &want, &got, &why);
+    free(data);
+    if (r < 0)
+        return verr_set(err, -r, "%s/owners/%s cannot be used: %s", st->path, name, why);
+    *host = got.host;
+    return 0;
 }
 
 /* ---- listings ---- */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Segment recipe, snapshot recipe (header and page of runs), side file, node record. */
+/* Segment recipe, snapshot recipe (header and page of runs), side file, node record, owner record, deletion log. */
 #include "fuzz.h"
 
+#include "format/deletions.h"
 #include "format/node.h"
+#include "format/owner.h"
 #include "format/recipe.h"
 
 const char fuzz_family[] = "recipe";
@@ -227,11 +229,72 @@ static bool node_feed(const uint8_t *p, size_t len)
     return true;
 }
 
+/* ---- owner record, deletion log ---- */
+
+static size_t owner_seed(unsigned i, uint8_t *out)
+{
+    struct owner_record o = {.store = fuzz_id(1), .vm = fuzz_id(3), .host = fuzz_id(5), .epoch = i == 0 ? 1 : UINT64_MAX};
+    return i > 1 || owner_encode(&o, out) < 0 ? 0 : OWNER_BYTES;
+}
+
+static bool owner_feed(const uint8_t *p, size_t len)
+{
+    struct owner_record o, same;
+    const char *why = NULL;
+    uint8_t again[OWNER_BYTES];
+    if (owner_decode(p, len, NULL, &o, &why) < 0) {
+        FUZZ_CHECK(why != NULL);
+        return false;
+    }
+    FUZZ_CHECK(len == OWNER_BYTES && owner_encode(&o, again) == 0 && memcmp(again, p, len) == 0);
+    FUZZ_CHECK(owner_decode(p, len, &o, &same, NULL) == 0 && vid_eq(&o.host, &same.host));
+    o.epoch++;
+    FUZZ_CHECK(owner_decode(p, len, &o, &same, NULL) == -EBADMSG);
+    return true;
+}
+
+static size_t deletions_seed(unsigned i, uint8_t *out)
+{
+    static const uint64_t counts[] = {0, 1, 500};
+    uint64_t refs[500];
+    struct vid store = fuzz_id(1);
+    if (i >= sizeof counts / sizeof counts[0])
+        return 0;
+    for (uint32_t k = 0; k < counts[i]; k++)
+        refs[k] = ref_make(0x10000 + k, k * 3);
+    deletion_log_encode(&store, 7, refs, counts[i], out);
+    return deletion_log_bytes(counts[i]);
+}
+
+static bool deletions_feed(const uint8_t *p, size_t len)
+{
+    static uint64_t refs[FUZZ_INPUT_MAX / 8];
+    static uint8_t again[FUZZ_INPUT_MAX];
+    struct deletion_log log;
+    const char *why = NULL;
+    if (deletion_log_decode(p, len, NULL, &log, &why) < 0) {
+        FUZZ_CHECK(why != NULL);
+        return false;
+    }
+    FUZZ_CHECK(deletion_log_bytes(log.n) == len && log.n <= sizeof refs / sizeof refs[0]);
+    for (uint64_t i = 0; i < log.n; i++) {
+        refs[i] = deletion_log_ref(&log, i);
+        FUZZ_CHECK(deletion_log_has(&log, refs[i]) && ref_is_block(refs[i]));
+    }
+    deletion_log_encode(&log.store, log.generation, refs, log.n, again);
+    FUZZ_CHECK(memcmp(again, p, len) == 0);
+    log.generation++;
+    FUZZ_CHECK(deletion_log_decode(p, len, &log, &(struct deletion_log){0}, NULL) == -EBADMSG);
+    return true;
+}
+
 const struct fuzz_kind fuzz_kinds[] = {
     {"segment", 0, 0, seg_seed, record_mend, seg_feed},
     {"snapshot", SNAPRCP_PAGE, 0, snap_seed, record_mend, snap_feed},
     {"runs", SNAPRCP_PAGE, 0, runs_seed, runs_mend, runs_feed},
     {"side-file", 0, 0, attr_seed, record_mend, attr_feed},
     {"node", 0, 0, node_seed, record_mend, node_feed},
+    {"owner", 0, 0, owner_seed, fuzz_mend_tail, owner_feed},
+    {"deletions", 0, 0, deletions_seed, fuzz_mend_tail, deletions_feed},
 };
 const unsigned fuzz_nkinds = sizeof fuzz_kinds / sizeof fuzz_kinds[0];

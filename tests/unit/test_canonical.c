@@ -7,7 +7,9 @@
 #include "base/endian.h"
 #include "base/hash.h"
 #include "format/container.h"
+#include "format/deletions.h"
 #include "format/node.h"
+#include "format/owner.h"
 #include "format/recipe.h"
 #include "fpindex/fpindex_internal.h"
 #include "live/live_format.h"
@@ -107,6 +109,50 @@ static void node_records(void **state)
                          .flags = i ? NODE_SELECTIVE : 0, .name = "disk.img"};
         uint8_t data[NODE_RECORD_MAX];
         no_byte_means_nothing(&k, data, node_encode(&n, data));
+    }
+}
+
+static int again_owner(const uint8_t *data, size_t len, uint8_t *to)
+{
+    struct owner_record o;
+    int r = owner_decode(data, len, NULL, &o, NULL);
+    return r < 0 ? r : owner_encode(&o, to) < 0 ? -1 : OWNER_BYTES;
+}
+
+static void owner_records(void **state)
+{
+    (void)state;
+    static const struct kind k = {"owner record", sum_tail, again_owner};
+    struct owner_record o = {.store = vid_random(), .vm = vid_random(), .host = vid_random(), .epoch = 5};
+    uint8_t data[OWNER_BYTES];
+    assert_int_equal(owner_encode(&o, data), 0);
+    no_byte_means_nothing(&k, data, sizeof data);
+}
+
+static int again_deletions(const uint8_t *data, size_t len, uint8_t *to)
+{
+    struct deletion_log log;
+    uint64_t refs[8];
+    int r = deletion_log_decode(data, len, NULL, &log, NULL);
+    if (r < 0)
+        return r;
+    assert_true(log.n <= 8);
+    for (uint64_t i = 0; i < log.n; i++)
+        refs[i] = deletion_log_ref(&log, i);
+    deletion_log_encode(&log.store, log.generation, refs, log.n, to);
+    return (int)deletion_log_bytes(log.n);
+}
+
+static void deletion_logs(void **state)
+{
+    (void)state;
+    static const struct kind k = {"deletion log", sum_tail, again_deletions};
+    const uint64_t refs[] = {ref_make(70000, 1), ref_make(70000, 2), ref_make(70001, 0)};
+    struct vid store = vid_random();
+    for (uint64_t n = 0; n <= 3; n += 3) {
+        uint8_t data[128];
+        deletion_log_encode(&store, 2, refs, n, data);
+        no_byte_means_nothing(&k, data, deletion_log_bytes(n));
     }
 }
 
@@ -474,7 +520,7 @@ static void journal_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(node_records),
+        cmocka_unit_test(node_records), cmocka_unit_test(owner_records), cmocka_unit_test(deletion_logs),
         cmocka_unit_test(segment_recipes),
         cmocka_unit_test(snapshot_headers),
         cmocka_unit_test(side_files),

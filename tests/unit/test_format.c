@@ -7,7 +7,9 @@
 #include "base/clock.h"
 #include "base/endian.h"
 #include "base/hash.h"
+#include "format/deletions.h"
 #include "format/node.h"
+#include "format/owner.h"
 #include "format/recipe.h"
 #include "format/storeconf.h"
 
@@ -462,6 +464,87 @@ static void first_bits_of_a_fingerprint_choose_the_partition(void **state)
     assert_int_equal(storeconf_partition(&c, fp), 0);
 }
 
+/* ---- owner record, deletion log ---- */
+
+static int try_owner(const uint8_t *data, size_t len)
+{
+    struct owner_record o;
+    const char *why = NULL;
+    int r = owner_decode(data, len, NULL, &o, &why);
+    assert_true((r < 0) == (why != NULL));
+    return r;
+}
+
+static void owner_records_round_trip(void **state)
+{
+    (void)state;
+    struct owner_record o = {.store = rnd_id(), .vm = rnd_id(), .host = rnd_id(), .epoch = 1 + rnd() / 2}, got;
+    uint8_t a[OWNER_BYTES + 8] = {0};
+    assert_int_equal(owner_encode(&o, a), 0);
+    assert_int_equal(owner_decode(a, OWNER_BYTES, &o, &got, NULL), 0);
+    assert_memory_equal(&got, &o, sizeof o);
+    struct owner_record other[3] = {o, o, o};
+    other[0].store = other[1].vm = rnd_id();
+    other[2].epoch++;
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(owner_decode(a, OWNER_BYTES, &other[i], &got, NULL), -EBADMSG);
+    for (size_t len = 0; len < OWNER_BYTES; len++)
+        assert_int_equal(try_owner(a, len), -EBADMSG);
+    assert_refused_with(try_owner, a, OWNER_BYTES, 8, 2, 4, -ENOTSUP);
+    assert_refused_with(try_owner, a, OWNER_BYTES, 8, 0, 4, -EBADMSG);
+    assert_refused_with(try_owner, a, OWNER_BYTES, 12, 1, 4, -EBADMSG);
+    assert_refused_with(try_owner, a, OWNER_BYTES, 72, 1, 8, -EBADMSG);
+    assert_refused_with(try_owner, a, OWNER_BYTES + 8, 12, 0, 4, -EBADMSG);     /* longer, under a right checksum */
+
+    memset(a + 48, 0, VID_BYTES);
+    assert_refused_with(try_owner, a, OWNER_BYTES, 12, 0, 4, -EBADMSG);         /* no host */
+    o.host = (struct vid){{0}};
+    assert_int_equal(owner_encode(&o, a), -EINVAL);
+}
+
+static int try_deletions(const uint8_t *data, size_t len)
+{
+    struct deletion_log log;
+    const char *why = NULL;
+    int r = deletion_log_decode(data, len, NULL, &log, &why);
+    assert_true((r < 0) == (why != NULL));
+    return r;
+}
+
+static void deletion_logs_round_trip(void **state)
+{
+    (void)state;
+    enum { N = 9, LEN = 56 + 8 * N };
+    struct deletion_log want = {.store = rnd_id(), .generation = 1 + rnd() / 2}, log;
+    uint64_t refs[N];
+    uint8_t a[LEN];
+    for (uint32_t i = 0; i < N; i++)
+        refs[i] = ref_make(70000 + i / 3, i * 10);
+    assert_int_equal(deletion_log_bytes(N), LEN);
+    deletion_log_encode(&want.store, want.generation, refs, N, a);
+    assert_int_equal(deletion_log_decode(a, LEN, &want, &log, NULL), 0);
+    assert_true(vid_eq(&log.store, &want.store) && log.generation == want.generation && log.n == N);
+    for (uint32_t i = 0; i < N; i++) {
+        assert_true(deletion_log_ref(&log, i) == refs[i] && deletion_log_has(&log, refs[i]));
+        assert_false(deletion_log_has(&log, refs[i] + 1) || deletion_log_has(&log, refs[i] - 1));
+    }
+    want.generation++;
+    assert_int_equal(deletion_log_decode(a, LEN, &want, &log, NULL), -EBADMSG);
+    for (size_t len = 0; len < LEN; len++)
+        assert_int_equal(try_deletions(a, len), -EBADMSG);
+    assert_refused_with(try_deletions, a, LEN, 8, 2, 4, -ENOTSUP);
+    assert_refused_with(try_deletions, a, LEN, 12, 1, 4, -EBADMSG);
+    assert_refused_with(try_deletions, a, LEN, 40, N - 1, 8, -EBADMSG);
+    assert_refused_with(try_deletions, a, LEN, 40, UINT64_MAX, 8, -EBADMSG);
+    assert_refused_with(try_deletions, a, LEN, 48, refs[1], 8, -EBADMSG);               /* twice */
+    assert_refused_with(try_deletions, a, LEN, LEN - 16, REF_ZERO, 8, -EBADMSG);        /* reserved */
+    deletion_log_encode(&want.store, 1, NULL, 0, a);
+    assert_int_equal(deletion_log_decode(a, 56, NULL, &log, NULL), 0);
+    assert_false(deletion_log_has(&log, refs[0]));
+    assert_int_equal(deletion_log_bytes(UINT64_C(1) << 29), 0);
+    assert_int_equal(deletion_log_bytes(UINT64_MAX), 0);
+}
+
 /* ---- segment recipe ---- */
 
 static struct segrcp_run seg_runs[SEGRCP_RUNS_MAX + 1];
@@ -895,6 +978,8 @@ int main(void)
         cmocka_unit_test(snapshot_headers_round_trip),
         cmocka_unit_test(damaged_snapshot_headers_are_refused),
         cmocka_unit_test(impossible_snapshots_are_not_encoded),
+        cmocka_unit_test(owner_records_round_trip),
+        cmocka_unit_test(deletion_logs_round_trip),
         cmocka_unit_test(pages_of_runs_round_trip),
         cmocka_unit_test(pages_of_another_place_or_snapshot_are_refused),
         cmocka_unit_test(runs_that_leave_container_or_disk_are_not_encoded),
