@@ -2,6 +2,7 @@
 #include "base/id.h"
 
 #include "base/endian.h"
+#include "base/hex.h"
 #include "base/vlog.h"
 
 #include <errno.h>
@@ -32,34 +33,13 @@ struct vid vid_random(void)
 
 void vid_hex(const struct vid *id, char out[VID_HEX])
 {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < VID_BYTES; i++) {
-        out[2 * i] = digits[id->b[i] >> 4];
-        out[2 * i + 1] = digits[id->b[i] & 15];
-    }
-    out[2 * VID_BYTES] = '\0';
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return -1;
+    hex_print(id->b, VID_BYTES, out);
 }
 
 int vid_parse(const char *text, struct vid *out)
 {
     struct vid id;
-    for (size_t i = 0; i < VID_BYTES; i++) {
-        int hi = hex_digit(text[2 * i]);
-        int lo = hi < 0 ? -1 : hex_digit(text[2 * i + 1]);
-        if (lo < 0)
-            return -EINVAL;
-        id.b[i] = (uint8_t)(hi << 4 | lo);
-    }
-    if (text[VID_HEX - 1] != '\0')
+    if (hex_bytes(text, id.b, VID_BYTES) < 0 || text[VID_HEX - 1] != '\0')
         return -EINVAL;
     *out = id;
     return 0;

@@ -4,6 +4,7 @@
  * nothing that is stored, but keeps hosts from storing more, so it must be found before a backup finds it.
  */
 #include "base/file.h"
+#include "base/hex.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
 #include "store/publish.h"
@@ -73,10 +74,9 @@ static int stray_owner(void *ctx, const char *name)
 {
     struct fence_walk *w = ctx;
     struct vid vm;
-    char file[300], hex[VID_HEX];
-    snprintf(hex, sizeof hex, "%.32s", name);
+    char file[300];
     snprintf(file, sizeof file, "owners/%s", name);
-    bool stops = vid_parse(hex, &vm) == 0;
+    bool stops = hex_bytes(name, vm.b, VID_BYTES) == 0;
     return told(check_add(w->k, stops ? CHECK_DAMAGE : CHECK_NOTICE, file, "%s", stops ?
                           "not the name of an owner record: nothing of this VM can be published while it is here; move it away" :
                           "not a file of ours: move it away"), w->err);

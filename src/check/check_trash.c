@@ -5,6 +5,7 @@
  */
 #include "base/endian.h"
 #include "base/file.h"
+#include "base/hex.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
 
@@ -26,11 +27,10 @@ struct trash_walk { struct checker *k; struct verr *err; };
 
 static bool parse_name(const char *name, struct trash_name *t)
 {
-    char hex[VID_HEX];
-    snprintf(hex, sizeof hex, "%.32s", name);
-    if (strlen(name) < PREFIX || vid_parse(hex, &t->disk) < 0 || name[32] != '-' || name[34] != '-' || name[PREFIX - 1] != '-')
+    uint64_t salt;
+    if (strlen(name) < PREFIX || hex_bytes(name, t->disk.b, VID_BYTES) < 0 || name[32] != '-' || name[34] != '-' || name[PREFIX - 1] != '-')
         return false;
-    if (strspn(name + 35, "0123456789abcdef") != SALT_DIGITS || (name[33] != 's' && name[33] != 'a'))
+    if (hex_number(name + 35, SALT_DIGITS, &salt) < 0 || (name[33] != 's' && name[33] != 'a'))
         return false;
     t->anchor = name[33] == 'a';
     t->side_file = !t->anchor && store_snap_file_parse(name + PREFIX, ".attr", &t->seq, &t->snap) == 0;

@@ -7,6 +7,7 @@
 
 #include "base/endian.h"
 #include "base/hash.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -49,16 +50,6 @@ uint32_t storeconf_partition(const struct store_conf *c, const uint8_t *fp)
 
 /* ---- text out ---- */
 
-static void hex_put(const uint8_t *in, size_t n, char *out)
-{
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < n; i++) {
-        out[2 * i] = digits[in[i] >> 4];
-        out[2 * i + 1] = digits[in[i] & 15];
-    }
-    out[2 * n] = '\0';
-}
-
 /* RFC 3339 where four digits hold the year, else plain seconds. */
 static void created_text(int64_t seconds, char out[32])
 {
@@ -75,7 +66,7 @@ size_t storeconf_encode(const struct store_conf *c, char out[STORECONF_MAX])
         return 0;
     char id[VID_HEX], key[2 * STORECONF_KEY_BYTES + 1], created[32];
     vid_hex(&c->id, id);
-    hex_put(c->digest_key, sizeof c->digest_key, key);
+    hex_print(c->digest_key, sizeof c->digest_key, key);
     created_text(c->created, created);
     int n = snprintf(out, STORECONF_MAX,
                      "# varve chunk store. Written once, read by every host; never edit it: each of these values decides\n"
@@ -120,26 +111,6 @@ static const char *shown(const char *s, size_t n, char out[33])
         out[i] = s[i] >= ' ' && s[i] <= '~' ? s[i] : '?';
     out[len] = '\0';
     return out;
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Exactly n bytes of lower-case hex and the end of the text. */
-static bool hex_get(const char *s, uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        int hi = hex_digit(s[2 * i]);
-        int lo = hi < 0 ? -1 : hex_digit(s[2 * i + 1]);
-        if (lo < 0)
-            return false;
-        out[i] = (uint8_t)(hi << 4 | lo);
-    }
-    return s[2 * n] == '\0';
 }
 
 /* Decimal without sign, blanks or leading zeros. */
@@ -235,7 +206,7 @@ static bool partitions_get(struct store_conf *c, const char *v)
 
 static bool key_get(struct store_conf *c, const char *v)
 {
-    return hex_get(v, c->digest_key, sizeof c->digest_key);
+    return hex_bytes(v, c->digest_key, sizeof c->digest_key) == 0 && v[2 * sizeof c->digest_key] == '\0';
 }
 
 static bool created_set(struct store_conf *c, const char *v)

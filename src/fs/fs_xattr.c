@@ -5,6 +5,8 @@
  */
 #include "fs/fs_internal.h"
 
+#include "base/hex.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,8 +115,8 @@ static int value_trusted(struct fs *f, const struct snaprow *s, const char *key,
     if (r == NULL)
         return -ENOMEM;
     int rc = snap_load(agent_store(f->agent), &s->disk, s->seq, &s->id, r, NULL, err);
-    for (int i = 0; rc == 0 && i < FP_BYTES; i++)
-        snprintf(out + 2 * i, 3, "%02x", r->runs_digest[i]);
+    if (rc == 0)
+        hex_print(r->runs_digest, FP_BYTES, out);
     free(r);
     return rc < 0 ? rc : 2 * FP_BYTES;
 }

@@ -5,6 +5,8 @@
  */
 #include "names/names_internal.h"
 
+#include "base/hex.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,12 +30,9 @@ static int note(void *ctx, const char *name)
 {
     struct reconcile *rc = ctx;
     struct trashed t;
-    char hex[VID_HEX];
     if (strlen(name) <= RECIPE_AT || memcmp(name + VID_HEX - 1, "-s-", 3) != 0)
         return 0;
-    memcpy(hex, name, VID_HEX - 1);
-    hex[VID_HEX - 1] = '\0';
-    if (vid_parse(hex, &t.disk) < 0 || store_snap_file_parse(name + RECIPE_AT, ".rcp", &t.seq, &t.snap) < 0)
+    if (hex_bytes(name, t.disk.b, VID_BYTES) < 0 || store_snap_file_parse(name + RECIPE_AT, ".rcp", &t.seq, &t.snap) < 0)
         return 0;
     if (rc->trash_count == rc->trash_cap) {
         size_t cap = rc->trash_cap == 0 ? 64 : rc->trash_cap * 2;

@@ -8,6 +8,7 @@
  * reference is 0.
  */
 #include "base/file.h"
+#include "base/hex.h"
 #include "base/verr.h"
 #include "store/container.h"
 #include "store/store_internal.h"
@@ -28,22 +29,13 @@ void container_path(uint64_t number, char out[32])
     snprintf(out, 32, "%06" PRIx64 "/%04x.vc", number >> 16, (unsigned)(number & 0xffff));
 }
 
-/* Exactly `digits` lower-case hex digits, then `end`. */
-static int hex_field(const char *text, int digits, const char *end, uint32_t *out)
+/* Exactly `digits` hex digits, then `end`. */
+static int hex_field(const char *text, unsigned digits, const char *end, uint32_t *out)
 {
-    uint32_t value = 0;
-    for (int i = 0; i < digits; i++) {
-        char c = text[i];
-        if (c >= '0' && c <= '9')
-            value = value << 4 | (uint32_t)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            value = value << 4 | (uint32_t)(c - 'a' + 10);
-        else
-            return -EINVAL;
-    }
-    if (strcmp(text + digits, end) != 0)
+    uint64_t value;
+    if (hex_number(text, digits, &value) < 0 || strcmp(text + digits, end) != 0)
         return -EINVAL;
-    *out = value;
+    *out = (uint32_t)value;
     return 0;
 }
 

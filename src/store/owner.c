@@ -6,6 +6,7 @@
  * history. A new one is made by link, so two hosts never hold the same.
  */
 #include "base/file.h"
+#include "base/hex.h"
 #include "base/verr.h"
 #include "format/owner.h"
 #include "store/publish.h"
@@ -58,6 +59,12 @@ int owner_load(struct store *st, const struct vid *vm, uint64_t epoch, struct vi
 
 /* ---- listings ---- */
 
+/* 16 hex digits and nothing else. */
+static bool number_parse(const char *text, uint64_t *out)
+{
+    return hex_number(text, 16, out) == 0 && text[16] == '\0';
+}
+
 struct highest {
     char prefix[VID_HEX + 1];   /* "VM."; "" : the whole name is the number */
     size_t match, skip;         /* names that begin with this much of the prefix are meant; the number stands behind so much */
@@ -72,7 +79,7 @@ static int highest_entry(void *ctx, const char *name)
     uint64_t value;
     if (name[0] == '.' || strncmp(name, h->prefix, h->match) != 0)
         return 0;
-    if (strncmp(name, h->prefix, h->skip) != 0 || hex64_parse(name + h->skip, '\0', &value) < 0) {
+    if (strncmp(name, h->prefix, h->skip) != 0 || !number_parse(name + h->skip, &value)) {
         h->strange = true;
         snprintf(h->name, sizeof h->name, "%s", name);
         return 0;
@@ -133,9 +140,7 @@ struct each {
 
 static bool owner_name_parse(const char *name, struct vid *vm, uint64_t *epoch)
 {
-    char hex[VID_HEX];
-    snprintf(hex, sizeof hex, "%s", name);
-    return vid_parse(hex, vm) == 0 && name[VID_HEX - 1] == '.' && hex64_parse(name + VID_HEX, '\0', epoch) == 0 && *epoch != 0;
+    return hex_bytes(name, vm->b, VID_BYTES) == 0 && name[VID_HEX - 1] == '.' && number_parse(name + VID_HEX, epoch) && *epoch != 0;
 }
 
 static int each_entry(void *ctx, const char *name)
@@ -148,7 +153,7 @@ static int each_entry(void *ctx, const char *name)
         return 0;
     if (e->owner != NULL && owner_name_parse(name, &vm, &number))
         r = e->owner(e->ctx, &vm, number);
-    else if (e->generation != NULL && hex64_parse(name, '\0', &number) == 0 && number != 0)
+    else if (e->generation != NULL && number_parse(name, &number) && number != 0)
         r = e->generation(e->ctx, number);
     else
         r = e->stray == NULL ? 0 : e->stray(e->ctx, name);

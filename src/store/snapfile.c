@@ -12,6 +12,7 @@
 #include "base/endian.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/hex.h"
 #include "base/verr.h"
 #include "store/store_internal.h"
 
@@ -40,15 +41,10 @@ int store_snap_file_parse(const char *name, const char *suffix, uint64_t *seq, s
 {
     uint64_t number;
     struct vid id;
-    char hex[VID_HEX];
-    if (hex64_parse(name, '-', &number) < 0)
+    if (hex_number(name, SEQ_DIGITS, &number) < 0 || name[SEQ_DIGITS] != '-')
         return -EINVAL;
     const char *p = name + SEQ_DIGITS + 1;
-    if (strnlen(p, VID_HEX - 1) < VID_HEX - 1)
-        return -EINVAL;
-    memcpy(hex, p, VID_HEX - 1);
-    hex[VID_HEX - 1] = '\0';
-    if (vid_parse(hex, &id) < 0)
+    if (hex_bytes(p, id.b, VID_BYTES) < 0)
         return -EINVAL;
     p += VID_HEX - 1;
     if (*p != '.' || strcmp(p + 1, suffix_text(suffix)) != 0)

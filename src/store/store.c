@@ -41,26 +41,6 @@ int dir_revalidate(int dirfd)
     return unlinkat(dirfd, name, 0) < 0 ? -errno : 0;
 }
 
-int hex64_parse(const char *text, char end, uint64_t *out)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < 16; i++) {
-        char c = text[i];
-        unsigned digit;
-        if (c >= '0' && c <= '9')
-            digit = (unsigned)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            digit = (unsigned)(c - 'a') + 10;
-        else
-            return -EINVAL; /* the final NUL of a short text ends here too */
-        value = value << 4 | digit;
-    }
-    if (text[16] != end)
-        return -EINVAL;
-    *out = value;
-    return 0;
-}
-
 static int conf_load(struct store *st, struct verr *err)
 {
     uint8_t *text;

@@ -49,8 +49,6 @@ bool container_condemned(struct store *st, uint64_t number);
 /* An own create + unlink: a network filesystem must look again before the next listing of that directory. */
 int dir_revalidate(int dirfd);
 
-/* 16 lower-case hex digits, then `end` ('\0' or another character). 0 or -EINVAL. */
-int hex64_parse(const char *text, char end, uint64_t *out);
 
 /* ---- generations and owners (publish.h), also for init and tests ---- */
 

@@ -4,6 +4,7 @@
 #include "base/endian.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/id.h"
 #include "base/verr.h"
 
@@ -138,6 +139,31 @@ static void malformed_ids_are_refused_and_leave_the_output_alone(void **state)
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         assert_int_equal(vid_parse(wrong[i], &id), -EINVAL);
         assert_true(vid_eq(&id, &before));
+    }
+}
+
+static void hex_reads_exactly_its_digits(void **state)
+{
+    (void)state;
+    const uint8_t bytes[] = {0x00, 0x9a, 0xff};
+    uint8_t back[3] = {0}, kept[3] = {7, 7, 7};
+    char text[7];
+    uint64_t n = 5;
+    hex_print(bytes, sizeof bytes, text);
+    assert_string_equal(text, "009aff");
+    assert_int_equal(hex_bytes("009affxyz", back, sizeof back), 0);
+    assert_memory_equal(back, bytes, sizeof bytes);
+    assert_int_equal(hex_bytes("009af", kept, sizeof kept), -EINVAL);
+    assert_int_equal(hex_bytes("009aFf", kept, sizeof kept), -EINVAL);
+    assert_int_equal(kept[0], 7);
+    assert_int_equal(hex_number("fedcba9876543210-", 16, &n), 0);
+    assert_true(n == UINT64_C(0xfedcba9876543210));
+    assert_int_equal(hex_number("00ff.vc", 4, &n), 0);
+    assert_int_equal(n, 255);
+    for (unsigned i = 0; i < 4; i++) {
+        static const char *const wrong[] = {"", "fff", "fffG", "+fff"};
+        assert_int_equal(hex_number(wrong[i], 4, &n), -EINVAL);
+        assert_int_equal(n, 255);
     }
 }
 
@@ -346,6 +372,7 @@ int main(void)
         cmocka_unit_test(verr_str_is_never_null),
         cmocka_unit_test(ids_round_trip_through_hex),
         cmocka_unit_test(malformed_ids_are_refused_and_leave_the_output_alone),
+        cmocka_unit_test(hex_reads_exactly_its_digits),
         cmocka_unit_test(inode_numbers_keep_clear_of_reserved_ones),
         cmocka_unit_test(accessors_are_little_endian),
         cmocka_unit_test(checksums_keep_their_values),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* chunk: cut points and digests, against their properties, known vectors, and slow code that shares nothing with them. */
+#include "base/hex.h"
 #include "base/verr.h"
 #include "chunk/chunk.h"
 #include "chunk/fingerprint.h"
@@ -352,9 +353,8 @@ static struct fper *fper_make(enum fp_kind kind, const uint8_t *key)
 
 static void assert_hex(const uint8_t *got, size_t n, const char *want)
 {
-    char text[2 * FP_BYTES + 1] = "";
-    for (size_t i = 0; i < n; i++)
-        snprintf(text + 2 * i, 3, "%02x", got[i]);
+    char text[2 * FP_BYTES + 1];
+    hex_print(got, n, text);
     assert_string_equal(text, want);
 }
 
