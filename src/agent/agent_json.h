@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pieces of JSON that status and history have in common. The only users of jansson below cli. */
+/* Pieces of JSON that status and history have in common. */
 #ifndef VARVE_AGENT_AGENT_JSON_H
 #define VARVE_AGENT_AGENT_JSON_H
 
 #include "agent/agent_internal.h"
+#include "base/vjson.h"
 
-#include <jansson.h>
-
-json_t *agent_json_u64(uint64_t v);
 json_t *agent_levels_json(const struct snap_levels *l);
 json_t *agent_flags_json(uint32_t flags);
 const char *agent_state_text(uint32_t state);

@@ -79,17 +79,17 @@ static json_t *snapshot_json(struct agent *a, const struct node *disk, const str
     agent_time_text(s->freeze_ns, when);
     if (snapname_make(disk->name, s->label, s->name_s, name) < 0)
         name[0] = '\0';
-    json_t *o = json_pack("{ss ss so ss so ss ss ss so so so ss sb}", "name", name, "id", id, "sequence", agent_json_u64(s->seq), "time", when,
+    json_t *o = json_pack("{so ss so ss so ss so so so so so so sb}", "name", vjson_text(name), "id", id, "sequence", vjson_u64(s->seq), "time", when,
                      "flags", agent_flags_json(s->flags), "state", agent_state_text(s->state),
-                     "host", vid_eq(&s->host, &a->host) ? a->host_name : host, "label", s->label, "size", agent_json_u64(s->size),
-                     "allocated", agent_json_u64(s->alloc_bytes), "dirty_segments", agent_json_u64(s->dirty_segments), "note", s->note, "protected",
+                     "host", vjson_text(vid_eq(&s->host, &a->host) ? a->host_name : host), "label", vjson_text(s->label), "size", vjson_u64(s->size),
+                     "allocated", vjson_u64(s->alloc_bytes), "dirty_segments", vjson_u64(s->dirty_segments), "note", vjson_text(s->note), "protected",
                      s->protected_);
     if (g != NULL) {
         vid_hex(&g->id, id);
-        json_object_set_new(o, "group", json_pack("{ss so so}", "id", id, "members", agent_json_u64(g->members), "present", agent_json_u64(g->present)));
+        json_object_set_new(o, "group", json_pack("{ss so so}", "id", id, "members", vjson_u64(g->members), "present", vjson_u64(g->present)));
     }
     if (root) {
-        json_object_set_new(o, "added", agent_json_u64(s->levels.stored));
+        json_object_set_new(o, "added", vjson_u64(s->levels.stored));
         json_object_set_new(o, "levels", agent_levels_json(&s->levels));
     }
     return o;
@@ -146,6 +146,6 @@ int agent_log_json(struct agent *a, const struct node *disk, const struct agent_
     }
     char id[VID_HEX];
     vid_hex(&disk->id, id);
-    return agent_json_text(json_pack("{ss ss sb so}", "disk", disk->name, "id", id, "live", (disk->flags & NODE_GONE) == 0, "snapshots", list),
+    return agent_json_text(json_pack("{so ss sb so}", "disk", vjson_text(disk->name), "id", id, "live", (disk->flags & NODE_GONE) == 0, "snapshots", list),
                      text, len, err);
 }

@@ -78,11 +78,6 @@ static void read_memory(struct process_memory *m)
         fclose(f);
 }
 
-json_t *agent_json_u64(uint64_t v)
-{
-    return json_integer((json_int_t)v);
-}
-
 void agent_time_text(int64_t ns, char out[32])
 {
     struct tm tm;
@@ -93,9 +88,9 @@ void agent_time_text(int64_t ns, char out[32])
 
 json_t *agent_levels_json(const struct snap_levels *l)
 {
-    return json_pack("{so so so so so so so so so}", "zero", agent_json_u64(l->zero), "clean", agent_json_u64(l->clean), "parent_segment", agent_json_u64(l->parent_segment),
-                     "parent_block", agent_json_u64(l->parent_block), "common", agent_json_u64(l->common), "global", agent_json_u64(l->global), "dup_with_new",
-                     agent_json_u64(l->dup_new), "new", agent_json_u64(l->fresh), "stored", agent_json_u64(l->stored));
+    return json_pack("{so so so so so so so so so}", "zero", vjson_u64(l->zero), "clean", vjson_u64(l->clean), "parent_segment", vjson_u64(l->parent_segment),
+                     "parent_block", vjson_u64(l->parent_block), "common", vjson_u64(l->common), "global", vjson_u64(l->global), "dup_with_new",
+                     vjson_u64(l->dup_new), "new", vjson_u64(l->fresh), "stored", vjson_u64(l->stored));
 }
 
 json_t *agent_flags_json(uint32_t flags)
@@ -145,9 +140,9 @@ static int add_waiting(void *ctx, const struct snaprow *s)
     char id[VID_HEX], disk[VID_HEX];
     vid_hex(&s->id, id);
     vid_hex(&s->disk, disk);
-    json_array_append_new(w->list, json_pack("{ss ss so ss so so}", "id", id, "disk", disk, "sequence", agent_json_u64(s->seq),
+    json_array_append_new(w->list, json_pack("{ss ss so ss so so}", "id", id, "disk", disk, "sequence", vjson_u64(s->seq),
                                              "state", agent_state_text(s->state), "flags", agent_flags_json(s->flags),
-                                             "dirty_segments", agent_json_u64(s->dirty_segments)));
+                                             "dirty_segments", vjson_u64(s->dirty_segments)));
     return 0;
 }
 
@@ -164,19 +159,19 @@ static json_t *index_json(struct agent *a)
         sum.bytes_read += s.bytes_read;
         sum.bytes_written += s.bytes_written;
     }
-    return json_pack("{so so so so so so}", "entries", agent_json_u64(sum.entries), "bytes", agent_json_u64(sum.bytes), "deltas", agent_json_u64(sum.deltas),
-                     "damaged_files", agent_json_u64(sum.damaged_files), "bytes_read", agent_json_u64(sum.bytes_read),
-                     "bytes_written", agent_json_u64(sum.bytes_written));
+    return json_pack("{so so so so so so}", "entries", vjson_u64(sum.entries), "bytes", vjson_u64(sum.bytes), "deltas", vjson_u64(sum.deltas),
+                     "damaged_files", vjson_u64(sum.damaged_files), "bytes_read", vjson_u64(sum.bytes_read),
+                     "bytes_written", vjson_u64(sum.bytes_written));
 }
 
 static json_t *round_json(struct agent *a)
 {
     pthread_mutex_lock(&a->lock);
     json_t *round = json_pack("{sb ss so so so so so sf so so so}", "running", a->progress.running, "stage", a->progress.stage, "done",
-                              agent_json_u64(a->progress.done), "total", agent_json_u64(a->progress.total), "rounds", agent_json_u64(a->progress.rounds), "published",
-                              agent_json_u64(a->progress.published), "failed", agent_json_u64(a->progress.failed), "last_seconds",
-                              (double)a->progress.last_ns / 1e9, "queued_disks", agent_json_u64(a->queued), "asked_blocks",
-                              agent_json_u64(a->progress.asked), "wire_bytes", agent_json_u64(a->progress.wire_bytes));
+                              vjson_u64(a->progress.done), "total", vjson_u64(a->progress.total), "rounds", vjson_u64(a->progress.rounds), "published",
+                              vjson_u64(a->progress.published), "failed", vjson_u64(a->progress.failed), "last_seconds",
+                              (double)a->progress.last_ns / 1e9, "queued_disks", vjson_u64(a->queued), "asked_blocks",
+                              vjson_u64(a->progress.asked), "wire_bytes", vjson_u64(a->progress.wire_bytes));
     pthread_mutex_unlock(&a->lock);
     return round;
 }
@@ -198,18 +193,18 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
     vid_hex(&sc->id, id);
     uint64_t unique = t.levels.fresh;
     json_t *doc = json_pack(
-        "{s{ss ss ss ss so sb} s{ss ss so so} s{so so so so so so so so} so s{so so so} so so s{so so so} so}",
-        "store", "path", store_path(a->store), "id", id, "fingerprint", sc->fingerprint == FP_SHA1 ? "sha1" : "sha256",
+        "{s{so ss ss ss so sb} s{so so so so} s{so so so so so so so so} so s{so so so} so so s{so so so} so}",
+        "store", "path", vjson_text(store_path(a->store)), "id", id, "fingerprint", sc->fingerprint == FP_SHA1 ? "sha1" : "sha256",
         "fingerprint_path", a->fingerprint_path, "block_bytes",
-        agent_json_u64(sc->block_bytes), "content_defined", sc->cdc,
-        "host", "name", a->host_name, "state", a->state_path, "pid", agent_json_u64((uint64_t)getpid()), "uptime_seconds",
-        agent_json_u64((uint64_t)((vclock_mono_ns(a->conf.clock) - a->start_ns) / 1000000000)),
-        "totals", "disks", agent_json_u64(t.disks), "snapshots", agent_json_u64(t.snapshots), "pending", agent_json_u64(t.pending), "failed", agent_json_u64(t.failed), "logical_bytes",
-        agent_json_u64(t.logical_bytes), "allocated_bytes", agent_json_u64(t.alloc_bytes), "unique_bytes", agent_json_u64(unique), "stored_bytes", agent_json_u64(t.levels.stored),
+        vjson_u64(sc->block_bytes), "content_defined", sc->cdc,
+        "host", "name", vjson_text(a->host_name), "state", vjson_text(a->state_path), "pid", vjson_u64((uint64_t)getpid()), "uptime_seconds",
+        vjson_u64((uint64_t)((vclock_mono_ns(a->conf.clock) - a->start_ns) / 1000000000)),
+        "totals", "disks", vjson_u64(t.disks), "snapshots", vjson_u64(t.snapshots), "pending", vjson_u64(t.pending), "failed", vjson_u64(t.failed), "logical_bytes",
+        vjson_u64(t.logical_bytes), "allocated_bytes", vjson_u64(t.alloc_bytes), "unique_bytes", vjson_u64(unique), "stored_bytes", vjson_u64(t.levels.stored),
         "levels", agent_levels_json(&t.levels),
-        "local", "layers_bytes", agent_json_u64(space.layers_bytes), "cache_bytes", agent_json_u64(space.cache_bytes), "layer_limit", agent_json_u64(space.layer_limit),
+        "local", "layers_bytes", vjson_u64(space.layers_bytes), "cache_bytes", vjson_u64(space.cache_bytes), "layer_limit", vjson_u64(space.layer_limit),
         "index", index_json(a), "round", round_json(a),
-        "memory", "rss", agent_json_u64(mem.rss), "rss_anon", agent_json_u64(mem.rss_anon), "rss_peak", agent_json_u64(mem.rss_peak),
+        "memory", "rss", vjson_u64(mem.rss), "rss_anon", vjson_u64(mem.rss_anon), "rss_peak", vjson_u64(mem.rss_peak),
         "waiting", w.list);
     return agent_json_text(doc, text, len, err);
 }

@@ -99,20 +99,22 @@ static int dump_open(struct dump *d, struct verr *err)
 static int dump_as(struct dump *d, const struct kind *kind, bool json, FILE *out, struct verr *err)
 {
     struct verr why = {0};
-    jsonw_begin(&d->w, out, json);
-    unsigned depth = d->w.depth;
-    jsonw_text(&d->w, "file", d->path);
-    jsonw_text(&d->w, "kind", kind->name);
-    jsonw_u64(&d->w, "bytes", d->size);
+    out_begin(&d->out, out, json);
+    unsigned depth = d->out.depth;
+    out_text(&d->out, "file", d->path);
+    out_text(&d->out, "kind", kind->name);
+    out_u64(&d->out, "bytes", d->size);
     int r = kind->fn(d, &why);
-    while (d->w.depth > depth)      /* a kind that gave up in the middle */
-        jsonw_end(&d->w);
+    while (d->out.depth > depth)      /* a kind that gave up in the middle */
+        out_end(&d->out);
     if (r < 0)
-        jsonw_text(&d->w, "error", verr_str(&why));
-    int end = jsonw_finish(&d->w);
+        out_text(&d->out, "error", verr_str(&why));
+    int end = out_finish(&d->out);
     if (r < 0)
         return strncmp(verr_str(&why), d->path, strlen(d->path)) == 0 ? verr_set(err, -r, "%s", verr_str(&why))
                                                                      : verr_set(err, -r, "%s: %s", d->path, verr_str(&why));
+    if (end == -ENOMEM)
+        return verr_set(err, ENOMEM, "%s: out of memory", d->path);
     return end < 0 ? verr_set(err, EIO, "%s: the output cannot be written", d->path) : 0;
 }
 

@@ -62,16 +62,16 @@ static void print_frame(struct walk *k, uint64_t off, const uint8_t head[CFRAME_
         r = cframe_check(head, k->payload, &why);
     else
         why = verr_str(&short_file);
-    jsonw_line(&k->d->w, NULL);
-    jsonw_u64(&k->d->w, "offset", off);
-    jsonw_u64(&k->d->w, "first_ordinal", f->first_ordinal);
-    jsonw_u64(&k->d->w, "blocks", f->blocks);
-    jsonw_text(&k->d->w, "codec", f->codec == FRAME_ZSTD ? "zstd" : "stored");
-    jsonw_u64(&k->d->w, "raw_len", f->raw_len);
-    jsonw_u64(&k->d->w, "stored_len", f->stored_len);
+    out_line(&k->d->out, NULL);
+    out_u64(&k->d->out, "offset", off);
+    out_u64(&k->d->out, "first_ordinal", f->first_ordinal);
+    out_u64(&k->d->out, "blocks", f->blocks);
+    out_text(&k->d->out, "codec", f->codec == FRAME_ZSTD ? "zstd" : "stored");
+    out_u64(&k->d->out, "raw_len", f->raw_len);
+    out_u64(&k->d->out, "stored_len", f->stored_len);
     if (r < 0)
-        jsonw_text(&k->d->w, "error", why);
-    jsonw_end(&k->d->w);
+        out_text(&k->d->out, "error", why);
+    out_end(&k->d->out);
     if (r < 0)
         dump_note(&k->r, -r, k->err, "frame at %" PRIu64 ": %s", off, why);
 }
@@ -83,13 +83,13 @@ static int print_frames(struct walk *k, uint64_t *off, uint32_t *blocks)
     struct cframe f;
     int r;
     *blocks = 0;
-    jsonw_array(&k->d->w, "frames");
+    out_array(&k->d->out, "frames");
     while ((r = frame_at(k, *off, head, &f)) > 0) {
         print_frame(k, *off, head, &f);
         *off += CFRAME_BYTES + (uint64_t)f.stored_len;
         *blocks += f.blocks;
     }
-    jsonw_end(&k->d->w);
+    out_end(&k->d->out);
     return r;
 }
 
@@ -106,43 +106,43 @@ static void print_recipe(struct walk *k, uint64_t place, uint32_t len)
     if (r == 0 && (r = segrcp_decode(blob, len, &rcp, &text)) < 0)
         verr_set(&why, -r, "%s", text);
     free(blob);
-    jsonw_object(&k->d->w, "recipe");
+    out_object(&k->d->out, "recipe");
     if (r == 0) {
-        dump_segment_recipe(&k->d->w, &rcp);
+        dump_segment_recipe(&k->d->out, &rcp);
         segrcp_release(&rcp);
     } else {
-        jsonw_text(&k->d->w, "error", verr_str(&why));
+        out_text(&k->d->out, "error", verr_str(&why));
         dump_note(&k->r, -r, k->err, "segment recipe %" PRIu32 ": %s", ref_ordinal(place), verr_str(&why));
     }
-    jsonw_end(&k->d->w);
+    out_end(&k->d->out);
 }
 
 static void print_entry(struct walk *k, uint32_t ordinal, const struct footer_entry *e)
 {
     bool recipe = k->reader != NULL && e->len != 0;
     if (recipe)
-        jsonw_object(&k->d->w, NULL);
+        out_object(&k->d->out, NULL);
     else
-        jsonw_line(&k->d->w, NULL);
-    jsonw_u64(&k->d->w, "ordinal", ordinal);
+        out_line(&k->d->out, NULL);
+    out_u64(&k->d->out, "ordinal", ordinal);
     if (e->len == 0) {
-        jsonw_bool(&k->d->w, "tombstone", true);
+        out_bool(&k->d->out, "tombstone", true);
     } else {
-        jsonw_hex(&k->d->w, "fp", e->fp.b, FP_BYTES);
-        jsonw_u64(&k->d->w, "frame_off", e->frame_off);
-        jsonw_u64(&k->d->w, "in_frame", e->in_frame);
-        jsonw_u64(&k->d->w, "len", e->len);
+        out_hex(&k->d->out, "fp", e->fp.b, FP_BYTES);
+        out_u64(&k->d->out, "frame_off", e->frame_off);
+        out_u64(&k->d->out, "in_frame", e->in_frame);
+        out_u64(&k->d->out, "len", e->len);
     }
     if (recipe)
         print_recipe(k, ref_make(k->hdr.id.container, ordinal), e->len);
-    jsonw_end(&k->d->w);
+    out_end(&k->d->out);
 }
 
 static void print_footer(struct walk *k, const struct ctrailer *t)
 {
     uint8_t page[FOOTER_PAGE_BYTES];
     struct footer_entry e[FOOTER_PAGE_ENTRIES];
-    jsonw_array(&k->d->w, "entries");
+    out_array(&k->d->out, "entries");
     for (uint32_t done = 0; done < t->entries; done += FOOTER_PAGE_ENTRIES) {
         uint64_t off = t->footer_off + (uint64_t)(done / FOOTER_PAGE_ENTRIES) * FOOTER_PAGE_BYTES;
         uint32_t n = 0, want = t->entries - done < FOOTER_PAGE_ENTRIES ? t->entries - done : FOOTER_PAGE_ENTRIES;
@@ -158,7 +158,7 @@ static void print_footer(struct walk *k, const struct ctrailer *t)
         for (uint32_t i = 0; r == 0 && i < n; i++)
             print_entry(k, t->first_ordinal + done + i, &e[i]);
     }
-    jsonw_end(&k->d->w);
+    out_end(&k->d->out);
 }
 
 /* ---- sections ---- */
@@ -179,20 +179,20 @@ static int print_section(struct walk *k, uint64_t *off)
     uint64_t at = *off;
     uint32_t blocks;
     struct ctrailer t;
-    jsonw_object(&k->d->w, NULL);
-    jsonw_u64(&k->d->w, "section_off", at);
+    out_object(&k->d->out, NULL);
+    out_u64(&k->d->out, "section_off", at);
     int r = print_frames(k, &at, &blocks);
     bool sealed = r == 0 && blocks > 0 && trailer_at(k, at + footer_bytes(blocks), &t) && t.section_off == *off;
-    jsonw_bool(&k->d->w, "sealed", sealed);
+    out_bool(&k->d->out, "sealed", sealed);
     if (sealed) {
-        jsonw_u64(&k->d->w, "section", t.section);
-        jsonw_u64(&k->d->w, "first_ordinal", t.first_ordinal);
-        jsonw_u64(&k->d->w, "footer_off", t.footer_off);
-        jsonw_u64(&k->d->w, "prev_trailer", t.prev_trailer);
+        out_u64(&k->d->out, "section", t.section);
+        out_u64(&k->d->out, "first_ordinal", t.first_ordinal);
+        out_u64(&k->d->out, "footer_off", t.footer_off);
+        out_u64(&k->d->out, "prev_trailer", t.prev_trailer);
         print_footer(k, &t);
         *off = at + footer_bytes(blocks) + CTRAILER_BYTES;
     }
-    jsonw_end(&k->d->w);
+    out_end(&k->d->out);
     return r < 0 ? r : sealed;
 }
 
@@ -219,11 +219,11 @@ static int print_sections(struct walk *k)
 {
     uint64_t off = CHEADER_BYTES;
     int r = 1;
-    jsonw_array(&k->d->w, "sections");
+    out_array(&k->d->out, "sections");
     while (off < k->d->size && (r = print_section(k, &off)) > 0)
         ;
-    jsonw_end(&k->d->w);
-    jsonw_u64(&k->d->w, "torn_bytes", k->d->size - off);
+    out_end(&k->d->out);
+    out_u64(&k->d->out, "torn_bytes", k->d->size - off);
     if (r < 0)
         return verr_set(k->err, -r, "cannot be read: %s", strerror(-r));
     uint64_t later = off < k->d->size ? later_trailer(k, off) : 0;
@@ -267,14 +267,14 @@ int dump_container(struct dump *d, struct verr *err)
     k.payload = malloc(FRAME_RAW_MAX);
     if (k.payload == NULL)
         return verr_set(err, ENOMEM, "out of memory");
-    jsonw_id(&d->w, "store", &k.hdr.id.store);
-    jsonw_u64(&d->w, "container", k.hdr.id.container);
-    jsonw_id(&d->w, "version", &k.hdr.id.version);
-    jsonw_text(&d->w, "type", k.hdr.type == CONTAINER_RECIPES ? "recipes" : "blocks");
-    jsonw_flags(&d->w, "flags", k.hdr.flags, flag_names, 3);
+    out_id(&d->out, "store", &k.hdr.id.store);
+    out_u64(&d->out, "container", k.hdr.id.container);
+    out_id(&d->out, "version", &k.hdr.id.version);
+    out_text(&d->out, "type", k.hdr.type == CONTAINER_RECIPES ? "recipes" : "blocks");
+    out_flags(&d->out, "flags", k.hdr.flags, flag_names, 3);
     if (k.hdr.type == CONTAINER_RECIPES) {
         open_store(&k);
-        jsonw_bool(&d->w, "recipes_decoded", k.reader != NULL);
+        out_bool(&d->out, "recipes_decoded", k.reader != NULL);
     }
     r = print_sections(&k);
     creader_free(k.reader);

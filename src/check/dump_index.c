@@ -13,21 +13,21 @@ enum { KEY = 24, ENTRY = 32, HEAD = 16, PAGE_ENTRIES = 127, PAGE_FENCES = 1020, 
 
 struct index_header { uint32_t version, slot, partition, partitions, bits; uint64_t number, merged_through, entries, pages, fences, seed; };
 
-static void print_header(struct jsonw *w, const struct index_header *h)
+static void print_header(struct out *o, const struct index_header *h)
 {
     bool delta = h->partition == UINT32_MAX;
-    jsonw_text(w, "index_kind", delta ? "delta" : "base");
-    jsonw_u64(w, "slot", h->slot);
+    out_text(o, "index_kind", delta ? "delta" : "base");
+    out_u64(o, "slot", h->slot);
     if (!delta)
-        jsonw_u64(w, "partition", h->partition);
-    jsonw_u64(w, "partitions", h->partitions);
-    jsonw_u64(w, "bits", h->bits);
-    jsonw_u64(w, "number", h->number);
+        out_u64(o, "partition", h->partition);
+    out_u64(o, "partitions", h->partitions);
+    out_u64(o, "bits", h->bits);
+    out_u64(o, "number", h->number);
     if (!delta)
-        jsonw_u64(w, "merged_through", h->merged_through);
-    jsonw_u64(w, "entries", h->entries);
-    jsonw_u64(w, "pages", h->pages);
-    jsonw_u64(w, "fences", h->fences);
+        out_u64(o, "merged_through", h->merged_through);
+    out_u64(o, "entries", h->entries);
+    out_u64(o, "pages", h->pages);
+    out_u64(o, "fences", h->fences);
 }
 
 static bool all_zero(const uint8_t *p, size_t n)
@@ -81,7 +81,7 @@ static int print_entries(struct dump *d, const struct index_header *h, struct ve
     uint8_t page[PAGE_BYTES], last[KEY] = {0};
     uint64_t seen = 0;
     int r = 0;
-    jsonw_array(&d->w, "entries_list");
+    out_array(&d->out, "entries_list");
     for (uint64_t number = 0; number < h->pages; number++) {
         struct verr why = {0};
         int n = read_page(d, (1 + number) * PAGE_BYTES, KIND_DATA, number, h->seed, page, &why);
@@ -94,13 +94,13 @@ static int print_entries(struct dump *d, const struct index_header *h, struct ve
             if (seen++ > 0 && memcmp(last, e, KEY) >= 0)
                 dump_note(&r, EBADMSG, err, "page %" PRIu64 ": its keys do not ascend", number);
             memcpy(last, e, KEY);
-            jsonw_line(&d->w, NULL);
-            jsonw_hex(&d->w, "key", e, KEY);
-            jsonw_ref(&d->w, "ref", get_le64(e + KEY));
-            jsonw_end(&d->w);
+            out_line(&d->out, NULL);
+            out_hex(&d->out, "key", e, KEY);
+            out_ref(&d->out, "ref", get_le64(e + KEY));
+            out_end(&d->out);
         }
     }
-    jsonw_end(&d->w);
+    out_end(&d->out);
     if (seen != h->entries)
         dump_note(&r, EBADMSG, err, "%" PRIu64 " entries found, the header says %" PRIu64, seen, h->entries);
     return r;
@@ -127,7 +127,7 @@ int dump_index(struct dump *d, struct verr *err)
     int r = read_header(d, &h, err);
     if (r < 0)
         return r;
-    print_header(&d->w, &h);
+    print_header(&d->out, &h);
     r = print_entries(d, &h, err);
     return r < 0 ? r : check_fences(d, &h, err);
 }

@@ -4,7 +4,7 @@
 #define VARVE_CHECK_DUMP_INTERNAL_H
 
 #include "base/verr.h"
-#include "check/jsonw.h"
+#include "check/dump_out.h"
 
 enum { DUMP_HEAD = 128, DUMP_WHOLE_MAX = 64 * 1024 * 1024 };
 
@@ -13,7 +13,7 @@ struct dump {
     int fd;
     uint64_t size;
     uint8_t head[DUMP_HEAD];        /* first bytes, zero behind the end of the file */
-    struct jsonw w;
+    struct out out;
 };
 
 /* Each prints the fields of its kind; at damage it says what in err and goes on with what can be read. */
@@ -32,7 +32,7 @@ int dump_vol(struct dump *d, struct verr *err);
 int dump_removal(struct dump *d, struct verr *err);
 
 struct segrcp;
-void dump_segment_recipe(struct jsonw *w, const struct segrcp *rcp);    /* dump_recipe.c */
+void dump_segment_recipe(struct out *o, const struct segrcp *rcp);    /* dump_recipe.c */
 
 /* Reads exactly n bytes at off. 0; -EBADMSG: the file is shorter; -errno. */
 int dump_read(struct dump *d, uint64_t off, void *buf, size_t n, struct verr *err);

@@ -14,73 +14,73 @@
 
 /* ---- journal ---- */
 
-static void print_pending(struct jsonw *w, const struct live_pend *lp)
+static void print_pending(struct out *o, const struct live_pend *lp)
 {
     static const char *const names[] = { "provisional", "partial", "sealed", "started", "failed", "explicit" };
     const struct pending *p = &lp->p;
-    jsonw_object(w, NULL);
-    jsonw_u64(w, "seq", p->seq);
-    jsonw_id(w, "snap", &p->snap);
-    jsonw_id(w, "group", &p->group);
-    jsonw_u64(w, "group_members", p->group_members);
-    jsonw_flags(w, "flags", p->flags, names, 6);
-    jsonw_u64(w, "size", p->size);
-    jsonw_u64(w, "alloc_bytes", p->alloc_bytes);
-    jsonw_u64(w, "dirty_segments", p->dirty_segments);
-    jsonw_i64(w, "freeze_ns", p->freeze_ns);
-    jsonw_i64(w, "name_s", p->name_s);
-    jsonw_u64(w, "mode", p->mode);
-    jsonw_u64(w, "uid", p->uid);
-    jsonw_u64(w, "gid", p->gid);
-    jsonw_text(w, "label", p->label);
-    jsonw_text(w, "note", p->note);
-    jsonw_u64(w, "table", lp->table);
-    jsonw_u64(w, "layer", lp->layer);
-    jsonw_u64(w, "table_bytes", lp->table_bytes);
-    jsonw_end(w);
+    out_object(o, NULL);
+    out_u64(o, "seq", p->seq);
+    out_id(o, "snap", &p->snap);
+    out_id(o, "group", &p->group);
+    out_u64(o, "group_members", p->group_members);
+    out_flags(o, "flags", p->flags, names, 6);
+    out_u64(o, "size", p->size);
+    out_u64(o, "alloc_bytes", p->alloc_bytes);
+    out_u64(o, "dirty_segments", p->dirty_segments);
+    out_i64(o, "freeze_ns", p->freeze_ns);
+    out_i64(o, "name_s", p->name_s);
+    out_u64(o, "mode", p->mode);
+    out_u64(o, "uid", p->uid);
+    out_u64(o, "gid", p->gid);
+    out_text(o, "label", p->label);
+    out_text(o, "note", p->note);
+    out_u64(o, "table", lp->table);
+    out_u64(o, "layer", lp->layer);
+    out_u64(o, "table_bytes", lp->table_bytes);
+    out_end(o);
 }
 
-static void print_lists(struct jsonw *w, const struct live_head *h)
+static void print_lists(struct out *o, const struct live_head *h)
 {
-    jsonw_array(w, "pending");
+    out_array(o, "pending");
     for (unsigned i = 0; i < h->npend; i++)
-        print_pending(w, &h->pend[i]);
-    jsonw_end(w);
-    jsonw_array(w, "anchors");
+        print_pending(o, &h->pend[i]);
+    out_end(o);
+    out_array(o, "anchors");
     for (unsigned i = 0; i < h->nanchors; i++) {
-        jsonw_line(w, NULL);
-        jsonw_id(w, "disk", &h->anchors[i].disk);
-        jsonw_u64(w, "seq", h->anchors[i].seq);
-        jsonw_id(w, "snap", &h->anchors[i].snap);
-        jsonw_u64(w, "stamp", h->anchors[i].stamp);
-        jsonw_end(w);
+        out_line(o, NULL);
+        out_id(o, "disk", &h->anchors[i].disk);
+        out_u64(o, "seq", h->anchors[i].seq);
+        out_id(o, "snap", &h->anchors[i].snap);
+        out_u64(o, "stamp", h->anchors[i].stamp);
+        out_end(o);
     }
-    jsonw_end(w);
+    out_end(o);
 }
 
-static void print_record(struct jsonw *w, uint64_t off, const struct live_record *rec, const struct live_head *h)
+static void print_record(struct out *o, uint64_t off, const struct live_record *rec, const struct live_head *h)
 {
     static const char *const flag_names[] = { "complete" }, *const mark_names[] = { "rewriting", "unnamed" };
-    jsonw_object(w, NULL);
-    jsonw_u64(w, "offset", off);
-    jsonw_flags(w, "flags", rec->flags, flag_names, 1);
-    jsonw_u64(w, "length", rec->length);
-    jsonw_u64(w, "seq", rec->seq);
-    jsonw_u64(w, "synced", rec->synced);
-    jsonw_u64(w, "size", h->size);
-    jsonw_u64(w, "alloc_bytes", h->alloc_bytes);
-    jsonw_i64(w, "mtime_ns", h->mtime_ns);
-    jsonw_i64(w, "last_name_s", h->last_name_s);
-    jsonw_u64(w, "next_seq", h->next_seq);
-    jsonw_u64(w, "next_no", h->next_no);
-    jsonw_u64(w, "table", h->table);
-    jsonw_u64(w, "table_bytes", h->table_bytes);
-    jsonw_u64(w, "layer", h->layer);
-    jsonw_u64(w, "cache", h->cache);
-    jsonw_flags(w, "marks", h->marks, mark_names, 2);
-    jsonw_bool(w, "changed", h->changed);
-    print_lists(w, h);
-    jsonw_end(w);
+    out_object(o, NULL);
+    out_u64(o, "offset", off);
+    out_flags(o, "flags", rec->flags, flag_names, 1);
+    out_u64(o, "length", rec->length);
+    out_u64(o, "seq", rec->seq);
+    out_u64(o, "synced", rec->synced);
+    out_u64(o, "size", h->size);
+    out_u64(o, "alloc_bytes", h->alloc_bytes);
+    out_i64(o, "mtime_ns", h->mtime_ns);
+    out_i64(o, "last_name_s", h->last_name_s);
+    out_u64(o, "next_seq", h->next_seq);
+    out_u64(o, "next_no", h->next_no);
+    out_u64(o, "table", h->table);
+    out_u64(o, "table_bytes", h->table_bytes);
+    out_u64(o, "layer", h->layer);
+    out_u64(o, "cache", h->cache);
+    out_flags(o, "marks", h->marks, mark_names, 2);
+    out_bool(o, "changed", h->changed);
+    print_lists(o, h);
+    out_end(o);
 }
 
 /* One record. Its length, 0 when there is none there, or -errno. */
@@ -101,7 +101,7 @@ static int64_t one_record(struct dump *d, const struct vid *disk, const uint8_t 
         *why = r == -ENOTSUP ? "is of a newer version" : "is damaged, or torn";
         return r == -EBADMSG ? 0 : r;
     }
-    print_record(&d->w, off, &rec, &h);
+    print_record(&d->out, off, &rec, &h);
     live_head_release(&h);
     return (int64_t)rec.length;
 }
@@ -119,8 +119,8 @@ int dump_journal(struct dump *d, struct verr *err)
         return verr_set(err, EBADMSG, "journal: shorter than a record");
     }
     memcpy(disk.b, data + 40, VID_BYTES);
-    jsonw_id(&d->w, "disk", &disk);
-    jsonw_array(&d->w, "records");
+    out_id(&d->out, "disk", &disk);
+    out_array(&d->out, "records");
     uint64_t off = 0;
     int64_t n;
     const char *why = "is shorter than a record";
@@ -131,9 +131,9 @@ int dump_journal(struct dump *d, struct verr *err)
         }
         off += (uint64_t)n;
     }
-    jsonw_end(&d->w);
+    out_end(&d->out);
     /* What follows the last whole record is what a crash leaves, unless the first one is damaged already. */
-    jsonw_u64(&d->w, "torn_bytes", len - off);
+    out_u64(&d->out, "torn_bytes", len - off);
     if (r == 0 && off == 0)
         r = verr_set(err, EBADMSG, "journal: record at 0 %s", why);
     free(data);
@@ -154,8 +154,8 @@ static int print_head(struct dump *d, enum live_file kind, struct vid *disk, uin
     r = live_header_page_decode(kind, disk, *number, page);
     if (r < 0)
         return verr_set(err, r == -ENODATA ? EBADMSG : -r, "header: %s", r == -ENOTSUP ? "version is not known" : "it is damaged");
-    jsonw_id(&d->w, "disk", disk);
-    jsonw_u64(&d->w, "number", *number);
+    out_id(&d->out, "disk", disk);
+    out_u64(&d->out, "number", *number);
     return 0;
 }
 
@@ -200,17 +200,17 @@ static int print_entry(struct dump *d, const struct vid *disk, uint64_t segment,
     int r = live_entry_decode(disk, segment, item, &e);
     if (r < 0)
         return r;
-    jsonw_line(&d->w, NULL);
-    jsonw_u64(&d->w, "segment", segment);
-    jsonw_text(&d->w, "entry", e.kind == SEGK_ZERO ? "zero" : e.kind == SEGK_STORED ? "stored" : "frozen");
+    out_line(&d->out, NULL);
+    out_u64(&d->out, "segment", segment);
+    out_text(&d->out, "entry", e.kind == SEGK_ZERO ? "zero" : e.kind == SEGK_STORED ? "stored" : "frozen");
     if (e.kind == SEGK_STORED)
-        jsonw_ref(&d->w, "place", e.value);
+        out_ref(&d->out, "place", e.value);
     else if (e.kind == SEGK_FROZEN)
-        jsonw_u64(&d->w, "seq", e.value);
-    jsonw_bool(&d->w, "dirty", e.dirty);
+        out_u64(&d->out, "seq", e.value);
+    out_bool(&d->out, "dirty", e.dirty);
     if (e.pages != LIVE_PAGES_UNKNOWN)
-        jsonw_u64(&d->w, "pages", e.pages);
-    jsonw_end(&d->w);
+        out_u64(&d->out, "pages", e.pages);
+    out_end(&d->out);
     return 0;
 }
 
@@ -221,9 +221,9 @@ int dump_table(struct dump *d, struct verr *err)
     int r = print_head(d, LIVE_TABLE, &disk, &number, err);
     if (r < 0)
         return r;
-    jsonw_array(&d->w, "segments");
+    out_array(&d->out, "segments");
     r = each_item(d, LIVE_ENTRY_BYTES, &disk, print_entry, err);
-    jsonw_end(&d->w);
+    out_end(&d->out);
     return r;
 }
 
@@ -238,12 +238,12 @@ int dump_removal(struct dump *d, struct verr *err)
 
 /* ---- map and vol ---- */
 
-static void print_pages(struct jsonw *w, const char *key, const uint64_t bits[LIVE_WORDS])
+static void print_pages(struct out *o, const char *key, const uint64_t bits[LIVE_WORDS])
 {
     uint8_t bytes[LIVE_WORDS * 8];
     for (unsigned i = 0; i < LIVE_WORDS; i++)
         put_le64(bytes + 8 * i, bits[i]);
-    jsonw_hex(w, key, bytes, sizeof bytes);
+    out_hex(o, key, bytes, sizeof bytes);
 }
 
 static int print_slot(struct dump *d, const struct vid *disk, uint64_t segment, const uint8_t *item)
@@ -252,22 +252,22 @@ static int print_slot(struct dump *d, const struct vid *disk, uint64_t segment, 
     int r = live_slot_decode(disk, segment, item, &s);
     if (r < 0)
         return r;
-    jsonw_object(&d->w, NULL);
-    jsonw_u64(&d->w, "segment", segment);
-    print_pages(&d->w, "present", s.present);
-    print_pages(&d->w, "zero", s.zero);
+    out_object(&d->out, NULL);
+    out_u64(&d->out, "segment", segment);
+    print_pages(&d->out, "present", s.present);
+    print_pages(&d->out, "zero", s.zero);
     if ((s.flags & LIVE_SLOT_TAGGED) != 0)
-        jsonw_ref(&d->w, "place", s.place);
-    jsonw_u64(&d->w, "absent", s.absent);
-    jsonw_end(&d->w);
+        out_ref(&d->out, "place", s.place);
+    out_u64(&d->out, "absent", s.absent);
+    out_end(&d->out);
     return 0;
 }
 
 static int print_slots(struct dump *d, const struct vid *disk, struct verr *err)
 {
-    jsonw_array(&d->w, "segments");
+    out_array(&d->out, "segments");
     int r = each_item(d, LIVE_SLOT_BYTES, disk, print_slot, err);
-    jsonw_end(&d->w);
+    out_end(&d->out);
     return r;
 }
 
@@ -290,12 +290,12 @@ int dump_vol(struct dump *d, struct verr *err)
     if (!is_zero(d->head + LIVE_STATE_OFF, LIVE_STATE_BYTES)) {
         if (live_state_decode(&disk, number, d->head + LIVE_STATE_OFF, &s) < 0)
             return verr_set(err, EBADMSG, "state of the live image: wrong checksum");
-        jsonw_object(&d->w, "state");
-        jsonw_u64(&d->w, "size", s.size);
-        jsonw_u64(&d->w, "alloc_bytes", s.alloc_bytes);
-        jsonw_i64(&d->w, "mtime_ns", s.mtime_ns);
-        jsonw_bool(&d->w, "changed", s.changed);
-        jsonw_end(&d->w);
+        out_object(&d->out, "state");
+        out_u64(&d->out, "size", s.size);
+        out_u64(&d->out, "alloc_bytes", s.alloc_bytes);
+        out_i64(&d->out, "mtime_ns", s.mtime_ns);
+        out_bool(&d->out, "changed", s.changed);
+        out_end(&d->out);
     }
     return print_slots(d, &disk, err);
 }

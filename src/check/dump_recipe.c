@@ -12,80 +12,80 @@ static const char *const snap_flag_names[] = { "provisional", "partial" };
 
 /* ---- segment recipe ---- */
 
-void dump_segment_recipe(struct jsonw *w, const struct segrcp *rcp)
+void dump_segment_recipe(struct out *o, const struct segrcp *rcp)
 {
-    jsonw_u64(w, "bytes", rcp->bytes);
-    jsonw_u64(w, "data_pages", rcp->data_pages);
-    jsonw_hex(w, "digest", rcp->digest, DIGEST_BYTES);
-    jsonw_array(w, "runs");
+    out_u64(o, "bytes", rcp->bytes);
+    out_u64(o, "data_pages", rcp->data_pages);
+    out_hex(o, "digest", rcp->digest, DIGEST_BYTES);
+    out_array(o, "runs");
     for (uint32_t i = 0; i < rcp->nruns; i++) {
-        jsonw_line(w, NULL);
-        jsonw_ref(w, "ref", rcp->runs[i].ref);
-        jsonw_u64(w, "count", rcp->runs[i].count);
-        jsonw_end(w);
+        out_line(o, NULL);
+        out_ref(o, "ref", rcp->runs[i].ref);
+        out_u64(o, "count", rcp->runs[i].count);
+        out_end(o);
     }
-    jsonw_end(w);
-    jsonw_array(w, "blocks");
+    out_end(o);
+    out_array(o, "blocks");
     for (uint32_t i = 0; i < rcp->nblocks; i++) {
         const uint8_t prefix[4] = { (uint8_t)rcp->prefix[i], (uint8_t)(rcp->prefix[i] >> 8), (uint8_t)(rcp->prefix[i] >> 16),
                                     (uint8_t)(rcp->prefix[i] >> 24) };
-        jsonw_line(w, NULL);
-        jsonw_u64(w, "length", (uint32_t)rcp->len1[i] + 1);
-        jsonw_hex(w, "prefix", prefix, sizeof prefix);
-        jsonw_end(w);
+        out_line(o, NULL);
+        out_u64(o, "length", (uint32_t)rcp->len1[i] + 1);
+        out_hex(o, "prefix", prefix, sizeof prefix);
+        out_end(o);
     }
-    jsonw_end(w);
+    out_end(o);
 }
 
 /* ---- snapshot recipe ---- */
 
-static void print_levels(struct jsonw *w, const struct snap_levels *l)
+static void print_levels(struct out *o, const struct snap_levels *l)
 {
-    jsonw_object(w, "levels");
-    jsonw_u64(w, "zero", l->zero);
-    jsonw_u64(w, "clean", l->clean);
-    jsonw_u64(w, "parent_segment", l->parent_segment);
-    jsonw_u64(w, "parent_block", l->parent_block);
-    jsonw_u64(w, "common", l->common);
-    jsonw_u64(w, "global", l->global);
-    jsonw_u64(w, "dup_new", l->dup_new);
-    jsonw_u64(w, "fresh", l->fresh);
-    jsonw_u64(w, "stored", l->stored);
-    jsonw_end(w);
+    out_object(o, "levels");
+    out_u64(o, "zero", l->zero);
+    out_u64(o, "clean", l->clean);
+    out_u64(o, "parent_segment", l->parent_segment);
+    out_u64(o, "parent_block", l->parent_block);
+    out_u64(o, "common", l->common);
+    out_u64(o, "global", l->global);
+    out_u64(o, "dup_new", l->dup_new);
+    out_u64(o, "fresh", l->fresh);
+    out_u64(o, "stored", l->stored);
+    out_end(o);
 }
 
-static void print_header(struct jsonw *w, const struct snaprcp *r)
+static void print_header(struct out *o, const struct snaprcp *r)
 {
-    jsonw_id(w, "store", &r->store);
-    jsonw_id(w, "disk", &r->disk);
-    jsonw_id(w, "vm", &r->vm);
-    jsonw_id(w, "snap", &r->snap);
-    jsonw_id(w, "parent", &r->parent);
-    jsonw_id(w, "host", &r->host);
-    jsonw_id(w, "group", &r->group);
-    jsonw_u64(w, "group_members", r->group_members);
-    jsonw_u64(w, "seq", r->seq);
-    jsonw_u64(w, "epoch", r->epoch);
-    jsonw_flags(w, "flags", r->flags, snap_flag_names, 2);
-    jsonw_u64(w, "size", r->size);
-    jsonw_u64(w, "alloc_bytes", r->alloc_bytes);
-    jsonw_i64(w, "freeze_ns", r->freeze_ns);
-    jsonw_i64(w, "name_s", r->name_s);
-    jsonw_text(w, "label", r->label);
-    jsonw_text(w, "note", r->note);
-    print_levels(w, &r->levels);
-    jsonw_hex(w, "runs_digest", r->runs_digest, FP_BYTES);
-    jsonw_u64(w, "nruns", r->nruns);
+    out_id(o, "store", &r->store);
+    out_id(o, "disk", &r->disk);
+    out_id(o, "vm", &r->vm);
+    out_id(o, "snap", &r->snap);
+    out_id(o, "parent", &r->parent);
+    out_id(o, "host", &r->host);
+    out_id(o, "group", &r->group);
+    out_u64(o, "group_members", r->group_members);
+    out_u64(o, "seq", r->seq);
+    out_u64(o, "epoch", r->epoch);
+    out_flags(o, "flags", r->flags, snap_flag_names, 2);
+    out_u64(o, "size", r->size);
+    out_u64(o, "alloc_bytes", r->alloc_bytes);
+    out_i64(o, "freeze_ns", r->freeze_ns);
+    out_i64(o, "name_s", r->name_s);
+    out_text(o, "label", r->label);
+    out_text(o, "note", r->note);
+    print_levels(o, &r->levels);
+    out_hex(o, "runs_digest", r->runs_digest, FP_BYTES);
+    out_u64(o, "nruns", r->nruns);
 }
 
-static void print_runs(struct jsonw *w, const struct snaprun *runs, uint32_t n)
+static void print_runs(struct out *o, const struct snaprun *runs, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        jsonw_line(w, NULL);
-        jsonw_u64(w, "first", runs[i].first);
-        jsonw_u64(w, "count", runs[i].count);
-        jsonw_ref(w, "place", runs[i].place);
-        jsonw_end(w);
+        out_line(o, NULL);
+        out_u64(o, "first", runs[i].first);
+        out_u64(o, "count", runs[i].count);
+        out_ref(o, "place", runs[i].place);
+        out_end(o);
     }
 }
 
@@ -93,7 +93,7 @@ static int print_pages(struct dump *d, const struct snaprcp *hdr, struct verr *e
 {
     uint64_t pages = hdr->nruns / SNAPRCP_PAGE_RUNS + (hdr->nruns % SNAPRCP_PAGE_RUNS != 0), seen = 0, next = 0;
     int r = 0;
-    jsonw_array(&d->w, "runs");
+    out_array(&d->out, "runs");
     for (uint64_t page = 1; page <= pages; page++) {
         uint8_t raw[SNAPRCP_PAGE];
         struct snaprun runs[SNAPRCP_PAGE_RUNS];
@@ -114,9 +114,9 @@ static int print_pages(struct dump *d, const struct snaprcp *hdr, struct verr *e
             dump_note(&r, EBADMSG, err, "page %" PRIu64 ": begins with segment %" PRIu32 ", not %" PRIu64, page, runs[0].first, next);
         next = (uint64_t)runs[n - 1].first + runs[n - 1].count;
         seen += n;
-        print_runs(&d->w, runs, n);
+        print_runs(&d->out, runs, n);
     }
-    jsonw_end(&d->w);
+    out_end(&d->out);
     if (seen != hdr->nruns || next != seg_count(hdr->size) || d->size != (1 + pages) * SNAPRCP_PAGE)
         dump_note(&r, EBADMSG, err, "runs, size of the disk and length of the file do not fit");
     return r;
@@ -133,7 +133,7 @@ int dump_snapshot(struct dump *d, struct verr *err)
     r = snaprcp_decode(page, &hdr, &why);
     if (r < 0)
         return verr_set(err, -r, "header: %s", why);
-    print_header(&d->w, &hdr);
+    print_header(&d->out, &hdr);
     return print_pages(d, &hdr, err);
 }
 
@@ -152,17 +152,17 @@ int dump_side_file(struct dump *d, struct verr *err)
     free(data);
     if (r < 0)
         return verr_set(err, -r, "side file: %s", why);
-    jsonw_id(&d->w, "snap", &a.snap);
-    jsonw_u64(&d->w, "version", a.version);
-    jsonw_text(&d->w, "label", a.label);
-    jsonw_text(&d->w, "note", a.note);
-    jsonw_bool(&d->w, "protected", a.protected_);
-    jsonw_flags(&d->w, "set_flags", a.set_flags, snap_flag_names, 2);
-    jsonw_flags(&d->w, "clear_flags", a.clear_flags, snap_flag_names, 2);
-    jsonw_bool(&d->w, "owner_set", a.owner_set);
-    jsonw_u64(&d->w, "mode", a.mode);
-    jsonw_u64(&d->w, "uid", a.uid);
-    jsonw_u64(&d->w, "gid", a.gid);
-    jsonw_i64(&d->w, "verified_s", a.verified_s);
+    out_id(&d->out, "snap", &a.snap);
+    out_u64(&d->out, "version", a.version);
+    out_text(&d->out, "label", a.label);
+    out_text(&d->out, "note", a.note);
+    out_bool(&d->out, "protected", a.protected_);
+    out_flags(&d->out, "set_flags", a.set_flags, snap_flag_names, 2);
+    out_flags(&d->out, "clear_flags", a.clear_flags, snap_flag_names, 2);
+    out_bool(&d->out, "owner_set", a.owner_set);
+    out_u64(&d->out, "mode", a.mode);
+    out_u64(&d->out, "uid", a.uid);
+    out_u64(&d->out, "gid", a.gid);
+    out_i64(&d->out, "verified_s", a.verified_s);
     return 0;
 }

@@ -25,20 +25,20 @@ int dump_node(struct dump *d, struct verr *err)
     free(data);
     if (r < 0)
         return verr_set(err, -r, "node record: %s", why);
-    jsonw_id(&d->w, "id", &n.id);
-    jsonw_id(&d->w, "parent", &n.parent);
-    jsonw_id(&d->w, "replaces", &n.replaces);
-    jsonw_u64(&d->w, "version", n.version);
-    jsonw_text(&d->w, "node_kind", n.kind == NODE_DIR ? "directory" : "disk");
-    jsonw_flags(&d->w, "flags", n.flags, flag_names, 2);
-    jsonw_text(&d->w, "name", n.name);
-    jsonw_u64(&d->w, "mode", n.mode);
-    jsonw_u64(&d->w, "uid", n.uid);
-    jsonw_u64(&d->w, "gid", n.gid);
-    jsonw_i64(&d->w, "atime_ns", n.atime_ns);
-    jsonw_i64(&d->w, "mtime_ns", n.mtime_ns);
-    jsonw_i64(&d->w, "ctime_ns", n.ctime_ns);
-    jsonw_i64(&d->w, "btime_ns", n.btime_ns);
+    out_id(&d->out, "id", &n.id);
+    out_id(&d->out, "parent", &n.parent);
+    out_id(&d->out, "replaces", &n.replaces);
+    out_u64(&d->out, "version", n.version);
+    out_text(&d->out, "node_kind", n.kind == NODE_DIR ? "directory" : "disk");
+    out_flags(&d->out, "flags", n.flags, flag_names, 2);
+    out_text(&d->out, "name", n.name);
+    out_u64(&d->out, "mode", n.mode);
+    out_u64(&d->out, "uid", n.uid);
+    out_u64(&d->out, "gid", n.gid);
+    out_i64(&d->out, "atime_ns", n.atime_ns);
+    out_i64(&d->out, "mtime_ns", n.mtime_ns);
+    out_i64(&d->out, "ctime_ns", n.ctime_ns);
+    out_i64(&d->out, "btime_ns", n.btime_ns);
     return 0;
 }
 
@@ -57,15 +57,15 @@ int dump_store_conf(struct dump *d, struct verr *err)
     free(data);
     if (r < 0)
         return verr_set(err, -r, "store.conf: %s", why);
-    jsonw_id(&d->w, "id", &c.id);
-    jsonw_u64(&d->w, "version", c.version);
-    jsonw_text(&d->w, "fingerprint", c.fingerprint == STORECONF_SHA1 ? "sha1" : "sha256");
-    jsonw_u64(&d->w, "block_bytes", c.block_bytes);
-    jsonw_bool(&d->w, "cdc", c.cdc);
-    jsonw_u64(&d->w, "slots", c.slots);
-    jsonw_u64(&d->w, "partitions", c.partitions);
-    jsonw_text(&d->w, "digest_key", "(not shown)");
-    jsonw_i64(&d->w, "created", c.created);
+    out_id(&d->out, "id", &c.id);
+    out_u64(&d->out, "version", c.version);
+    out_text(&d->out, "fingerprint", c.fingerprint == STORECONF_SHA1 ? "sha1" : "sha256");
+    out_u64(&d->out, "block_bytes", c.block_bytes);
+    out_bool(&d->out, "cdc", c.cdc);
+    out_u64(&d->out, "slots", c.slots);
+    out_u64(&d->out, "partitions", c.partitions);
+    out_text(&d->out, "digest_key", "(not shown)");
+    out_i64(&d->out, "created", c.created);
     explicit_bzero(&c, sizeof c);
     return 0;
 }
@@ -83,10 +83,10 @@ int dump_owner(struct dump *d, struct verr *err)
     free(data);
     if (r < 0)
         return verr_set(err, -r, "owner record: %s", why);
-    jsonw_id(&d->w, "store", &o.store);
-    jsonw_id(&d->w, "vm", &o.vm);
-    jsonw_id(&d->w, "host", &o.host);
-    jsonw_u64(&d->w, "epoch", o.epoch);
+    out_id(&d->out, "store", &o.store);
+    out_id(&d->out, "vm", &o.vm);
+    out_id(&d->out, "host", &o.host);
+    out_u64(&d->out, "epoch", o.epoch);
     return 0;
 }
 
@@ -104,13 +104,13 @@ int dump_deletions(struct dump *d, struct verr *err)
         free(data);
         return verr_set(err, -r, "deletion log: %s", why);
     }
-    jsonw_id(&d->w, "store", &log.store);
-    jsonw_u64(&d->w, "generation", log.generation);
-    jsonw_u64(&d->w, "count", log.n);
-    jsonw_array(&d->w, "refs");
+    out_id(&d->out, "store", &log.store);
+    out_u64(&d->out, "generation", log.generation);
+    out_u64(&d->out, "count", log.n);
+    out_array(&d->out, "refs");
     for (uint64_t i = 0; i < log.n; i++)
-        jsonw_ref(&d->w, NULL, deletion_log_ref(&log, i));
-    jsonw_end(&d->w);
+        out_ref(&d->out, NULL, deletion_log_ref(&log, i));
+    out_end(&d->out);
     free(data);
     return 0;
 }

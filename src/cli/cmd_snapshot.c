@@ -2,12 +2,12 @@
 #include "cli/cli.h"
 
 #include "base/verr.h"
+#include "base/vjson.h"
 #include "varve/ioctl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -61,7 +61,7 @@ static int take_one(const char *path, const char *label, const char *note, json_
     if (r != 0)
         return report_errno(&cmd_snapshot, path, r);
     if (list != NULL)
-        json_array_append_new(list, json_pack("{ss ss si}", "path", path, "name", req.name, "count", (int)req.count));
+        json_array_append_new(list, json_pack("{so so si}", "path", vjson_text(path), "name", vjson_text(req.name), "count", (int)req.count));
     else if (req.count == 0)
         fprintf(stderr, "%s: nothing changed, no snapshot made\n", path);
     else

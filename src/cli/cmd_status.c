@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/cli.h"
 
+#include "base/vjson.h"
+
 #include <errno.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -93,7 +94,7 @@ static int show_mount(void *ctx, const char *point)
         return 0;
     }
     if (s->json) {
-        json_object_set_new(doc, "mountpoint", json_string(point));
+        json_object_set_new(doc, "mountpoint", vjson_text(point));
         json_array_append_new(s->list, doc);
         return 0;
     }

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include "base/verr.h"
+#include "base/vjson.h"
 #include "check/check.h"
 #include "store/store.h"
 #include "varve/ioctl.h"
@@ -9,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,8 +48,8 @@ static void show_problem(void *ctx, const struct check_problem *p)
     if (v->problems != NULL) {
         json_t *hits = json_array();
         for (unsigned i = 0; i < p->nhits; i++)
-            json_array_append_new(hits, json_string(p->hits[i].name));
-        json_array_append_new(v->problems, json_pack("{ss ss ss so sI}", "severity", severity, "file", p->file, "what", p->what,
+            json_array_append_new(hits, vjson_text(p->hits[i].name));
+        json_array_append_new(v->problems, json_pack("{ss so so so sI}", "severity", severity, "file", vjson_text(p->file), "what", vjson_text(p->what),
                                                      "snapshots", hits, "snapshots_total", (json_int_t)p->hits_total));
         return;
     }

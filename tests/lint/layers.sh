@@ -29,7 +29,7 @@ for dir in src/*/; do
 done
 owner() { grep -lE "#include <($2)" src/*/*.[ch] | grep -vE "^src/($1)/" | sed "s/^/wrong folder for <$2>: /"; }
 wrong=$(owner chunk 'openssl'; owner catalog 'sqlite3'; owner bus 'librdkafka'; owner fs 'fuse'; owner store 'zstd'; owner base 'xxhash'
-        owner 'agent|cli' 'jansson'; owner cli 'ini\.h')
+        owner 'base|check|agent|cli' 'jansson'; owner cli 'ini\.h')
 [ -z "$wrong" ] || { echo "$wrong"; bad=1; }
 python3 tests/lint/order.py || bad=1
 exit $bad

@@ -769,7 +769,7 @@ const struct oom_op oom_ops[] = {
     {"verify", t_prepare, run_verify, check_all, NULL, 0},
     {"rebuild-index", t_prepare, run_rebuild_index, check_all, NULL, 0},
     {"rebuild-catalog", t_prepare, run_rebuild_catalog, check_all, NULL, 40},
-    {"dump", t_prepare, run_dump, check_all, NULL, 0},
+    {"dump", t_prepare, run_dump, check_all, NULL, 40},
     {"agent", t_prepare, run_agent, check_all, NULL, 40},
     {"names-again", prepare_again_names, run_names, check_all, NULL, 40},
     {"agent-again", prepare_again_agent, run_agent, check_all, NULL, 40},

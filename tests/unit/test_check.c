@@ -1148,10 +1148,10 @@ static void files_of_the_store_are_dumped(void **state)
     snprintf(path, sizeof path, "%s/owners/%s.0000000000000001", f->m.path, hex);
     expect_dump(path, "\"epoch\": 1");
     struct snapattr a = { .snap = f->a.rcp.snap, .version = 7 };
-    snprintf(a.note, sizeof a.note, "a \"note\"\n\xc3\xa4 \xff");
+    snprintf(a.note, sizeof a.note, "a \"note\"\n\xc3\xa4 \xff \x9b");
     MK_OK(snap_attr_save(f->m.st, &f->a.rcp.disk, f->a.rcp.seq, &a, &mk_err_));
     mk_recipe_path(&f->m, &f->a.rcp, ".attr", path);
-    expect_dump(path, "\"note\": \"a \\\"note\\\"\\u000a\xc3\xa4 \\u00ff\"");
+    expect_dump(path, "\"note\": \"a \\\"note\\\"\\n\xc3\xa4 \xc3\xbf \\u009b\"");
 }
 
 static void a_container_outside_its_store_is_dumped_without_recipes(void **state)
