@@ -180,7 +180,7 @@ run_suite() {
     case $suite in
         lint) suite_lint ;;
         unit) suite_unit unit asan ;;
-        tsan) suite_unit tsan tsan crew live live_freeze live_model container bus dedup agent segread ;;
+        tsan) suite_unit tsan tsan pool live live_freeze live_model container bus dedup agent segread ;;
         large) suite_unit large plain fpindex_large live_model ;;
         mount) suite_mount mount plain '' tests/mount/[0-9]*.sh ;;
         mount-asan) suite_mount mount-asan asan 2 tests/mount/[0-9]*.sh ;;

@@ -208,7 +208,7 @@ static void agent_destroy(struct agent *a)
             fpindex_close(a->slots[i]);
     free(a->slots);
     bus_close(a->bus);
-    crew_free(a->crew);
+    pool_free(a->pool);
     segread_free(a->segread);
     creader_free(a->reader);
     store_close(a->store);

@@ -10,7 +10,7 @@
 
 #include "agent/agent.h"
 
-#include "base/crew.h"
+#include "base/pool.h"
 #include "base/verr.h"
 #include "base/vlog.h"
 #include "bus/bus.h"
@@ -67,7 +67,7 @@ struct agent {
     struct names *names;
     struct live_set *live;
     struct bus *bus;
-    struct crew *crew;          /* of the round that runs, and of streams */
+    struct pool *pool;          /* of the round that runs, and of streams */
     /* Guards the next one and whether a stream's anchor is durable; held while an anchor is made, and while a publication moves
      * pointers and takes anchors away. Inside op_lock and live's hold lock, outside the other locks of live. */
     pthread_mutex_t anchor_lock;

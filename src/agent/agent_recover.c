@@ -66,9 +66,9 @@ static int open_parts(struct agent *a, struct verr *err)
     a->bus = bus_local_new(a->conf.memory / 8, err);
     if (a->bus == NULL)
         return -ENOMEM;
-    a->crew = crew_new(worker_count(a), err);
-    if (a->crew == NULL)
-        return -ENOMEM;
+    a->pool = pool_new(worker_count(a), err);
+    if (a->pool == NULL)
+        return -err->code;
     a->nslots = sc->slots;
     a->slots = calloc(a->nslots, sizeof *a->slots);
     if (a->slots == NULL)

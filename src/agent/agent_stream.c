@@ -4,8 +4,8 @@
  * stored snapshot has already. So each segment is kept in memory until it is whole and compared with that snapshot's, by its keyed
  * digest; what is equal becomes a pointer and never touches the layer, what differs is written to the layer in one piece.
  *
- *   FUSE thread   copies into the segment's buffer; a full one goes to the crew           (stream_write, hand_over)
- *   crew          compares; equal: anchor, once; else: live_write_held                    (compare_task)
+ *   FUSE thread   copies into the segment's buffer; a full one goes to the pool           (stream_write, hand_over)
+ *   pool          compares; equal: anchor, once; else: live_write_held                    (compare_task)
  *   hold lock     equal segments become entries, in batches, by live_point_held           (point_runs)
  *
  * Order: the anchor is durable in STORE before the first buffer is given up on its behalf, and no publication takes it away before
@@ -34,7 +34,7 @@ enum {
 enum outcome { OUT_WRITTEN, OUT_EQUAL, OUT_THERE, OUT_LOST };
 
 struct segbuf {
-    struct crew_task task;      /* first */
+    struct pool_task task;      /* first */
     struct stream *s;
     uint64_t seg;
     uint32_t fill;              /* bytes from its start that are filled in: written, or zero where the live image has nothing */
@@ -72,7 +72,7 @@ struct stream {
     struct verr failed;         /* code != 0: something taken was lost; said until the handle is closed */
 };
 
-/* ---- on the crew ---- */
+/* ---- on the pool ---- */
 
 static bool anchor_parent(struct stream *s)
 {
@@ -138,7 +138,7 @@ static int write_out(struct segbuf *b, struct verr *err)
     return r;
 }
 
-static void compare_task(struct crew_task *task)
+static void compare_task(struct pool_task *task)
 {
     struct segbuf *b = (struct segbuf *)task;
     if (b->fill < b->want || !is_equal(b, &b->came_to))
@@ -207,7 +207,7 @@ static void note_equal(struct stream *s, uint64_t seg)
 static void take_oldest(struct stream *s)
 {
     struct segbuf *b = &s->buf[s->first];
-    crew_wait(s->a->crew, &b->task);
+    pool_wait(s->a->pool, &b->task);
     s->first = (s->first + 1) % STREAM_BUFFERS;
     s->busy--;
     if (b->came_to == OUT_EQUAL)
@@ -249,7 +249,7 @@ static void hand_over(struct stream *s)
     look_how_full(s, b);
     b->task.run = compare_task;
     s->busy++;
-    crew_submit(s->a->crew, &b->task);
+    pool_lend(s->a->pool, &b->task);
 }
 
 static void give_all(struct live_holder *h)

@@ -27,10 +27,11 @@
 #include "snapshot/snapshot.h"
 #include "store/container.h"
 
+struct pool;
+
 enum { DEDUP_MEMORY_DEFAULT = 35 * 1000 * 1000 };
 
 /* Level 3: a table of common blocks. find: 1 and *ref, or 0; called by several threads. NULL until a common data set exists. */
-struct crew;
 struct common_set { int (*find)(void *ctx, const struct fp *fp, uint64_t *ref); void *ctx; };
 
 /* What went over the bus: frames of all stages, and blocks that were asked for. */
@@ -48,7 +49,7 @@ struct dedup_env {
     struct vid host;
     int work_dirfd;                     /* STATE/rounds: a directory per round, removed at its end */
     size_t memory;                      /* M */
-    struct crew *crew;                  /* computes segments side by side; NULL: this thread alone */
+    struct pool *pool;                  /* computes segments side by side; NULL: this thread alone */
     bool force_merge, force_probe;      /* tests */
     /* Called now and then with bytes done of bytes to do (of this round); non-zero stops the round with -EINTR. May be NULL. */
     int (*progress)(void *ctx, const char *stage, uint64_t done, uint64_t total);

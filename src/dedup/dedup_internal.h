@@ -3,12 +3,12 @@
  * dedup_internal: what the stages of a round share. Included inside src/dedup only.
  *
  * One thread runs the stages. What is computed of one segment without regard to any other (reading, cutting, fingerprints)
- * may run on the crew meanwhile: functions that take a `segwork` and no `round` of their own touch nothing else.
+ * may run on the pool meanwhile: functions that take a `segwork` and no `round` of their own touch nothing else.
  */
 #ifndef VARVE_DEDUP_DEDUP_INTERNAL_H
 #define VARVE_DEDUP_DEDUP_INTERNAL_H
 
-#include "base/crew.h"
+#include "base/pool.h"
 #include "base/endian.h"
 #include "base/verr.h"
 #include "chunk/fingerprint.h"
@@ -28,7 +28,7 @@ struct extsort;
  * floors below win over a small M, so that about 5 MB is the least that a round takes.
  *
  *   fixed                      2 MiB segment, 0.3 MB plan record and blocks, 0.1 MB recipe, 0.3 MB frames      2.8 MB
- *   crew                       2.3 MB for each further segment under way: one more than threads, at most M/4
+ *   pool                       2.3 MB for each further segment under way: one more than threads, at most M/4
  *   1a  bundles                R/4 over slots x q partitions
  *       request partitions     R/4 over the partitions this host owns
  *   1b  sort of one partition  R/4, then  answers R/8 + index R/4
@@ -54,7 +54,7 @@ struct parent {
 
 /* One segment under way, and all that computing it needs. */
 struct segwork {
-    struct crew_task task;          /* first */
+    struct pool_task task;          /* first */
     struct round *r;
     const struct jobstate *js;
     struct seg_entry entry;         /* stage 1a: as the frozen table has it */
@@ -145,7 +145,7 @@ bool seg_has(const struct plan_seg *s, enum blk_kind kind);
 /* BLK_WAIT -> BLK_RESOLVED, or BLK_NEW where no resolution came. */
 int resolve_waiting(struct round *r, struct plan_seg *s, struct verr *err);
 
-/* ---- line.c: segments under way on the crew, used in their order ---- */
+/* ---- line.c: segments under way on the pool, used in their order ---- */
 struct line {
     struct round *r;
     /* A result, in order. An error is one of the whole round: what is still under way is dropped. */
@@ -156,7 +156,7 @@ struct line {
 /* *w: free to be filled in (js, s, entry). Waits for the oldest and uses it when all are under way. */
 int line_take(struct line *l, struct segwork **w, struct verr *err);
 /* The one that was taken is under way. run NULL: nothing to compute, it only waits for its turn. */
-void line_go(struct line *l, void (*run)(struct crew_task *task));
+void line_go(struct line *l, void (*run)(struct pool_task *task));
 /* rc 0: uses all that are under way. Else: waits for them, uses none. Returns rc, or the first error of use. */
 int line_end(struct line *l, int rc, struct verr *err);
 /* work[0 .. nwork-1]. Undone by line_free_work, also half-way. */

@@ -12,7 +12,7 @@ static int use_first(struct line *l, struct verr *err)
 {
     struct segwork *w = &l->r->work[l->first];
     if (w->task.run != NULL)
-        crew_wait(l->r->env->crew, &w->task);
+        pool_wait(l->r->env->pool, &w->task);
     l->first = (l->first + 1) % l->r->nwork;
     l->busy--;
     return l->use(l->ctx, w, err);
@@ -28,13 +28,13 @@ int line_take(struct line *l, struct segwork **w, struct verr *err)
     return rc;
 }
 
-void line_go(struct line *l, void (*run)(struct crew_task *task))
+void line_go(struct line *l, void (*run)(struct pool_task *task))
 {
     struct segwork *w = &l->r->work[(l->first + l->busy) % l->r->nwork];
     w->task.run = run;
     l->busy++;
     if (run != NULL)
-        crew_submit(l->r->env->crew, &w->task);
+        pool_lend(l->r->env->pool, &w->task);
 }
 
 int line_end(struct line *l, int rc, struct verr *err)
@@ -44,7 +44,7 @@ int line_end(struct line *l, int rc, struct verr *err)
     for (; l->busy > 0; l->busy--) {
         struct segwork *w = &l->r->work[l->first];
         if (w->task.run != NULL)
-            crew_wait(l->r->env->crew, &w->task);
+            pool_wait(l->r->env->pool, &w->task);
         l->first = (l->first + 1) % l->r->nwork;
     }
     return rc;

@@ -6,8 +6,8 @@
  *                       locked by one process, which runs one round at a time. Nothing in it outlives a crash: a round
  *                       that died is done again from the frozen layers.
  *
- * On one host the stages run one after another in one thread, which has a crew to compute segments for it. Whoever sends and is told "again" by the bus takes in what
- * waits for this host first (wire.c), so that nobody blocks and nothing is held in memory beyond the bus's own bound.
+ * On one host the stages run one after another in one thread, which lends the computing of segments to a pool. A sender that the bus
+ * tells "again" first takes in what waits for this host (wire.c): nobody blocks, and memory stays within the bus's own bound.
  */
 #include "dedup/dedup_internal.h"
 
@@ -142,7 +142,7 @@ static size_t memory_of(const struct round *r)
 /* Segments under way beside the one that is used: one for each thread, one that waits. */
 static size_t extra_work(const struct round *r)
 {
-    size_t threads = crew_threads(r->env->crew), room = memory_of(r) / 4 / WORK_BYTES;
+    size_t threads = pool_threads(r->env->pool), room = memory_of(r) / 4 / WORK_BYTES;
     size_t want = threads == 0 ? 0 : threads + 1;
     return want < room ? want : room;
 }

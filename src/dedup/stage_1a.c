@@ -64,8 +64,8 @@ static int plan_segment(struct segwork *w, struct verr *err)
     return rc;
 }
 
-/* On the crew. */
-static void plan_task(struct crew_task *task)
+/* On the pool. */
+static void plan_task(struct pool_task *task)
 {
     struct segwork *w = (struct segwork *)task;
     w->rc = plan_segment(w, &w->err);

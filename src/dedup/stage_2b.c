@@ -67,8 +67,8 @@ static void seal_group(struct round *r, struct cwriter *w, unsigned first, unsig
 
 struct backing_up { struct jobstate *js; struct cwriter *cw; struct seqout *result; };
 
-/* On the crew. */
-static void prepare_task(struct crew_task *task)
+/* On the pool. */
+static void prepare_task(struct pool_task *task)
 {
     struct segwork *w = (struct segwork *)task;
     w->rc = seg_prepare_new(w, &w->err);
@@ -144,7 +144,7 @@ static struct cwriter *open_group(struct round *r, struct jobstate *js)
     struct cwriter *w;
     int rc = cwriter_open(r->env->store, CONTAINER_BLOCKS, job_flags(js), js->job->last_blocks, &w, js->job->err);
     if (rc == 0) {
-        cwriter_use_crew(w, r->env->crew);
+        cwriter_use_pool(w, r->env->pool);
         return w;
     }
     job_fail(js, verr_prefix(js->job->err, -rc, "opening a container in the store"));

@@ -323,13 +323,8 @@ static void drop_handles(struct fs *f)
 static int pools_new(struct fs *f, unsigned cores, struct verr *err)
 {
     unsigned readers = cores + 2 < 4 ? 4 : cores + 2 > 16 ? 16 : cores + 2;
-    int rc = pool_new(readers, &f->io);
-    if (rc == 0)
-        rc = pool_new(8, &f->ctl);
-    if (rc == 0)
-        rc = pool_new(1, &f->notify);
-    if (rc < 0)
-        return verr_set(err, -rc, "cannot start worker threads: %s", strerror(-rc));
+    if ((f->io = pool_new(readers, err)) == NULL || (f->ctl = pool_new(8, err)) == NULL || (f->notify = pool_new(1, err)) == NULL)
+        return -err->code;
     return 0;
 }
 

@@ -88,7 +88,11 @@ static struct fs_disk *disk_search(struct fs *f, uint64_t ino)
     return d;
 }
 
-static void disk_turn(struct job *job);
+/* Gives back the reference of a task that has run. */
+static void queue_left(struct pool_serial *queue)
+{
+    fs_disk_put((struct fs_disk *)((char *)queue - offsetof(struct fs_disk, queue)));
+}
 
 struct fs_disk *fs_disk_get(struct fs *f, const struct vid *id)
 {
@@ -100,9 +104,7 @@ struct fs_disk *fs_disk_get(struct fs *f, const struct vid *id)
         d->id = *id;
         d->ino = ino;
         d->refs = 1;
-        d->qtail = &d->qhead;
-        d->turn.run = disk_turn;
-        pthread_mutex_init(&d->qlock, NULL);
+        pool_serial_init(&d->queue, f->ctl, queue_left);
         pthread_mutex_init(&d->refused_lock, NULL);
         d->next = *disk_bucket(f, ino);
         *disk_bucket(f, ino) = d;
@@ -138,7 +140,6 @@ void fs_disk_put(struct fs_disk *d)
     if (d->live != NULL)
         live_put(d->live);
     free(d->made);
-    pthread_mutex_destroy(&d->qlock);
     pthread_mutex_destroy(&d->refused_lock);
     free(d);
 }
@@ -232,42 +233,14 @@ int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only
     return busy;
 }
 
-/* ---- the queue: one turn runs one job, so that a busy disk does not keep a worker from others ---- */
+/* ---- the queue ---- */
 
-static void disk_turn(struct job *turn)
-{
-    struct fs_disk *d = (struct fs_disk *)((char *)turn - offsetof(struct fs_disk, turn));
-    pthread_mutex_lock(&d->qlock);
-    struct job *job = d->qhead;
-    d->qhead = job->next;
-    if (d->qhead == NULL)
-        d->qtail = &d->qhead;
-    pthread_mutex_unlock(&d->qlock);
-
-    job->run(job);
-
-    pthread_mutex_lock(&d->qlock);
-    d->qrunning = d->qhead != NULL;
-    if (d->qrunning)
-        pool_submit(d->f->ctl, &d->turn);
-    pthread_mutex_unlock(&d->qlock);
-    fs_disk_put(d);     /* the reference of the job that ran */
-}
-
-void fs_disk_submit(struct fs_disk *d, struct job *job)
+void fs_disk_submit(struct fs_disk *d, struct pool_task *task)
 {
     pthread_mutex_lock(&d->f->lock);
     d->refs++;
     pthread_mutex_unlock(&d->f->lock);
-    job->next = NULL;
-    pthread_mutex_lock(&d->qlock);
-    *d->qtail = job;
-    d->qtail = &job->next;
-    if (!d->qrunning) {
-        d->qrunning = true;
-        pool_submit(d->f->ctl, &d->turn);
-    }
-    pthread_mutex_unlock(&d->qlock);
+    pool_serial_post(&d->queue, task);
 }
 
 /* ---- what flushes made ---- */

@@ -7,13 +7,13 @@
  * truncate, flush, release, revert, unlink, copy into it), runs there one at a time in order of arrival, on a pool worker.
  *
  * Guarded by fs.lock: the table, refs, handles, writers, orphan, dying, node and the list of handles.
- * Used by jobs of the disk's queue only: clean, ever_clean, made.
+ * Used by tasks of the disk's queue only: clean, ever_clean, made.
  */
 #ifndef VARVE_FS_FS_HANDLE_H
 #define VARVE_FS_FS_HANDLE_H
 
+#include "base/pool.h"
 #include "catalog/catalog.h"
-#include "fs/fs_pool.h"
 #include "live/live.h"
 #include "snapshot/snapshot.h"
 
@@ -63,10 +63,7 @@ struct fs_disk {
     atomic_uint nrefused;
     atomic_bool size_refused;       /* a change of its size was refused, and none has succeeded since */
 
-    pthread_mutex_t qlock;          /* guards the queue */
-    struct job *qhead, **qtail;
-    bool qrunning;
-    struct job turn;
+    struct pool_serial queue;
 };
 
 enum handle_kind { HANDLE_DISK = 1, HANDLE_SNAP, HANDLE_LABEL, HANDLE_DIR, HANDLE_TEXT };
@@ -155,8 +152,8 @@ void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsi
  * its release may be on the way; 2 some are in use. */
 int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only);
 
-/* Runs the job on the disk's queue. */
-void fs_disk_submit(struct fs_disk *d, struct job *job);
+/* Runs the task on the disk's queue, and keeps the disk until it has run. */
+void fs_disk_submit(struct fs_disk *d, struct pool_task *task);
 
 int fs_disk_made_add(struct fs_disk *d, uint64_t seq, bool clean);
 void fs_disk_made_del(struct fs_disk *d, uint64_t seq);

@@ -7,10 +7,10 @@
 #include <fuse_lowlevel.h>
 
 #include "agent/agent.h"
+#include "base/pool.h"
 #include "base/verr.h"
 #include "fs/fs.h"
 #include "fs/fs_handle.h"
-#include "fs/fs_pool.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -28,8 +28,8 @@ enum {
 #define FS_TIMEOUT_STORED 86400.0
 
 /*
- * Locks, outermost first: tree -> (names, agent, live: theirs) ; lock -> nothing ; handle.lock -> nothing but STORE opens ;
- * fs_disk.qlock -> the pool's. `tree` is only ever taken by pool workers.
+ * Locks, outermost first: tree -> (names, agent, live: theirs) ; lock -> the pools' ; handle.lock -> nothing but STORE opens.
+ * `tree` is only ever taken by pool workers.
  */
 struct fs {
     struct fs_conf conf;            /* strings are copies */
@@ -62,7 +62,7 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi) { return
 
 /* ---- pooled requests (fs_pooled.c) ---- */
 struct op {
-    struct job job;
+    struct pool_task task;          /* first; it runs op_run */
     struct fs *f;
     fuse_req_t req;
     void (*fn)(struct op *op);      /* answers the request; does not free op */

@@ -12,9 +12,9 @@
 
 /* ---- pooled requests ---- */
 
-static void op_run(struct job *job)
+static void op_run(struct pool_task *task)
 {
-    struct op *op = (struct op *)job;       /* job is its first member */
+    struct op *op = (struct op *)task;
     op->again = op->at_once = false;
     op->fn(op);
     if (!op->again) {
@@ -25,9 +25,9 @@ static void op_run(struct job *job)
     if (!op->at_once)
         usleep(1000);
     if (op->disk != NULL)
-        fs_disk_submit(op->disk, &op->job);
+        fs_disk_submit(op->disk, &op->task);
     else
-        pool_submit(op->f->ctl, &op->job);
+        pool_submit(op->f->ctl, &op->task);
 }
 
 static struct op *op_make(fuse_req_t req, void (*fn)(struct op *), const char *name, const char *name2, const void *data, size_t data_len)
@@ -40,7 +40,7 @@ static struct op *op_make(fuse_req_t req, void (*fn)(struct op *), const char *n
         return NULL;
     }
     memset(op, 0, sizeof *op);
-    op->job.run = op_run;
+    op->task.run = op_run;
     op->f = f;
     op->req = req;
     op->fn = fn;
@@ -72,13 +72,13 @@ struct op *op_new_always(fuse_req_t req, void (*fn)(struct op *))
 
 void op_submit(struct op *op, struct pool *p)
 {
-    pool_submit(p, &op->job);
+    pool_submit(p, &op->task);
 }
 
 void op_submit_disk(struct op *op, struct fs_disk *d)
 {
     op->disk = d;
-    fs_disk_submit(d, &op->job);
+    fs_disk_submit(d, &op->task);
 }
 
 void op_move_on(struct op *op)

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 struct park {
-    struct job job;                 /* first member */
+    struct pool_task task;          /* first */
     struct park *next, *prev;       /* in fs.parks, guarded by fs.lock */
     struct fs *f;                   /* valid until claimed and answered */
     fuse_req_t req;
@@ -27,9 +27,9 @@ static void park_put(struct park *p)
         free(p);
 }
 
-static void park_answer(struct job *job)
+static void park_answer(struct pool_task *task)
 {
-    struct park *p = (struct park *)job;
+    struct park *p = (struct park *)task;
     struct fs *f = p->f;
     /* Returns only when no interrupt function runs any more; only then may the request go. */
     fuse_req_interrupt_func(p->req, NULL, NULL);
@@ -50,7 +50,7 @@ static void park_claim(struct park *p, int result)
     if (atomic_exchange(&p->claimed, true))
         return;
     p->result = result;
-    pool_submit(p->f->ctl, &p->job);
+    pool_submit(p->f->ctl, &p->task);
 }
 
 static void park_done(void *ctx, int result)
@@ -74,7 +74,7 @@ void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, in
         reply(req, -ENOMEM, arg);
         return;
     }
-    p->job.run = park_answer;
+    p->task.run = park_answer;
     p->f = f;
     p->req = req;
     p->reply = reply;

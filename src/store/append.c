@@ -3,7 +3,7 @@
  * append: writing of containers.
  *
  * A block goes into the frame in memory; a full frame is compressed, decoded again, compared and written behind the
- * last one. With a crew, several frames are compressed at once; they are written in order all the same, and the file has
+ * last one. With a pool, several frames are compressed at once; they are written in order all the same, and the file has
  * the same bytes. What is on disk at each step of a section:
  *
  *     frames                      a torn tail: no reader takes it for anything
@@ -168,8 +168,8 @@ static void file_resume(struct cwriter *w, uint64_t last)
 
 static struct cw_frame *frame_filled(struct cwriter *w) { return &w->frame[(w->first + w->busy) % w->nframes]; }
 
-/* On the crew. */
-static void frame_pack(struct crew_task *task)
+/* On the pool. */
+static void frame_pack(struct pool_task *task)
 {
     struct cw_frame *fr = (struct cw_frame *)task;
     fr->why = "";
@@ -180,7 +180,7 @@ static void frame_pack(struct crew_task *task)
 static int frame_write(struct cwriter *w)
 {
     struct cw_frame *fr = &w->frame[w->first];
-    crew_wait(w->crew, &fr->task);
+    pool_wait(w->pool, &fr->task);
     w->first = (w->first + 1) % w->nframes;
     w->busy--;
     if (fr->rc < 0) {
@@ -211,7 +211,7 @@ static int frame_flush(struct cwriter *w)
                             .raw_len = w->frame_len};
     fr->entry = w->entries - w->frame_blocks;
     fr->task.run = frame_pack;
-    crew_submit(w->crew, &fr->task);
+    pool_lend(w->pool, &fr->task);
     w->busy++;
     w->frame_blocks = w->frame_len = 0;
     return w->busy == w->nframes ? frame_write(w) : 0;
@@ -281,11 +281,11 @@ int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last,
     return 0;
 }
 
-void cwriter_use_crew(struct cwriter *w, struct crew *crew)
+void cwriter_use_pool(struct cwriter *w, struct pool *pool)
 {
-    if (crew_threads(crew) == 0)
+    if (pool_threads(pool) == 0)
         return;
-    w->crew = crew;
+    w->pool = pool;
     while (w->nframes < FRAMES_MAX && (w->frame[w->nframes].pack = fpack_new()) != NULL)
         w->nframes++;
 }
@@ -351,7 +351,7 @@ void cwriter_free(struct cwriter *w)
         close(wait->fd);
     }
     for (; w->busy > 0; w->busy--) { /* of a writer that failed, or was not sealed */
-        crew_wait(w->crew, &w->frame[w->first].task);
+        pool_wait(w->pool, &w->frame[w->first].task);
         w->first = (w->first + 1) % w->nframes;
     }
     for (unsigned i = 0; i < w->nframes; i++)

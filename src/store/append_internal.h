@@ -3,7 +3,7 @@
 #ifndef VARVE_STORE_APPEND_INTERNAL_H
 #define VARVE_STORE_APPEND_INTERNAL_H
 
-#include "base/crew.h"
+#include "base/pool.h"
 #include "base/verr.h"
 #include "store/container.h"
 #include "store/frame_internal.h"
@@ -13,7 +13,7 @@ enum {
     SECTION_ENTRIES = 128 * 1024,       /* of a section in memory: 6 MiB; one more frame may come on top */
     ORDINALS_FULL = (1 << ORDINAL_BITS) - SECTION_ENTRIES - FRAME_RAW_MAX - 1,
     WAITING_MAX = 8, DIRS_MAX = 4,
-    FRAMES_MAX = 4,                     /* under way on a crew, and the one that is filled */
+    FRAMES_MAX = 4,                     /* under way on a pool, and the one that is filled */
 };
 
 struct cw_file {            /* the file that is appended to */
@@ -34,7 +34,7 @@ struct waiting {            /* a full file: all written but the trailer */
 };
 
 struct cw_frame {
-    struct crew_task task;      /* first */
+    struct pool_task task;      /* first */
     struct fpack *pack;
     struct cframe f;
     uint32_t entry;             /* its first footer entry: they get the frame's place when it is written */
@@ -47,7 +47,7 @@ struct cw_frame {
 struct cwriter {
     struct store *st;
     uint32_t type, flags;
-    struct crew *crew;
+    struct pool *pool;
     struct cw_frame frame[FRAMES_MAX];      /* a ring: `busy` from `first` on are compressed, the next one is filled */
     unsigned nframes, first, busy;
     struct cw_file file;

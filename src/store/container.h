@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct pool;
 struct store;
 struct verr;
 
@@ -28,13 +29,12 @@ struct cwriter;
  * silently ignored when it is missing, full, torn, of another type or has other flags). Nothing is written yet. */
 int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last, struct cwriter **out, struct verr *err);
 
-/* Frames are compressed on the crew from now on; before the first append. It must outlive the writer. What is written does not
+/* Frames are compressed on the pool from now on; before the first append. It must outlive the writer. What is written does not
  * depend on it. */
-struct crew;
-void cwriter_use_crew(struct cwriter *w, struct crew *crew);
+void cwriter_use_pool(struct cwriter *w, struct pool *pool);
 
 /* Copies the block (1..BLOCK_MAX bytes) into the current frame; *ref is its reference, to be used once sealed.
- * A full frame is compressed, decoded again and compared, then written; with a crew its error may come with a later call, at
+ * A full frame is compressed, decoded again and compared, then written; with a pool its error may come with a later call, at
  * the latest with the seal. Errors are final for this writer. */
 int cwriter_append(struct cwriter *w, const struct fp *fp, const void *data, size_t len, uint64_t *ref, struct verr *err);
 

@@ -6,7 +6,7 @@
 #ifndef VARVE_TESTS_MKROUND_H
 #define VARVE_TESTS_MKROUND_H
 
-#include "base/crew.h"
+#include "base/pool.h"
 #include "base/file.h"
 #include "base/verr.h"
 #include "dedup/dedup.h"
@@ -44,7 +44,7 @@ struct mkround {
     struct live_set *set;
     struct fpindex *slots[MKR_SLOTS];
     struct bus *bus;
-    struct crew *crew;
+    struct pool *pool;
     struct dedup_env env;
     struct mkr_disk disk[MKR_DISKS];
     struct dedup_job job[MKR_DISKS];
@@ -117,11 +117,11 @@ static inline void mkr_open_parts(struct mkround *m, const struct mkr_options *o
     size_t bus_bytes = o->bus_bytes != 0 ? o->bus_bytes : 1 << 20;
     m->bus = o->rough != 0 ? bus_local_new_rough(bus_bytes, o->rough, &mkr_err) : bus_local_new(bus_bytes, &mkr_err);
     MKR_TRY(m->bus == NULL ? -ENOMEM : 0);
-    MKR_TRY(o->threads != 0 && (m->crew = crew_new(o->threads, &mkr_err)) == NULL ? -ENOMEM : 0);
+    MKR_TRY(o->threads != 0 && (m->pool = pool_new(o->threads, &mkr_err)) == NULL ? -ENOMEM : 0);
     m->env = (struct dedup_env){
         .store = m->st, .reader = m->reader, .segread = m->segread, .slots = m->slots, .nslots = c->slots, .bus = m->bus,
         .clock = &vclock_system, .work_dirfd = m->workfd, .memory = o->memory, .progress_ctx = m, .note = mkr_note,
-        .crew = m->crew,
+        .pool = m->pool,
     };
     memset(m->env.host.b, 7, VID_BYTES);
 }
@@ -136,8 +136,8 @@ static inline void mkr_close_parts(struct mkround *m)
         }
     MKR_TRY(live_set_close(m->set, &mkr_err));
     bus_close(m->bus);
-    crew_free(m->crew);
-    m->crew = NULL;
+    pool_free(m->pool);
+    m->pool = NULL;
     for (unsigned s = 0; s < MKR_SLOTS; s++)
         if (m->slots[s] != NULL)
             fpindex_close(m->slots[s]);

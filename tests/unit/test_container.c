@@ -5,7 +5,7 @@
  */
 #include "store/container.h"
 
-#include "base/crew.h"
+#include "base/pool.h"
 #include "base/endian.h"
 #include "store/layout_internal.h"
 #include "store/store_internal.h"
@@ -60,7 +60,7 @@ static void block_fill(const struct block *b, uint8_t *out)
     }
 }
 
-static struct crew *crew;
+static struct pool *pool;
 
 static struct fp block_fp(const struct block *b)
 {
@@ -110,14 +110,14 @@ static void get_ok(struct creader *r, const struct block *b)
     assert_int_equal(code, 0);
 }
 
-/* Every second writer compresses on a crew: what it writes must not depend on that. */
+/* Every second writer compresses on a pool: what it writes must not depend on that. */
 static struct cwriter *writer(uint64_t last)
 {
     static unsigned n;
     struct cwriter *w;
     assert_int_equal(cwriter_open(m.st, CONTAINER_BLOCKS, CONTAINER_SHARED, last, &w, &err), 0);
     if (n++ % 2 == 0)
-        cwriter_use_crew(w, crew);
+        cwriter_use_pool(w, pool);
     return w;
 }
 
@@ -1024,7 +1024,7 @@ static int child_write(struct store *st)
     m.st = st;
     if (cwriter_open(st, CONTAINER_BLOCKS, CONTAINER_SHARED, REF_NONE, &w, &err) < 0)
         return 124;
-    cwriter_use_crew(w, crew);
+    cwriter_use_pool(w, pool);
     for (int i = 0; r == 0 && i < 12; i++) {
         r = put(w, &b, 60000);
         if (first == REF_NONE && r == 0)
@@ -1053,9 +1053,9 @@ static int child(const char *path)
     if (store_open(path, &st, NULL) < 0)
         return 125;
     const char *threads = getenv("TEST_CREW");
-    crew = crew_new(threads != NULL ? (unsigned)atoi(threads) : 0, NULL);
+    pool = pool_new(threads != NULL ? (unsigned)atoi(threads) : 0, NULL);
     int r = child_write(st);
-    crew_free(crew);
+    pool_free(pool);
     store_close(st);
     return r;
 }
@@ -1086,8 +1086,8 @@ int main(int argc, char **argv)
     (void)write_errors_kill_the_writer;
     (void)writer_killed_anywhere_leaves_no_damage;
 #endif
-    crew = crew_new(2, NULL);
+    pool = pool_new(2, NULL);
     int r = cmocka_run_group_tests(tests, group_setup, NULL);
-    crew_free(crew);
+    pool_free(pool);
     return r;
 }
