@@ -352,6 +352,7 @@ static void each_serial_keeps_its_order(void **state)
             pool_serial_wait(&c[i].serial);
             assert_int_equal(c[i].at, STEPS);
         }
+        assert_false(pool_full(p));
         pool_free(p);       /* the other half is run to its end */
         for (unsigned i = 0; i < SERIALS; i++) {
             assert_int_equal(c[i].at, STEPS);
