@@ -172,6 +172,7 @@ suite_lint() {
     lint help 60 2 bash tests/lint/help.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
 }
 
+tsan_units=(pool live live_freeze live_model container bus dedup segread)
 # The real disks that some suites read are built once, beside what runs meanwhile.
 start_series() { start case data data-series 1200 2 bash tests/data/debian-series.sh "$VARVE_TEST_CACHE/debian-series"; }
 
@@ -180,7 +181,7 @@ run_suite() {
     case $suite in
         lint) suite_lint ;;
         unit) suite_unit unit asan ;;
-        tsan) suite_unit tsan tsan pool live live_freeze live_model container bus dedup agent segread ;;
+        tsan) suite_unit tsan tsan "${tsan_units[@]}" ;;
         large) suite_unit large plain fpindex_large live_model ;;
         mount) suite_mount mount plain '' tests/mount/[0-9]*.sh ;;
         mount-asan) suite_mount mount-asan asan 2 tests/mount/[0-9]*.sh ;;
@@ -190,7 +191,8 @@ run_suite() {
         vm) finish data-series; start case vm vm-boot 1500 2 bash tests/vm/run.sh ;;
         mutants) read -r -a names <tests/mutants/everyday.txt    # tests/soak.sh takes all of them
                  start counts mutants mutants 1500 2 bash tests/mutants/run.sh "${names[@]}" ;;
-        crash|faults|full|oom|rot) start counts "$suite" "$suite" 1500 4 bash "tests/$suite/run.sh" ;;     # have two workers
+        crash|faults|oom|rot) start counts "$suite" "$suite" 1500 4 bash "tests/$suite/run.sh" ;;      # two workers
+        clock|security|golden) start counts "$suite" "$suite" 1500 1 bash "tests/$suite/run.sh" ;;     # mostly wait
         *) start counts "$suite" "$suite" 1500 2 bash "tests/$suite/run.sh" ;;
     esac
 }
@@ -257,7 +259,7 @@ done
 case $suites in *" data "*|*" vm "*) start_series ;; esac
 build_plain ''
 build_asan ''
-case $suites in *tsan*) build_tsan '' ;; esac
+case $suites in *tsan*) build_tsan "src/cli/varve ${tsan_units[*]/#/tests/unit/test_}" ;; esac
 case $suites in *" lint "*|*" fuzz "*) build_fuzz '' ;; esac
 export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve
 for suite in $suites; do run_suite "$suite"; done

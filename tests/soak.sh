@@ -6,10 +6,11 @@ set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
 export VARVE_TEST_DIR=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
-export TMPDIR=$VARVE_TEST_DIR/tmp
+export TMPDIR=$VARVE_TEST_DIR/tmp/soak
+mkdir -p "$TMPDIR"
 end=$(($(date +%s) + ${1:-60} * 60)) passed=0 failed=0
 check() {
-    if timeout "${LIMIT:-1800}" "$@" >"$VARVE_TEST_DIR/soak.log" 2>&1; then
+    if python3 -B tests/lib/owned.py "${LIMIT:-7200}" "$TMPDIR" "$@" >"$VARVE_TEST_DIR/soak.log" 2>&1; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1)); echo "FAILED: $* (VARVE_SEED=${VARVE_SEED:-})"; tail -n 40 "$VARVE_TEST_DIR/soak.log"
@@ -27,7 +28,8 @@ done
 [ $failed -gt 0 ] || OOM_FULL=1 OOM_LIMIT=1700 check bash tests/oom/run.sh
 [ $failed -gt 0 ] || check bash tests/coverage/run.sh
 plain=$VARVE_TEST_DIR/build-plain/src/cli/varve
-[ $failed -gt 0 ] || VARVE=$plain MOUNTS=1000 check bash tests/rot/run.sh
+[ $failed -gt 0 ] || VARVE=$plain STRIDE=1 MOUNTS=1000 check bash tests/rot/run.sh
+[ $failed -gt 0 ] || VARVE=$plain FLIPS=400 check bash tests/format/run.sh
 [ $failed -gt 0 ] || VARVE=$plain STEPS=500 check bash tests/clock/run.sh
 # All points of the disk's errors (about 12 000), and full disks on XFS too.
 if [ $failed -eq 0 ]; then

@@ -32,7 +32,7 @@ chmod -R a+rwX "$build"     # a daemon that gave up root writes its counters too
 
 part() { # NAME COMMAND...
     local name=$1; shift
-    timeout -k 20 1500 "$@" >"$out/$name.log" 2>&1 </dev/null
+    python3 -B "$here/../lib/owned.py" 1500 "$TMPDIR" "$@" >"$out/$name.log" 2>&1
     local status=$?
     [ $status != 77 ] || status=0
     [ $status = 0 ] || tail -n 15 "$out/$name.log" | sed 's/^/        | /'

@@ -17,6 +17,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '
 import blocklog         # noqa: E402
 import model as m       # noqa: E402
 import owned            # noqa: E402
+import sample           # noqa: E402
 import verdict          # noqa: E402
 import workload as wl   # noqa: E402
 import world as wd      # noqa: E402
@@ -249,29 +250,32 @@ def work(job):
     return kind, args, done, bad, time.monotonic() - begin
 
 
-def spread(points, want, rng):
-    """All points, or about `want` of them at a fixed stride that begins somewhere."""
-    stride = 1 if not want else max(1, len(points) // want)
-    return points[rng.randrange(stride)::stride], stride
-
-
 def kill_points(logs, names, modes):
     """Only a write of several pages can be stopped in the middle."""
     return [(n, k, mode) for n in names for k, _, path in logs[n] for mode in modes if mode != wd.KILL_HALF or path.endswith(' half')]
 
 
 def plan(kind, logs, names, rng):
+    """The chosen points of a mode, and how many there are."""
+    def family(point):      # with the workload, too, most points would be the only one of theirs
+        _, call, path = logs[point[0]][point[1] - 1]
+        return (call, sample.kind_of(path), *point[2:])
+
+    def choose(points, want, family):
+        return sample.spread(points, want, rng, family if options.strata else None)
+
     if kind == 'kill':
-        return spread(kill_points(logs, names, (wd.KILL_BEFORE, wd.KILL_HALF, wd.KILL_AFTER)), options.want, rng)
+        points = kill_points(logs, names, (wd.KILL_BEFORE, wd.KILL_HALF, wd.KILL_AFTER))
+        return choose(points, options.want, family), len(points)
+    points = kill_points(logs, names, (wd.KILL_BEFORE,)) if kind != 'reorder' else \
+        [(n, cut, number) for n in names for cut, _, _ in logs[n] for number in range(options.states)]
     if kind == 'power':
-        return spread(kill_points(logs, names, (wd.KILL_BEFORE,)), options.want, rng)
+        return choose(points, options.want, family), len(points)
     if kind == 'reorder':
-        cuts = [(n, cut, number) for n in names for cut, _, _ in logs[n] for number in range(options.states)]
-        return spread(cuts, options.want, rng)
-    points = kill_points(logs, names, (wd.KILL_BEFORE,))
+        return choose(points, options.want, lambda p: p[::2]), len(points)
     stride = options.stride or 37
-    groups, step = spread(points, max(1, options.want // 4) if options.want else 0, rng)
-    return [g + (stride, bool(i % 2)) for i, g in enumerate(groups)], step
+    groups = choose(points, max(1, options.want // 4) if options.want else 0, lambda p: p[0])
+    return [g + (stride, bool(i % 2)) for i, g in enumerate(groups)], len(points)
 
 
 def select(points):
@@ -285,7 +289,7 @@ def select(points):
 
 def run_kind(kind, pool, logs, names):
     rng = random.Random('%d %s' % (options.seed, kind))
-    points, stride = plan(kind, logs, names, rng)
+    points, of = plan(kind, logs, names, rng)
     points = select(points)
     begin, done, failed = time.monotonic(), 0, 0
     for _, args, n, bad, _ in pool.imap_unordered(work, [(i, kind, p) for i, p in enumerate(points)]):
@@ -294,8 +298,8 @@ def run_kind(kind, pool, logs, names):
         for why in bad:
             print('FAILED %s %s: %s' % (kind, ' '.join(map(str, args)), why), flush=True)
     seconds = time.monotonic() - begin
-    print('%s: %d cases, %d failed (every %d. of the points of %s; seed %d, %s; %.0f s, %.0f ms each)'
-          % (kind, done, failed, stride, ' '.join('%s %d' % (n, len(logs[n])) for n in names), options.seed, options.fs, seconds,
+    print('%s: %d cases, %d failed (at %d of %d points of %s; VARVE_SEED=%d, %s; %.0f s, %.0f ms each)'
+          % (kind, done, failed, len(points), of, ' '.join('%s %d' % (n, len(logs[n])) for n in names), options.seed, options.fs, seconds,
              seconds * 1000 / max(1, done)), flush=True)
     return done - failed, failed
 
@@ -306,6 +310,7 @@ def main():
     p.add_argument('modes', nargs='+', choices=sorted(CASES))
     p.add_argument('--workloads', default=','.join(wl.WORKLOADS))
     p.add_argument('--want', type=int, default=0, help='about so many cases of each mode instead of all')
+    p.add_argument('--strata', action='store_true', help='with --want: each kind of file and call at least once')
     p.add_argument('--stride', type=int, default=0, help='every n-th point of a recovery')
     p.add_argument('--states', type=int, default=3, help='reorder: so many states at each block write')
     p.add_argument('--points', default='', help='only these numbers of calls: 12 or 10-40')

@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path += [os.path.join(HERE, '..', 'crash'), os.path.join(HERE, '..', 'lib')]
 import model as m       # noqa: E402
 import owned            # noqa: E402
+import sample           # noqa: E402
 import workload as wl   # noqa: E402
 import world as wd      # noqa: E402
 
@@ -653,10 +654,14 @@ def plan(calls):
     if options.kinds:
         points = [p for p in points if '%d-%d' % p[2:] in options.kinds.split(',')]
     rng = random.Random(options.seed)
-    stride = max(1, len(points) // options.want) if options.want else 1
-    chosen = points[rng.randrange(stride)::stride]
+
+    def family(point):
+        _, call, path = calls[point[0]][point[1] - 1]
+        return (call, sample.kind_of(path), *point[2:])
+
+    chosen = list(sample.spread(points, options.want, rng, family if options.strata else None))
     rng.shuffle(chosen)
-    return points, stride, [chosen[i:i + BATCH] for i in range(0, len(chosen), BATCH)]
+    return points, [chosen[i:i + BATCH] for i in range(0, len(chosen), BATCH)]
 
 
 def main():
@@ -664,6 +669,7 @@ def main():
     p = argparse.ArgumentParser(description='ENOSPC, EIO, EDQUOT and short writes at each call that makes something persist')
     p.add_argument('--workloads', default=','.join(WORKLOADS))
     p.add_argument('--want', type=int, default=0, help='about so many cases instead of all')
+    p.add_argument('--strata', action='store_true', help='with --want: each kind of file, call and error at least once')
     p.add_argument('--points', default='', help='only these numbers of calls: 12 or 10-40')
     p.add_argument('--kinds', default='', help='only these: MODE-ERRNO[,...]; modes 1 once, 2 for ever, 6 short')
     p.add_argument('--syncs', action='store_true', help='only fsync and fdatasync, once, EIO')
@@ -686,7 +692,7 @@ def main():
             for name, lines in calls.items():
                 for line in lines:
                     print(name, *line)
-        points, stride, batches = plan(calls)
+        points, batches = plan(calls)
         pool = multiprocessing.get_context('fork').Pool(options.workers, init_worker, (multiprocessing.Value('i', 0),))
         begin = time.monotonic()
         for done, over, bad in pool.imap_unordered(work, batches):
@@ -696,8 +702,8 @@ def main():
             for why in bad:
                 print('FAILED ' + why, flush=True)
         seconds = time.monotonic() - begin
-        print('faults: %d cases of %d (every %d. of %s), %d more had fewer calls this time; seed %d; %.0f s, %.0f ms each'
-              % (passed + failed, len(points), stride, ' '.join('%s %d' % (n, len(c)) for n, c in calls.items()), beyond, options.seed, seconds,
+        print('faults: %d cases of %d (%s), %d more had fewer calls this time; VARVE_SEED=%d; %.0f s, %.0f ms each'
+              % (passed + failed, len(points), ' '.join('%s %d' % (n, len(c)) for n, c in calls.items()), beyond, options.seed, seconds,
                  seconds * 1000 / max(1, passed + failed)))
     finally:
         if pool is not None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A store that a real mount has written, read by the second reader of this folder, which knows docs/format only: it must
 # find nothing wrong, give back every snapshot byte by byte, and see the same damage as `varve verify`.
-# VARVE=PATH as for tests/mount; VARVE_SEED=N, FLIPS=N.
+# VARVE=PATH as for tests/mount; VARVE_SEED=N, FLIPS=N single bytes that are damaged (100).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../mount/lib.sh
@@ -11,7 +11,7 @@ need /usr/bin/python3 getfattr setfattr cmp
 /usr/bin/python3 -c 'import xxhash, zstandard' || skip "python3-xxhash or python3-zstandard is not installed"
 export PYTHONDONTWRITEBYTECODE=1
 reader() { run /usr/bin/python3 "$here/varve_format.py" "$@"; }
-seed=${VARVE_SEED:-$(date +%s)}
+seed=${VARVE_SEED:-$(date +%s)} flips=${FLIPS:-100}
 echo "VARVE_SEED=$seed"
 
 mkdir "$T/expect"
@@ -114,5 +114,5 @@ run "$VARVE" verify "$T/store"
 # ---- single bytes ----
 
 cp -a "$T/store" "$T/damaged"
-CASE_TIMEOUT=280 run /usr/bin/python3 "$here/flip_bytes.py" "$T/damaged" "${FLIPS:-200}" "$seed" "$VARVE"
+CASE_TIMEOUT=$((100 + 4 * flips)) run /usr/bin/python3 "$here/flip_bytes.py" "$T/damaged" "$flips" "$seed" "$VARVE"
 echo "format: all good"

@@ -21,7 +21,7 @@ case $(stat -c %A "$snap") in *w*) fail "a snapshot has write bits";; esac
 run "$VARVE" wait "$MNT/web/disk.img"
 equals "$(xattr "$snap" state)" stored
 equals "$(xattr "$MNT/web/disk.img" state)" live
-echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
+drop_pages "$snap"
 run cp "$snap" "$T/out"
 same "$T/in" "$T/out"
 

@@ -119,7 +119,7 @@ for pid in kids:
 P
 same "$T/four" "$MNT/vm/four.img"
 eventually 10 cmp -s "$T/four" "$(newest "$MNT/vm/four.img")"
-echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
+drop_pages "$MNT/vm/four.img"
 same "$T/four" "$MNT/vm/four.img"
 run "$VARVE" wait "$MNT"
 same "$T/four" "$(newest "$MNT/vm/four.img")"

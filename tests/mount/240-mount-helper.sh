@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # mount -t varve through the helper, with fstab's options; umount is the clean stop; who the daemon is.
 set -eu
+# It installs into /sbin and makes a user: one at a time on the machine.
+[ -n "${HELPER_LOCK:-}" ] || HELPER_LOCK=1 exec flock -o /run/lock/varve-mount-helper bash "$0"
 . "$(dirname "$0")/lib.sh"
 helper=$(dirname "$VARVE")/../../mount-helpers/mount.varve
 [ -e "$helper" ] || fail "$helper was not built"

@@ -37,6 +37,8 @@ eventually() {
     local until=$((SECONDS + $1)); shift
     until "$@"; do [ "$SECONDS" -lt "$until" ] || fail "never came true: $*"; sleep 0.1; done
 }
+# Takes a file's pages out of the kernel's cache; other cases on the machine keep theirs.
+drop_pages() { dd if="$1" iflag=nocache count=0 status=none; }
 same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
 equals() { [ "$1" = "$2" ] || fail "'$1' is not '$2'${3:+ ($3)}"; }
 

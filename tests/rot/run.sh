@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Bit rot and lost files: a small but complete STORE and STATE that a real mount has written, damaged in every byte that is not
 # block data (rot.c, without a mount), and in samples under real mounts (mounts.py); its catalog deleted, old and damaged.
-# VARVE=PATH as for tests/mount; VARVE_SEED=N; STRIDE=N takes one flip in N of rot.c; MOUNTS=N flips under mounts (80);
+# VARVE=PATH as for tests/mount; VARVE_SEED=N; STRIDE=N takes one flip in N of rot.c (4); MOUNTS=N flips under mounts (80);
 # STEP=N one lost file in N (1). Ends with "N passed, N failed". PARTS="store state flips lost catalog": only these.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,12 +42,12 @@ export -f mounts
 export here VARVE T seed
 # Two at a time: what reads bytes, and what mounts.
 {
-    part store 900 "$rot" store "$T/store1" "$seed" "${STRIDE:-1}"
+    part store 900 "$rot" store "$T/store1" "$seed" "${STRIDE:-4}"
     echo "$passed $failed" >"$T/sums"
 } &
 first=$!
 (
-    part state 900 "$rot" state "$T/state1" "$T/store" "$seed" "${STRIDE:-1}"
+    part state 900 "$rot" state "$T/state1" "$T/store" "$seed" "${STRIDE:-4}"
     part flips 600 bash -c 'mounts flips "$@"' - "${MOUNTS:-80}"
     part lost 600 bash -c 'mounts lost "$@"' - "${STEP:-1}"
     part catalog 600 bash -c 'mounts catalog "$@"' - "${STEP:-1}"
