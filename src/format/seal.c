@@ -28,11 +28,11 @@ enum seed {
     SEED_ID,                    /* the first 8 bytes of the id, xor the number */
     SEED_PLACE,                 /* checksum of the hashed place and of the bytes before the checksum */
 };
-enum hashed { STORE = 1, ID = 2, FILE_VERSION = 4, FILE_NUMBER = 8, NUMBER = 16 };
+enum hashed { STORE = 1, ID = 2, FILE_VERSION = 4, FILE_NUMBER = 8 };   /* of SEED_PLACE; the number always is */
 
 /* Offsets of what the record carries; 0: it does not (magic_bytes 0: no magic). */
 struct form {
-    char magic[8];
+    char magic[9];
     uint8_t magic_bytes, version_at, version_bytes, length_at;
     uint8_t store_at, id_at, file_version_at, file_at, number_at, number_bytes;
     uint8_t sum_at, sum_bytes, over, seed, hashed;
@@ -50,14 +50,13 @@ static const struct form forms[SEAL_KINDS] = {
     [SEAL_NODE] = {FRAMED("VARVNODE"), .id_at = 16, .number_at = 64, .number_bytes = 8, .least = 136},
     [SEAL_SIDE_FILE] = {FRAMED("VARVATTR"), .id_at = 16, .number_at = 32, .number_bytes = 8, .least = 84},
     [SEAL_SNAPSHOT] = {FRAMED("VARVSNAP"), .store_at = 24, .id_at = 72, .number_at = 136, .number_bytes = 8, .least = 4096},
-    [SEAL_RUNS] = {MAGIC("VRUN", 4, 2), SUM(8, 8, AFTER, SEED_PLACE), .hashed = ID | NUMBER, .number_bytes = 8},
+    [SEAL_RUNS] = {MAGIC("VRUN", 4, 2), SUM(8, 8, AFTER, SEED_PLACE), .hashed = ID, .number_bytes = 8},
     [SEAL_SEGMENT] = {FRAMED("VARVSEGR"), .least = 68},
     [SEAL_OWNER] = {MAGIC("varveOWN", 8, 4), .store_at = 16, .id_at = 32, .number_at = 64, .number_bytes = 8, SUM_LAST, .least = 88},
     [SEAL_DELETIONS] = {MAGIC("varveDEL", 8, 4), .store_at = 16, .number_at = 32, .number_bytes = 8, SUM_LAST, .least = 56},
     [SEAL_CONTAINER] = {CONTAINER("varveCON")},
     [SEAL_FRAME] = {CONTAINER("varveFRM"), .number_at = 56, .number_bytes = 4},
-    [SEAL_FOOTER] = {MAGIC("VFTP", 0, 0), SUM(8, 8, AFTER, SEED_PLACE), .hashed = STORE | FILE_VERSION | FILE_NUMBER | NUMBER,
-                     .number_bytes = 4},
+    [SEAL_FOOTER] = {MAGIC("VFTP", 0, 0), SUM(8, 8, AFTER, SEED_PLACE), .hashed = STORE | FILE_VERSION | FILE_NUMBER, .number_bytes = 4},
     [SEAL_TRAILER] = {CONTAINER("varveTRL"), .number_at = 12, .number_bytes = 4},
     [SEAL_INDEX] = {MAGIC("VARVEIDX", 8, 4), .number_at = 32, .number_bytes = 8, SUM_LAST},
     [SEAL_INDEX_PAGE] = {.number_at = 12, .number_bytes = 4, SUM(0, 8, AFTER, SEED_FILE)},
@@ -94,18 +93,22 @@ static uint64_t get_number(const uint8_t *p, unsigned bytes)
     return bytes == 8 ? get_le64(p) : bytes == 4 ? get_le32(p) : get_le16(p);
 }
 
+static size_t add_id(uint8_t *place, size_t n, bool hashed, const struct vid *id)
+{
+    if (!hashed)
+        return n;
+    memcpy(place + n, id->b, VID_BYTES);
+    return n + VID_BYTES;
+}
+
 /* The hashed fields of a place one behind the other, then the bytes before the checksum. */
 static uint64_t place_sum(const struct form *f, const struct seal *s, const uint8_t *record)
 {
     uint8_t place[PLACE_MAX + SEAL_BYTES];
     size_t n = 0;
-    const struct vid *ids[] = {f->hashed & STORE ? s->store : NULL, f->hashed & ID ? s->id : NULL, f->hashed & FILE_VERSION ? s->version : NULL};
-    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
-        if (ids[i] == NULL)
-            continue;
-        memcpy(place + n, ids[i]->b, VID_BYTES);
-        n += VID_BYTES;
-    }
+    n = add_id(place, n, (f->hashed & STORE) != 0, s->store);
+    n = add_id(place, n, (f->hashed & ID) != 0, s->id);
+    n = add_id(place, n, (f->hashed & FILE_VERSION) != 0, s->version);
     if (f->hashed & FILE_NUMBER) {
         put_le64(place + n, s->file);
         n += 8;

@@ -3,24 +3,25 @@
 #include "live/live_format.h"
 
 #include "base/endian.h"
-#include "base/hash.h"
+#include "format/seal.h"
 
 #include <errno.h>
 #include <string.h>
 
-enum { FORMAT_VERSION = 1 };
 enum { ENTRY_KIND_MASK = 3, ENTRY_DIRTY = 4, ENTRY_FLAGS = 7 };
 
 _Static_assert(4096 % LIVE_SLOT_BYTES == 0 && 512 % LIVE_SLOT_BYTES == 0, "a slot never crosses a sector: it is never torn");
 _Static_assert(512 % LIVE_ENTRY_BYTES == 0, "an entry never crosses a sector");
 _Static_assert((int)SEG_PAGES < (int)LIVE_PAGES_UNKNOWN, "counts of pages fit 16 bits");
 
-static const char magics[][9] = {"VARVTABL", "VARVEMAP", "VARVEVOL", "VARVGONE"};
+static const enum seal_kind header_kinds[] = {
+    [LIVE_TABLE] = SEAL_TABLE, [LIVE_MAP] = SEAL_MAP, [LIVE_VOL] = SEAL_VOL, [LIVE_REMOVED] = SEAL_REMOVED,
+};
 
-/* Ties bytes to disk and position: a block of another disk or place that turns up here does not pass. */
-static uint64_t seed_of(const struct vid *disk, uint64_t position)
+/* A record of another disk or position that turns up here does not pass. */
+static struct seal seal_at(enum seal_kind kind, const struct vid *disk, uint64_t position)
 {
-    return get_le64(disk->b) ^ position;
+    return (struct seal){.kind = kind, .id = disk, .number = position};
 }
 
 static bool all_zero(const uint8_t *p, size_t n)
@@ -30,24 +31,19 @@ static bool all_zero(const uint8_t *p, size_t n)
 
 void live_header_encode(enum live_file kind, const struct vid *disk, uint64_t number, uint8_t out[LIVE_STATE_OFF])
 {
+    struct seal s = seal_at(header_kinds[kind], disk, number);
     memset(out, 0, LIVE_STATE_OFF);
-    memcpy(out, magics[kind], 8);
-    put_le32(out + 8, FORMAT_VERSION);
-    memcpy(out + 16, disk->b, VID_BYTES);
-    put_le64(out + 32, number);
-    put_le64(out + 56, hash64(out, 56));
+    seal_close(&s, out, LIVE_STATE_OFF);
 }
 
 int live_header_decode(enum live_file kind, const struct vid *disk, uint64_t number, const uint8_t in[LIVE_STATE_OFF])
 {
     if (all_zero(in, LIVE_STATE_OFF))
         return -ENODATA;
-    if (memcmp(in, magics[kind], 8) != 0 || get_le64(in + 56) != hash64(in, 56))
-        return -EBADMSG;
-    if (get_le32(in + 8) != FORMAT_VERSION)
-        return -ENOTSUP;
-    if (memcmp(in + 16, disk->b, VID_BYTES) != 0 || get_le64(in + 32) != number)
-        return -EBADMSG;
+    struct seal s = seal_at(header_kinds[kind], disk, number);
+    int r = seal_open(&s, in, LIVE_STATE_OFF, NULL);
+    if (r < 0)
+        return r;
     return get_le32(in + 12) == 0 && all_zero(in + 40, 16) ? 0 : -EBADMSG;
 }
 
@@ -61,6 +57,7 @@ int live_header_page_decode(enum live_file kind, const struct vid *disk, uint64_
 
 void live_state_encode(const struct vid *disk, uint64_t number, const struct live_state *s, uint8_t out[LIVE_STATE_BYTES])
 {
+    struct seal at = seal_at(SEAL_STATE, disk, number);
     memset(out, 0, LIVE_STATE_BYTES);
     put_le64(out, s->size);
     put_le64(out + 8, s->alloc_bytes);
@@ -69,12 +66,13 @@ void live_state_encode(const struct vid *disk, uint64_t number, const struct liv
     put_le32(out + 28, s->clean);
     put_le64(out + 32, s->dirty);
     put_le64(out + 40, s->unknown);
-    put_le64(out + 56, hash64_seed(out, 56, seed_of(disk, number)));
+    seal_close(&at, out, LIVE_STATE_BYTES);
 }
 
 int live_state_decode(const struct vid *disk, uint64_t number, const uint8_t in[LIVE_STATE_BYTES], struct live_state *out)
 {
-    if (get_le64(in + 56) != hash64_seed(in, 56, seed_of(disk, number)))
+    struct seal s = seal_at(SEAL_STATE, disk, number);
+    if (seal_open(&s, in, LIVE_STATE_BYTES, NULL) < 0)
         return -EBADMSG;
     uint64_t size = get_le64(in);
     uint32_t changed = get_le32(in + 24), clean = get_le32(in + 28);
@@ -87,13 +85,14 @@ int live_state_decode(const struct vid *disk, uint64_t number, const uint8_t in[
 
 void live_entry_encode(const struct vid *disk, uint64_t segment, const struct live_entry *e, uint8_t out[LIVE_ENTRY_BYTES])
 {
+    struct seal s = seal_at(SEAL_ENTRY, disk, segment);
     memset(out, 0, LIVE_ENTRY_BYTES);
     if (e->kind == SEGK_ZERO && !e->dirty)
         return;
     put_le64(out, e->kind == SEGK_ZERO ? 0 : e->value);
     put_le16(out + 8, (uint16_t)((unsigned)e->kind | (e->dirty ? ENTRY_DIRTY : 0u)));
     put_le16(out + 10, e->kind == SEGK_ZERO ? 0 : e->pages);
-    put_le32(out + 12, (uint32_t)hash64_seed(out, 12, seed_of(disk, segment)));
+    seal_close(&s, out, LIVE_ENTRY_BYTES);
 }
 
 /* What no writer writes means nothing, though the checksum be right: it is refused, not guessed. */
@@ -117,7 +116,8 @@ int live_entry_decode(const struct vid *disk, uint64_t segment, const uint8_t in
         *out = (struct live_entry){SEGK_ZERO, false, 0, 0};
         return 0;
     }
-    if (get_le32(in + 12) != (uint32_t)hash64_seed(in, 12, seed_of(disk, segment)))
+    struct seal s = seal_at(SEAL_ENTRY, disk, segment);
+    if (seal_open(&s, in, LIVE_ENTRY_BYTES, NULL) < 0)
         return -EBADMSG;
     unsigned flags = get_le16(in + 8), kind = flags & ENTRY_KIND_MASK;
     unsigned pages = get_le16(in + 10);
@@ -138,6 +138,7 @@ static bool slot_empty(const struct live_slot *s)
 
 void live_slot_encode(const struct vid *disk, uint64_t segment, const struct live_slot *s, uint8_t out[LIVE_SLOT_BYTES])
 {
+    struct seal at = seal_at(SEAL_SLOT, disk, segment);
     memset(out, 0, LIVE_SLOT_BYTES);
     if (slot_empty(s))
         return;
@@ -148,7 +149,7 @@ void live_slot_encode(const struct vid *disk, uint64_t segment, const struct liv
     put_le64(out + 128, s->place);
     put_le16(out + 136, s->absent);
     put_le16(out + 138, s->flags);
-    put_le64(out + 248, hash64_seed(out, 248, seed_of(disk, segment)));
+    seal_close(&at, out, LIVE_SLOT_BYTES);
 }
 
 int live_slot_decode(const struct vid *disk, uint64_t segment, const uint8_t in[LIVE_SLOT_BYTES], struct live_slot *out)
@@ -157,7 +158,8 @@ int live_slot_decode(const struct vid *disk, uint64_t segment, const uint8_t in[
         memset(out, 0, sizeof *out);
         return 0;
     }
-    if (get_le64(in + 248) != hash64_seed(in, 248, seed_of(disk, segment)))
+    struct seal at = seal_at(SEAL_SLOT, disk, segment);
+    if (seal_open(&at, in, LIVE_SLOT_BYTES, NULL) < 0)
         return -EBADMSG;
     struct live_slot s = {.place = get_le64(in + 128), .absent = get_le16(in + 136), .flags = get_le16(in + 138)};
     unsigned present = 0;

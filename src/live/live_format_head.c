@@ -3,13 +3,13 @@
 #include "live/live_format.h"
 
 #include "base/endian.h"
-#include "base/hash.h"
+#include "format/seal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECORD_VERSION = 1, FIXED_BYTES = 128, ANCHOR_BYTES = 48, PEND_BYTES = 160 };
+enum { FIXED_BYTES = 128, ANCHOR_BYTES = 48, PEND_BYTES = 160 };
 static const char record_magic[9] = "VARVHEAD";
 static const uint32_t pend_flags_known = PEND_PROVISIONAL | PEND_PARTIAL | PEND_SEALED | PEND_STARTED | PEND_FAILED | PEND_EXPLICIT;
 
@@ -73,13 +73,10 @@ void live_record_encode(const struct vid *disk, uint64_t offset, const struct li
 {
     size_t len = live_record_length(h);
     memset(out, 0, len);
-    memcpy(out, record_magic, 8);
-    put_le32(out + 8, RECORD_VERSION);
     put_le32(out + 12, rec->flags);
     put_le64(out + 16, len);
     put_le64(out + 24, rec->seq);
     put_le64(out + 32, rec->synced);
-    memcpy(out + 40, disk->b, VID_BYTES);
     uint8_t *p = out + LIVE_RECORD_HEAD;
     encode_fixed(h, p);
     p += FIXED_BYTES;
@@ -91,7 +88,7 @@ void live_record_encode(const struct vid *disk, uint64_t offset, const struct li
     }
     for (unsigned i = 0; i < h->npend; i++)
         p = encode_pend(&h->pend[i], p);
-    put_le64(out + 56, hash64_seed(out, len, offset));
+    seal_close(&(struct seal){.kind = SEAL_JOURNAL, .id = disk, .number = offset}, out, len);
 }
 
 int live_record_peek(const struct vid *disk, const uint8_t in[LIVE_RECORD_HEAD], struct live_record *out)
@@ -215,19 +212,6 @@ static int decode_lists(const uint8_t *in, size_t len, struct live_head *h)
     return len - pos < LIVE_RECORD_HEAD && zeros(in + pos, len - pos) ? 0 : -EBADMSG;
 }
 
-/* Checksum with its own field taken as zero. In pieces it would need a streaming hash, so the header goes through a copy. */
-static int record_checksum(const uint8_t *in, size_t len, uint64_t offset, uint64_t *out)
-{
-    uint8_t *copy = malloc(len);
-    if (copy == NULL)
-        return -ENOMEM;
-    memcpy(copy, in, len);
-    memset(copy + 56, 0, 8);
-    *out = hash64_seed(copy, len, offset);
-    free(copy);
-    return 0;
-}
-
 int live_record_decode(const struct vid *disk, uint64_t offset, const uint8_t *in, size_t len, struct live_record *rec, struct live_head *h)
 {
     if (len < LIVE_RECORD_HEAD)
@@ -237,14 +221,9 @@ int live_record_decode(const struct vid *disk, uint64_t offset, const uint8_t *i
         return r;
     if (rec->length != len)
         return -EBADMSG;
-    uint64_t sum = 0;
-    r = record_checksum(in, len, offset, &sum);
+    r = seal_open(&(struct seal){.kind = SEAL_JOURNAL, .id = disk, .number = offset}, in, len, NULL);
     if (r < 0)
         return r;
-    if (sum != get_le64(in + 56))
-        return -EBADMSG;
-    if (get_le32(in + 8) != RECORD_VERSION)
-        return -ENOTSUP;            /* whole, so it is not damage */
     if ((rec->flags & ~(uint32_t)LIVE_COMPLETE) != 0 || rec->synced > offset)
         return -EBADMSG;
     if (h == NULL)
