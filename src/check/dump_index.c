@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* dump: base and delta files of the index, page by page, by the tables of docs/FORMAT.md "Index" alone. */
 #include "base/endian.h"
-#include "base/hash.h"
 #include "check/dump_internal.h"
 #include "format/ref.h"
+#include "format/seal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,7 +11,7 @@
 
 enum { KEY = 24, ENTRY = 32, HEAD = 16, PAGE_ENTRIES = 127, PAGE_FENCES = 1020, KIND_DATA = 1, KIND_FENCE = 2 };
 
-struct index_header { uint32_t version, slot, partition, partitions, bits; uint64_t number, merged_through, entries, pages, fences, seed; };
+struct index_header { uint32_t slot, partition, partitions, bits; uint64_t number, merged_through, entries, pages, fences, seed; };
 
 static void print_header(struct out *o, const struct index_header *h)
 {
@@ -41,15 +41,15 @@ static int read_header(struct dump *d, struct index_header *h, struct verr *err)
     int r = dump_read(d, 0, p, sizeof p, err);
     if (r < 0)
         return r;
-    if (get_le64(p + PAGE_BYTES - 8) != hash64(p, PAGE_BYTES - 8))
-        return verr_set(err, EBADMSG, "header: wrong checksum");
+    const char *why = NULL;
+    r = seal_open(&(struct seal){.kind = SEAL_INDEX, .anywhere = true}, p, PAGE_BYTES, &why);
+    if (r < 0)
+        return verr_set(err, -r, "header: %s", why);
     *h = (struct index_header){
-        .version = get_le32(p + 8), .slot = get_le32(p + 12), .partition = get_le32(p + 16), .partitions = get_le32(p + 20),
+        .slot = get_le32(p + 12), .partition = get_le32(p + 16), .partitions = get_le32(p + 20),
         .bits = get_le32(p + 24), .number = get_le64(p + 32), .merged_through = get_le64(p + 40), .entries = get_le64(p + 48),
         .pages = get_le64(p + 56), .fences = get_le64(p + 64), .seed = get_le64(p + 72),
     };
-    if (h->version != 1)
-        return verr_set(err, ENOTSUP, "header: version %" PRIu32 " is not known", h->version);
     if (!all_zero(p + 28, 4) || !all_zero(p + 80, 48) || !all_zero(p + 640, PAGE_BYTES - 8 - 640) ||
         (h->partition != UINT32_MAX && !all_zero(p + 128, 512)))
         return verr_set(err, EBADMSG, "header: bytes that must be zero are not");
@@ -66,9 +66,10 @@ static int read_page(struct dump *d, uint64_t off, unsigned kind, uint64_t numbe
     if (r < 0)
         return r;
     uint32_t count = get_le16(page + 8), most = kind == KIND_DATA ? PAGE_ENTRIES : PAGE_FENCES;
-    if (get_le64(page) != hash64_seed(page + 8, PAGE_BYTES - 8, seed))
-        return verr_set(err, EBADMSG, "page at %" PRIu64 ": wrong checksum", off);
-    if (get_le16(page + 10) != kind || get_le32(page + 12) != number || count == 0 || count > most)
+    const char *why = NULL;
+    if (seal_open(&(struct seal){.kind = SEAL_INDEX_PAGE, .file = seed, .number = number}, page, PAGE_BYTES, &why) < 0)
+        return verr_set(err, EBADMSG, "page at %" PRIu64 ": %s", off, why);
+    if (get_le16(page + 10) != kind || count == 0 || count > most)
         return verr_set(err, EBADMSG, "page at %" PRIu64 ": is another page than belongs there", off);
     size_t used = HEAD + (size_t)count * (kind == KIND_DATA ? ENTRY : 4);
     if (!all_zero(page + used, PAGE_BYTES - used))

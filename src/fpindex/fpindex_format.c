@@ -7,17 +7,15 @@
  */
 #include "fpindex/fpindex_internal.h"
 
-#include "base/hash.h"
+#include "format/seal.h"
 
 #include <errno.h>
 
-static const char magic[8] = {'V', 'A', 'R', 'V', 'E', 'I', 'D', 'X'};
-
-enum {  /* header page */
-    H_MAGIC = 0, H_VERSION = 8, H_SLOT = 12, H_PARTITION = 16, H_PARTITIONS = 20, H_BITS = 24, H_ZERO = 28, H_NUMBER = 32, H_MERGED = 40,
-    H_ENTRIES = 48, H_PAGES = 56, H_FENCES = 64, H_SEED = 72, H_PRESENT = 128, H_CHECKSUM = PAGE_BYTES - 8,
+enum {  /* header page, behind magic (8) and version (4) */
+    H_SLOT = 12, H_PARTITION = 16, H_PARTITIONS = 20, H_BITS = 24, H_ZERO = 28, H_NUMBER = 32, H_MERGED = 40,
+    H_ENTRIES = 48, H_PAGES = 56, H_FENCES = 64, H_SEED = 72, H_PRESENT = 128, H_CHECKSUM = PAGE_BYTES - SEAL_BYTES,
 };
-enum { P_CHECKSUM = 0, P_COUNT = 8, P_KIND = 10, P_NUMBER = 12 };
+enum { P_COUNT = 8, P_KIND = 10 };     /* behind the checksum (8); the page's number (4) follows */
 
 _Static_assert(FPI_HEAD + FPI_PAGE_ENTRIES * FPI_ENTRY <= PAGE_BYTES, "entries fit a page");
 _Static_assert(FPI_HEAD + FPI_PAGE_FENCES * 4 <= PAGE_BYTES, "fences fit a page");
@@ -44,20 +42,17 @@ void fpi_header_encode(const struct fpi_header *h, uint8_t out[PAGE_BYTES])
 {
     uint64_t pages = fpi_data_pages(h->entries);
     memset(out, 0, PAGE_BYTES);
-    memcpy(out + H_MAGIC, magic, sizeof magic);
-    put_le32(out + H_VERSION, FPI_VERSION);
     put_le32(out + H_SLOT, h->slot);
     put_le32(out + H_PARTITION, h->partition);
     put_le32(out + H_PARTITIONS, h->partitions);
     put_le32(out + H_BITS, h->bits);
-    put_le64(out + H_NUMBER, h->number);
     put_le64(out + H_MERGED, h->merged_through);
     put_le64(out + H_ENTRIES, h->entries);
     put_le64(out + H_PAGES, pages);
     put_le64(out + H_FENCES, (1 + pages) * PAGE_BYTES);
     put_le64(out + H_SEED, h->seed);
     memcpy(out + H_PRESENT, h->present, sizeof h->present);
-    put_le64(out + H_CHECKSUM, hash64(out, H_CHECKSUM));
+    seal_close(&(struct seal){.kind = SEAL_INDEX, .number = h->number}, out, PAGE_BYTES);
 }
 
 static bool all_zero(const uint8_t *p, size_t n)
@@ -114,18 +109,9 @@ int fpi_header_decode(const uint8_t in[PAGE_BYTES], struct fpi_header *out, cons
         .entries = get_le64(in + H_ENTRIES), .seed = get_le64(in + H_SEED),
     };
     memcpy(h.present, in + H_PRESENT, sizeof h.present);
-    if (memcmp(in + H_MAGIC, magic, sizeof magic) != 0) {
-        *why = "not an index file";
-        return -EBADMSG;
-    }
-    if (get_le64(in + H_CHECKSUM) != hash64(in, H_CHECKSUM)) {
-        *why = "the header's checksum is wrong";
-        return -EBADMSG;
-    }
-    if (get_le32(in + H_VERSION) != FPI_VERSION) {
-        *why = "written by a newer version of varve";
-        return -ENOTSUP;
-    }
+    int r = seal_open(&(struct seal){.kind = SEAL_INDEX, .anywhere = true}, in, PAGE_BYTES, why);
+    if (r < 0)
+        return r;
     *why = header_doubt(in, &h);
     if (*why != NULL)
         return -EBADMSG;
@@ -139,17 +125,16 @@ void fpi_page_seal(uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number
     memset(page + used, 0, PAGE_BYTES - used);
     put_le16(page + P_COUNT, (uint16_t)count);
     put_le16(page + P_KIND, (uint16_t)kind);
-    put_le32(page + P_NUMBER, number);
-    put_le64(page + P_CHECKSUM, hash64_seed(page + P_COUNT, PAGE_BYTES - P_COUNT, seed));
+    seal_close(&(struct seal){.kind = SEAL_INDEX_PAGE, .file = seed, .number = number}, page, PAGE_BYTES);
 }
 
 int fpi_page_check(const uint8_t page[PAGE_BYTES], enum fpi_kind kind, uint32_t number, uint64_t total, uint64_t seed)
 {
     uint32_t count = get_le16(page + P_COUNT), most = kind == FPI_DATA ? FPI_PAGE_ENTRIES : FPI_PAGE_FENCES;
     uint64_t before = (uint64_t)number * most, left = total > before ? total - before : 0;
-    if (get_le16(page + P_KIND) != kind || get_le32(page + P_NUMBER) != number || count == 0 || count != (left < most ? left : most))
+    if (get_le16(page + P_KIND) != kind || count == 0 || count != (left < most ? left : most))
         return -EBADMSG;
-    if (get_le64(page + P_CHECKSUM) != hash64_seed(page + P_COUNT, PAGE_BYTES - P_COUNT, seed))
+    if (seal_open(&(struct seal){.kind = SEAL_INDEX_PAGE, .file = seed, .number = number}, page, PAGE_BYTES, NULL) < 0)
         return -EBADMSG;
     size_t used = FPI_HEAD + (size_t)count * (kind == FPI_DATA ? FPI_ENTRY : 4);
     return all_zero(page + used, PAGE_BYTES - used) ? (int)count : -EBADMSG;

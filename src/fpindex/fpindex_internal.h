@@ -13,7 +13,6 @@
 /* ---- file format: bytes <-> structs, pure (fpindex_format.c) ---- */
 
 enum {
-    FPI_VERSION = 1,
     FPI_HEAD = 16,                      /* page head: checksum, count, kind, number */
     FPI_ENTRY = 32,
     FPI_PAGE_ENTRIES = 127,
