@@ -3,28 +3,20 @@
 #include "dedup/plan.h"
 
 #include "base/endian.h"
-#include "base/hash.h"
 #include "base/verr.h"
+#include "format/seal.h"
 
 #include <errno.h>
 #include <string.h>
 
-enum { PLAN_MAGIC = 0x316c5076, PLAN_SUM_OFF = 56 };
-
-static uint64_t record_sum(uint8_t *rec, size_t len, uint64_t seed)
-{
-    put_le64(rec + PLAN_SUM_OFF, 0);
-    return hash64_seed(rec, len, seed);
-}
+enum { PLAN_MAGIC = 0x316c5076 };       /* as the seal writes it: looked at before the length is believed */
 
 int plan_put(struct seqout *o, const struct plan_seg *s, uint64_t seed, uint8_t *rec, struct verr *err)
 {
     uint32_t n = s->kind == PLAN_BLOCKS ? s->nblocks : 0;
     size_t len = PLAN_HEAD_BYTES + (size_t)n * PLAN_BLOCK_BYTES;
     memset(rec, 0, PLAN_HEAD_BYTES);
-    put_le32(rec, PLAN_MAGIC);
     rec[4] = (uint8_t)s->kind;
-    put_le64(rec + 8, s->segment);
     put_le32(rec + 16, s->bytes);
     put_le32(rec + 20, n);
     put_le32(rec + 24, s->data_pages);
@@ -37,7 +29,7 @@ int plan_put(struct seqout *o, const struct plan_seg *s, uint64_t seed, uint8_t 
         put_le64(p + 8, s->b[i].ref);
         memcpy(p + 16, s->b[i].fp.b, FP_BYTES);
     }
-    put_le64(rec + PLAN_SUM_OFF, record_sum(rec, len, seed));
+    seal_close(&(struct seal){.kind = SEAL_PLAN, .file = seed, .number = s->segment}, rec, len);
     return seqout_put(o, rec, len, err);
 }
 
@@ -90,8 +82,8 @@ int plan_get(struct seqin *in, struct plan_seg *s, uint64_t seed, uint8_t *rec, 
         if (rc == 0)
             return verr_set(err, EBADMSG, "a plan log below STATE/rounds ends inside a record");
     }
-    uint64_t want = get_le64(rec + PLAN_SUM_OFF);
-    if (record_sum(rec, PLAN_HEAD_BYTES + tail, seed) != want || !blocks_decode(rec, s))
+    struct seal at = {.kind = SEAL_PLAN, .anywhere = true, .file = seed};
+    if (seal_open(&at, rec, PLAN_HEAD_BYTES + tail, NULL) < 0 || !blocks_decode(rec, s))
         return verr_set(err, EBADMSG, "a plan log below STATE/rounds is damaged (segment %llu)", (unsigned long long)s->segment);
     return 1;
 }
