@@ -198,6 +198,8 @@ int live_set_changed(struct live *l, struct verr *err);
 /* Size at least end, in the vol file. freeze held. */
 int live_grow(struct live *l, uint64_t end, struct verr *err);
 void live_note_mtime(struct live *l);
+/* As a write that ends at `end`, without its data: `changed`, size, mtime. Takes freeze. */
+int live_extend(struct live *l, uint64_t end, struct verr *err);
 void live_alloc_add(struct live *l, int64_t pages);
 
 #endif

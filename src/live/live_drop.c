@@ -247,34 +247,26 @@ static void take_off(struct drop *d)
     unsigned after = l->nlv - d->at - 1;
     memmove(&l->lv[d->at], &l->lv[d->at + 1], after * sizeof *l->lv);
     l->nlv--;
-    ljournal_gone(l, GONE_TABLE, d->from.table->no);
-    ljournal_gone(l, GONE_LAYER, d->from.layer->no);
-    llayer_charge(d->from.layer, -atomic_load(&d->from.layer->charged));
-    ltable_unref(d->from.table);
-    llayer_unref(d->from.layer);
+    live_table_goes(l, d->from.table);
+    live_layer_goes(l, d->from.layer);
 }
 
 static int finish(struct drop *d, struct verr *err)
 {
     struct live *l = d->l;
     struct live_head nh;
-    int r = live_commit_lock(l, true, err);
+    int r = live_commit_begin(l, true, &nh, err);
     if (r < 0)
         return r;
-    r = ljournal_gone_room(l, 2) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
-    if (r == 0) {
-        unsigned after = nh.npend - d->at - 1;
-        if (after > 0)
-            nh.pend[d->at + 1].p.dirty_segments += d->added;
-        memmove(&nh.pend[d->at], &nh.pend[d->at + 1], after * sizeof *nh.pend);
-        nh.npend--;
-        r = live_commit_put(l, &nh, err);
-        if (r == 0)
-            take_off(d);
-        live_head_release(&nh);
-    }
-    live_commit_unlock(l, true);
-    return r < 0 ? r : ljournal_sync(l, err);
+    unsigned after = nh.npend - d->at - 1;
+    if (after > 0)
+        nh.pend[d->at + 1].p.dirty_segments += d->added;
+    memmove(&nh.pend[d->at], &nh.pend[d->at + 1], after * sizeof *nh.pend);
+    nh.npend--;
+    r = live_commit_put(l, &nh, err);
+    if (r == 0)
+        take_off(d);
+    return live_commit_end(l, true, &nh, r, err);
 }
 
 int live_drop_at(struct live *l, unsigned i, struct verr *err)
@@ -312,18 +304,15 @@ int live_pending_drop_locked(struct live *l, uint64_t seq, struct verr *err)
     int r = live_check_failed(l, err);
     if (r < 0)
         return r;
-    unsigned i = 0;
     pthread_mutex_lock(&l->head_lock);
-    while (i < l->nlv && l->lv[i].seq != seq)
-        i++;
-    if (i == l->nlv)
-        r = live_fail(l, err, ENOENT, "snapshot %" PRIu64 " is not pending", seq);
-    /* Nor while a round reads the dirty set of the one that would get its. */
-    for (unsigned k = i; r == 0 && k < i + 2 && k < l->nlv; k++)
+    int i = live_pending_index(l, seq, err);
+    r = i < 0 ? i : 0;
+    /* Nor while a round reads the dirty set of the next younger one, which would get this one's. */
+    for (unsigned k = (unsigned)i; r == 0 && k < (unsigned)i + 2 && k < l->nlv; k++)
         if ((l->head.pend[k].p.flags & PEND_STARTED) != 0)
             r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[k].seq);
     pthread_mutex_unlock(&l->head_lock);
-    return r < 0 ? r : live_drop_at(l, i, err);
+    return r < 0 ? r : live_drop_at(l, (unsigned)i, err);
 }
 
 int live_pending_drop(struct live *l, uint64_t seq, struct verr *err)

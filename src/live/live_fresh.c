@@ -34,17 +34,11 @@ void live_name_fresh(struct live_head *nh, const struct live_fresh *f)
 /* After the record. freeze exclusive, head_lock. */
 void live_use_fresh(struct live *l, struct live_fresh *f)
 {
-    ljournal_gone(l, GONE_TABLE, l->cur.table->no);
-    ljournal_gone(l, GONE_LAYER, l->cur.layer->no);
-    llayer_charge(l->cur.layer, -atomic_load(&l->cur.layer->charged));
-    ltable_unref(l->cur.table);
-    llayer_unref(l->cur.layer);
-    if (l->cache != NULL) {
-        ljournal_gone(l, GONE_CACHE, l->cache->no);
-        llayer_charge(l->cache, -atomic_load(&l->cache->charged));
-        llayer_unref(l->cache);
-        l->cache = NULL;
-    }
+    live_table_goes(l, l->cur.table);
+    live_layer_goes(l, l->cur.layer);
+    if (l->cache != NULL)
+        live_layer_goes(l, l->cache);
+    l->cache = NULL;
     l->cur = (struct lview){UINT64_MAX, f->table, f->layer};
     atomic_store(&l->size, f->size);
     atomic_store(&l->mtime_ns, (int64_t)live_now(l));

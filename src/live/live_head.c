@@ -4,9 +4,9 @@
  * snapshots, anchors, marks, size whose data are durable (live_format.h). A new head is a copy of the last one with the change
  * made in it, and becomes the head when the journal has it.
  *
- * A durable change: files that the new head names (fsync) -> their directory (fsync) -> complete record (live_commit_put, between
- * live_commit_lock and live_commit_unlock) -> fdatasync(journal) (ljournal_sync). A change that only has to survive kill -9 is one
- * ljournal_put; the next fsync makes it durable.
+ * A durable change: live_commit_begin (files that the head names, then their directory: fsync) -> live_commit_put (complete record)
+ * -> live_commit_end (fdatasync of the journal; then files go that only older heads name). A change that only has to survive kill -9
+ * is one ljournal_put; the next fsync makes it durable.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"
@@ -94,7 +94,15 @@ static int sync_fresh(struct live *l, struct verr *err)
     return 0;
 }
 
-int live_commit_lock(struct live *l, bool excl, struct verr *err)
+static void commit_unlock(struct live *l, bool excl)
+{
+    pthread_mutex_unlock(&l->head_lock);
+    if (excl)
+        pthread_rwlock_unlock(&l->freeze);
+}
+
+/* Takes the locks at a moment when all files of the head are durable. */
+static int commit_lock(struct live *l, bool excl, struct verr *err)
 {
     for (;;) {
         int r = sync_fresh(l, err);
@@ -105,15 +113,26 @@ int live_commit_lock(struct live *l, bool excl, struct verr *err)
         pthread_mutex_lock(&l->head_lock);
         if (!live_files_fresh(l))
             return 0;
-        live_commit_unlock(l, excl);    /* a freeze came between */
+        commit_unlock(l, excl);         /* a freeze came between */
     }
 }
 
-void live_commit_unlock(struct live *l, bool excl)
+int live_commit_begin(struct live *l, bool excl, struct live_head *nh, struct verr *err)
 {
-    pthread_mutex_unlock(&l->head_lock);
-    if (excl)
-        pthread_rwlock_unlock(&l->freeze);
+    int r = commit_lock(l, excl, err);
+    if (r < 0)
+        return r;
+    r = excl && ljournal_gone_room(l, LEVEL_FILES) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, nh, err);
+    if (r < 0)
+        commit_unlock(l, excl);
+    return r;
+}
+
+int live_commit_end(struct live *l, bool excl, struct live_head *nh, int r, struct verr *err)
+{
+    live_head_release(nh);
+    commit_unlock(l, excl);
+    return r < 0 ? r : ljournal_sync(l, err);
 }
 
 int live_commit_put(struct live *l, struct live_head *nh, struct verr *err)
@@ -121,6 +140,19 @@ int live_commit_put(struct live *l, struct live_head *nh, struct verr *err)
     if (l->jend < JOURNAL_COMPACT)
         return ljournal_put(l, nh, true, err);
     return ljournal_replace(l, nh, err);
+}
+
+void live_table_goes(struct live *l, struct ltable *t)
+{
+    ljournal_gone(l, GONE_TABLE, t->no);
+    ltable_unref(t);
+}
+
+void live_layer_goes(struct live *l, struct llayer *ly)
+{
+    ljournal_gone(l, atomic_load(&ly->is_cache) ? GONE_CACHE : GONE_LAYER, ly->no);
+    llayer_charge(ly, -atomic_load(&ly->charged));
+    llayer_unref(ly);
 }
 
 uint64_t live_new_no(struct live *l)

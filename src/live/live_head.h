@@ -31,14 +31,23 @@ int ljournal_gone_room(struct live *l, unsigned n);
 void ljournal_gone(struct live *l, enum gone_kind kind, uint64_t no);
 
 /* ---- live_head.c ---- */
+enum { LEVEL_FILES = 3 };          /* table, layer, cache: what goes with one record */
 /* Copy of the head with volatile attributes filled in. head_lock held. */
 int live_head_now(struct live *l, struct live_head *nh, struct verr *err);
 bool live_files_fresh(const struct live *l);                    /* head_lock held */
-/* Locks head_lock (and freeze exclusively, if excl) at a moment when all files of the head are durable. sync_lock held. */
-int live_commit_lock(struct live *l, bool excl, struct verr *err);
-void live_commit_unlock(struct live *l, bool excl);
-/* Between the two: a complete record. Durable after ljournal_sync. */
+/* A durable change of the head: begin, edit nh, put, let memory follow, end. sync_lock held.
+ * begin makes all files of the head durable, takes head_lock (with excl, freeze exclusively too, and makes room for the table, the
+ * layer and the cache that may go) and copies the head into nh. An error of it has left nothing to end. */
+int live_commit_begin(struct live *l, bool excl, struct live_head *nh, struct verr *err);
+/* A complete record; nh becomes the head. Its new files are durable before. */
 int live_commit_put(struct live *l, struct live_head *nh, struct verr *err);
+/* Releases nh and the locks, and makes the record durable unless r is an error, which it returns. */
+int live_commit_end(struct live *l, bool excl, struct live_head *nh, int r, struct verr *err);
+/* After the record that no longer names the file: it is unlinked once that record is durable; the reference goes now. head_lock held,
+ * room made. */
+void live_table_goes(struct live *l, struct ltable *t);
+void live_layer_goes(struct live *l, struct llayer *ly);    /* of the cache too */
+/* A file number that no file of the disk has. */
 uint64_t live_new_no(struct live *l);
 /* Durable size of the live image once seq, not sealed until now, is durable here or in STORE. head_lock held. */
 uint64_t live_sealed_size(const struct live *l, uint64_t seq);
@@ -50,6 +59,10 @@ int live_list_anchor(struct live *l, struct live_head *nh, const struct live_anc
 /* Copies the anchors that the publication of seq makes obsolete, at most max of them; mine is none of them. Returns their number. */
 unsigned live_anchors_obsolete(const struct live_head *h, uint64_t seq, const struct live_anchor *mine, struct live_anchor *drop,
                                unsigned max);
+
+/* ---- live_pending.c ---- */
+/* Position of a pending snapshot in head.pend and lv, or -ENOENT. head_lock held. */
+int live_pending_index(const struct live *l, uint64_t seq, struct verr *err);
 
 /* ---- live_fresh.c ---- */
 /* A new table and layer on their way to take the place of the old ones. */

@@ -168,14 +168,5 @@ int live_expect(struct live *l, uint64_t end, struct verr *err)
     if (end > LIVE_SIZE_MAX)
         return live_fail(l, err, EFBIG, "a disk may have %llu bytes", (unsigned long long)LIVE_SIZE_MAX);
     int r = live_check_failed(l, err);
-    if (r < 0)
-        return r;
-    pthread_rwlock_rdlock(&l->freeze);
-    r = live_set_changed(l, err);
-    if (r == 0)
-        r = live_grow(l, end, err);
-    if (r == 0)
-        live_note_mtime(l);
-    pthread_rwlock_unlock(&l->freeze);
-    return r;
+    return r < 0 ? r : live_extend(l, end, err);
 }

@@ -7,17 +7,17 @@
 #include <inttypes.h>
 #include <string.h>
 
-static int find(const struct live *l, uint64_t seq)
+static int no_such(const struct live *l, int code, uint64_t seq, struct verr *err)
+{
+    return live_fail(l, err, code, "snapshot %" PRIu64 " is not pending", seq);
+}
+
+int live_pending_index(const struct live *l, uint64_t seq, struct verr *err)
 {
     for (unsigned i = 0; i < l->head.npend; i++)
         if (l->head.pend[i].p.seq == seq)
             return (int)i;
-    return -ENOENT;
-}
-
-static int no_such(struct live *l, int code, uint64_t seq, struct verr *err)
-{
-    return live_fail(l, err, code, "snapshot %" PRIu64 " is not pending", seq);
+    return no_such(l, ENOENT, seq, err);
 }
 
 int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *err)
@@ -33,11 +33,11 @@ int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *e
 int live_pending_by_seq(struct live *l, uint64_t seq, struct pending *out, struct verr *err)
 {
     pthread_mutex_lock(&l->head_lock);
-    int i = find(l, seq);
+    int i = live_pending_index(l, seq, err);
     if (i >= 0)
         *out = l->head.pend[i].p;
     pthread_mutex_unlock(&l->head_lock);
-    return i < 0 ? no_such(l, ENOENT, seq, err) : 0;
+    return i < 0 ? i : 0;
 }
 
 int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t clear, const char *label, struct verr *err)
@@ -47,7 +47,7 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
         return live_fail(l, err, EINVAL, "flags %#x cannot be set, %#x not cleared, or the label is too long", set, clear);
     struct live_head nh;
     pthread_mutex_lock(&l->head_lock);
-    int i = find(l, seq), r = i < 0 ? no_such(l, ENOENT, seq, err) : live_head_now(l, &nh, err);
+    int i = live_pending_index(l, seq, err), r = i < 0 ? i : live_head_now(l, &nh, err);
     if (r == 0) {
         struct pending *p = &nh.pend[i].p;
         uint32_t flags = (p->flags | set) & ~clear;

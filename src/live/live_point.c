@@ -28,7 +28,7 @@ int live_rewrite(struct live *l, struct verr *err)
     if (r == 0) {
         pthread_rwlock_wrlock(&l->freeze);
         pthread_mutex_lock(&l->head_lock);
-        r = ljournal_gone_room(l, 3) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
+        r = ljournal_gone_room(l, LEVEL_FILES) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
         if (r == 0) {
             live_name_fresh(&nh, &f);
             nh.marks |= LIVE_REWRITING;
@@ -79,27 +79,20 @@ static int commit_revert(struct live *l, struct live_fresh *f, const struct live
                          struct verr *err)
 {
     struct live_head nh;
-    bool changed = false;
-    int r = live_commit_lock(l, true, err);
+    int r = live_commit_begin(l, true, &nh, err);
     if (r < 0)
         return r;
     if (unsaved == LIVE_KEEP && atomic_load(&l->dirty) > 0)
         r = live_fail(l, err, EBUSY, "has changes that no snapshot holds: freeze first");
-    else
-        r = ljournal_gone_room(l, 3) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
-    if (r == 0) {
-        live_name_fresh(&nh, f);
-        nh.marks &= ~(uint32_t)LIVE_REWRITING;
-        if (anchor != NULL)
-            r = live_list_anchor(l, &nh, anchor, nh.next_seq, &changed, err);
-        if (r == 0)
-            r = live_commit_put(l, &nh, err);
-        if (r == 0)
-            live_use_fresh(l, f);
-        live_head_release(&nh);
-    }
-    live_commit_unlock(l, true);
-    return r < 0 ? r : ljournal_sync(l, err);
+    live_name_fresh(&nh, f);
+    nh.marks &= ~(uint32_t)LIVE_REWRITING;
+    if (r == 0 && anchor != NULL)
+        r = live_list_anchor(l, &nh, anchor, nh.next_seq, NULL, err);
+    if (r == 0)
+        r = live_commit_put(l, &nh, err);
+    if (r == 0)
+        live_use_fresh(l, f);
+    return live_commit_end(l, true, &nh, r, err);
 }
 
 int live_revert(struct live *l, const struct live_target *to, enum live_unsaved unsaved, struct verr *err)
@@ -160,24 +153,19 @@ static int commit_point(struct live *l, uint64_t new_size, const struct live_anc
 {
     struct live_head nh;
     bool changed = false;
-    int r = live_commit_lock(l, false, err);
+    int r = live_commit_begin(l, false, &nh, err);
     if (r < 0)
         return r;
-    r = live_head_now(l, &nh, err);
-    if (r == 0) {
-        if (anchor != NULL)
-            r = live_list_anchor(l, &nh, anchor, nh.next_seq, &changed, err);
-        changed |= new_size > nh.size;
-        if (new_size > nh.size)
-            nh.size = new_size;
-        nh.changed = true;
-        *stamp = nh.next_seq;
-        if (r == 0 && changed)
-            r = live_commit_put(l, &nh, err);
-        live_head_release(&nh);
-    }
-    live_commit_unlock(l, false);
-    return r < 0 ? r : ljournal_sync(l, err);
+    if (anchor != NULL)
+        r = live_list_anchor(l, &nh, anchor, nh.next_seq, &changed, err);
+    changed |= new_size > nh.size;
+    if (new_size > nh.size)
+        nh.size = new_size;
+    nh.changed = true;
+    *stamp = nh.next_seq;
+    if (r == 0 && changed)
+        r = live_commit_put(l, &nh, err);
+    return live_commit_end(l, false, &nh, r, err);
 }
 
 /* Entries of one slice's part of the range. freeze exclusive. */
@@ -226,25 +214,6 @@ static int point_slice(struct live *l, uint64_t first, unsigned n, live_place_fn
     return r;
 }
 
-static int grow_to(struct live *l, uint64_t size, struct verr *err)
-{
-    pthread_rwlock_rdlock(&l->freeze);
-    int r = live_set_changed(l, err);
-    pthread_mutex_lock(&l->head_lock);
-    uint64_t old = atomic_load(&l->size);
-    if (r == 0 && size > old) {
-        atomic_store(&l->size, size);
-        r = live_state_save(l, err);
-        if (r < 0)
-            atomic_store(&l->size, old);
-    }
-    pthread_mutex_unlock(&l->head_lock);
-    if (r == 0)
-        live_note_mtime(l);
-    pthread_rwlock_unlock(&l->freeze);
-    return r;
-}
-
 static int point_range(struct live *l, uint64_t first, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
                        const struct live_anchor *anchor, struct verr *err)
 {
@@ -257,7 +226,7 @@ static int point_range(struct live *l, uint64_t first, uint64_t count, uint64_t 
     if (r == 0)
         r = commit_point(l, new_size, anchor, &stamp, err);
     if (r == 0)
-        r = grow_to(l, new_size, err);
+        r = live_extend(l, new_size, err);
     struct live_entry *to = r == 0 ? calloc(SLICE_SEGS, sizeof *to) : NULL;
     if (r == 0 && to == NULL)
         r = live_fail(l, err, ENOMEM, "no memory");

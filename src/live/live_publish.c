@@ -20,8 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct placed { bool known, zero; uint64_t place; uint32_t pages; };
-
 struct publish {
     struct live *l;
     struct lview from;              /* the published level, referenced */
@@ -30,31 +28,26 @@ struct publish {
     void *ctx;
     enum cache_plan plan;
     struct lslice base, work;
-    struct placed at[SLICE_SEGS];
+    struct live_entry at[SLICE_SEGS];       /* what the recipe says of the dirty segments of base */
 };
 
 /* Asks for the places of one slice's dirty segments. No lock is held: the answer may come from STORE. */
 static int ask_places(struct publish *p, struct verr *err)
 {
     for (unsigned i = 0; i < SLICE_SEGS; i++) {
-        struct placed *at = &p->at[i];
-        *at = (struct placed){.known = p->base.e[i].dirty, .zero = true};
         uint64_t seg = p->base.first + i;
-        if (!at->known || seg >= p->segments)
-            continue;               /* behind the end of the snapshot all is zero */
-        int r = p->fn(p->ctx, seg, &at->zero, &at->place, &at->pages, err);
+        p->at[i] = (struct live_entry){SEGK_ZERO, false, 0, 0};
+        /* Behind the end of the snapshot all is zero. */
+        int r = p->base.e[i].dirty && seg < p->segments ? live_entry_ask(p->fn, p->ctx, seg, &p->at[i], err) : 0;
         if (r < 0)
             return r;
     }
     return 0;
 }
 
-static struct live_entry placed_entry(const struct placed *at, const struct live_entry *old)
+static struct live_entry placed_entry(const struct live_entry *at, const struct live_entry *old)
 {
-    if (at->zero)
-        return (struct live_entry){SEGK_ZERO, old->dirty, 0, 0};
-    unsigned pages = at->pages <= SEG_PAGES ? at->pages : old->pages;
-    return (struct live_entry){SEGK_STORED, old->dirty, (uint16_t)pages, at->place};
+    return (struct live_entry){at->kind, old->dirty, at->pages == LIVE_PAGES_UNKNOWN ? old->pages : at->pages, at->value};
 }
 
 /* The live image's sum of allocated pages: an exact number replaces an estimate, unless its own layer decides. */
@@ -77,7 +70,7 @@ static int rewrite_slice(struct publish *p, const struct lview *v, bool live, st
         struct live_entry *e = &p->work.e[i];
         if (e->kind != SEGK_FROZEN || e->value != p->from.seq)
             continue;
-        if (!p->at[i].known)
+        if (!p->base.e[i].dirty)
             return live_fail(l, err, EBADMSG, "table-%" PRIu64 ": segment %" PRIu64 " is frozen in snapshot %" PRIu64 ", where it is clean",
                              v->table->no, p->base.first + i, p->from.seq);
         struct live_entry now = placed_entry(&p->at[i], e);
@@ -111,8 +104,8 @@ static int publish_entries(struct publish *p, struct verr *err)
         if (r == 0)
             r = rewrite_younger(p, err);
         for (unsigned i = 0; r == 0 && i < SLICE_SEGS; i++)
-            if (p->at[i].known && !p->at[i].zero)
-                live_cache_take(p->l, p->plan, p->from.layer, p->base.first + i, &p->base.e[i], p->at[i].place);
+            if (p->at[i].kind == SEGK_STORED)
+                live_cache_take(p->l, p->plan, p->from.layer, p->base.first + i, &p->base.e[i], p->at[i].value);
     }
     fault_point("live.publish.after_entries");
     return r;
@@ -123,19 +116,13 @@ static void take_off(struct live *l, enum cache_plan plan)
 {
     struct lview gone = l->lv[0];
     memmove(l->lv, l->lv + 1, --l->nlv * sizeof *l->lv);
-    ljournal_gone(l, GONE_TABLE, gone.table->no);
-    ltable_unref(gone.table);
+    live_table_goes(l, gone.table);
     if (plan != CACHE_BECOME) {
-        ljournal_gone(l, GONE_LAYER, gone.layer->no);
-        llayer_charge(gone.layer, -atomic_load(&gone.layer->charged));
-        llayer_unref(gone.layer);
+        live_layer_goes(l, gone.layer);
         return;
     }
-    if (l->cache != NULL) {
-        ljournal_gone(l, GONE_CACHE, l->cache->no);
-        llayer_charge(l->cache, -atomic_load(&l->cache->charged));
-        llayer_unref(l->cache);
-    }
+    if (l->cache != NULL)
+        live_layer_goes(l, l->cache);
     ljournal_gone(l, BECOMES_CACHE, gone.layer->no);
     llayer_to_cache(gone.layer);
     l->cache = gone.layer;
@@ -146,29 +133,21 @@ static int finish(struct publish *p, const struct live_anchor *mine, struct live
 {
     struct live *l = p->l;
     struct live_head nh;
-    unsigned n = 0;
-    int r = live_commit_lock(l, true, err);
+    int r = live_commit_begin(l, true, &nh, err);
     if (r < 0)
         return r;
-    uint64_t size = live_sealed_size(l, p->from.seq);
-    r = ljournal_gone_room(l, 3) < 0 ? live_fail(l, err, ENOMEM, "no memory") : live_head_now(l, &nh, err);
-    if (r == 0) {
-        nh.size = size;
-        memmove(nh.pend, nh.pend + 1, --nh.npend * sizeof *nh.pend);
-        if (mine != NULL)
-            r = live_list_anchor(l, &nh, mine, mine->stamp, NULL, err);
-        if (p->plan == CACHE_BECOME)
-            nh.cache = p->from.layer->no;
-        n = live_anchors_obsolete(&nh, p->from.seq, mine, drop, drop_max);
-        if (r == 0)
-            r = live_commit_put(l, &nh, err);
-        if (r == 0)
-            take_off(l, p->plan);
-        live_head_release(&nh);
-    }
-    live_commit_unlock(l, true);
+    nh.size = live_sealed_size(l, p->from.seq);
+    memmove(nh.pend, nh.pend + 1, --nh.npend * sizeof *nh.pend);
+    if (mine != NULL)
+        r = live_list_anchor(l, &nh, mine, mine->stamp, NULL, err);
+    if (p->plan == CACHE_BECOME)
+        nh.cache = p->from.layer->no;
+    unsigned n = live_anchors_obsolete(&nh, p->from.seq, mine, drop, drop_max);
     if (r == 0)
-        r = ljournal_sync(l, err);
+        r = live_commit_put(l, &nh, err);
+    if (r == 0)
+        take_off(l, p->plan);
+    r = live_commit_end(l, true, &nh, r, err);
     if (r == 0)
         *dropped = n;
     return r;
@@ -181,12 +160,9 @@ static int begin(struct publish *p, uint64_t seq, struct verr *err)
     if (r < 0)
         return r;
     pthread_mutex_lock(&l->head_lock);
-    unsigned i = 0;
-    while (i < l->nlv && l->lv[i].seq != seq)
-        i++;
-    if (i == l->nlv)
-        r = live_fail(l, err, ENOENT, "snapshot %" PRIu64 " is not pending", seq);
-    else if (i > 0)
+    int i = live_pending_index(l, seq, err);
+    r = i < 0 ? i : 0;
+    if (i > 0)
         r = live_fail(l, err, EINVAL, "snapshot %" PRIu64 " is not the oldest pending one", seq);
     if (r == 0) {
         p->from = l->lv[0];

@@ -117,6 +117,18 @@ int live_grow(struct live *l, uint64_t end, struct verr *err)
     return r;
 }
 
+int live_extend(struct live *l, uint64_t end, struct verr *err)
+{
+    pthread_rwlock_rdlock(&l->freeze);
+    int r = live_set_changed(l, err);
+    if (r == 0)
+        r = live_grow(l, end, err);
+    if (r == 0)
+        live_note_mtime(l);
+    pthread_rwlock_unlock(&l->freeze);
+    return r;
+}
+
 void live_alloc_add(struct live *l, int64_t pages)
 {
     if (pages != 0)

@@ -119,19 +119,14 @@ static bool record_needed(const struct live *l, const struct live_head *nh, bool
 static int commit(struct live *l, uint64_t size, uint64_t last, uint64_t skip, struct verr *err)
 {
     struct live_head nh;
-    int r = live_commit_lock(l, false, err);
+    int r = live_commit_begin(l, false, &nh, err);
     if (r < 0)
         return r;
-    r = live_head_now(l, &nh, err);
-    if (r == 0) {
-        nh.size = size;
-        bool sealed = mark_sealed(&nh, last, skip);
-        if (record_needed(l, &nh, sealed))
-            r = live_commit_put(l, &nh, err);
-        live_head_release(&nh);
-    }
-    live_commit_unlock(l, false);
-    return r < 0 ? r : ljournal_sync(l, err);
+    nh.size = size;
+    bool sealed = mark_sealed(&nh, last, skip);
+    if (record_needed(l, &nh, sealed))
+        r = live_commit_put(l, &nh, err);
+    return live_commit_end(l, false, &nh, r, err);
 }
 
 int live_fsync_locked(struct live *l, uint64_t skip, struct verr *err)
@@ -233,18 +228,8 @@ int live_sync_younger(struct live *l, unsigned i, struct verr *err)
 static int say_again(struct live *l, struct verr *err)
 {
     struct live_head nh;
-    int r = live_commit_lock(l, false, err);
-    if (r < 0)
-        return r;
-    uint64_t size = l->head.size;
-    r = live_head_now(l, &nh, err);
-    if (r == 0) {
-        nh.size = size;
-        r = live_commit_put(l, &nh, err);
-        live_head_release(&nh);
-    }
-    live_commit_unlock(l, false);
-    return r < 0 ? r : ljournal_sync(l, err);
+    int r = live_commit_begin(l, false, &nh, err);
+    return r < 0 ? r : live_commit_end(l, false, &nh, live_commit_put(l, &nh, err), err);
 }
 
 int live_make_clean(struct live *l, struct verr *err)

@@ -100,25 +100,20 @@ static int commit_take(struct live *dst, struct live *src, struct live_fresh *f,
                        struct verr *err)
 {
     struct live_head nh;
-    int r = live_commit_lock(dst, true, err);
+    int r = live_commit_begin(dst, true, &nh, err);
     if (r < 0)
         return r;
     if (unsaved == LIVE_KEEP && atomic_load(&dst->dirty) > 0)
         r = live_fail(dst, err, EBUSY, "has changes that no snapshot holds: freeze first");
-    else
-        r = ljournal_gone_room(dst, 3) < 0 ? live_fail(dst, err, ENOMEM, "no memory") : live_head_now(dst, &nh, err);
-    if (r == 0) {
-        live_name_fresh(&nh, f);
-        nh.marks = (nh.marks & ~(uint32_t)LIVE_REWRITING) | (marks & LIVE_REWRITING);
+    live_name_fresh(&nh, f);
+    nh.marks = (nh.marks & ~(uint32_t)LIVE_REWRITING) | (marks & LIVE_REWRITING);
+    if (r == 0)
         r = take_anchors(dst, src, &nh, err);
-        if (r == 0)
-            r = live_commit_put(dst, &nh, err);
-        if (r == 0)
-            live_use_fresh(dst, f);
-        live_head_release(&nh);
-    }
-    live_commit_unlock(dst, true);
-    return r < 0 ? r : ljournal_sync(dst, err);
+    if (r == 0)
+        r = live_commit_put(dst, &nh, err);
+    if (r == 0)
+        live_use_fresh(dst, f);
+    return live_commit_end(dst, true, &nh, r, err);
 }
 
 /* Both sync_locks are held; the caller keeps writers away from src. Only one freeze lock at a time: a group freeze of both
