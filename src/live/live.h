@@ -58,10 +58,11 @@ struct live_env {
     const struct vclock *clock;
     bool trusted;                   /* volatile presence of the last run may be believed */
     uint64_t layer_limit;           /* bytes of open and pending layers (not of caches) together; then writes get ENOSPC. 0: none */
-    uint64_t spare;                 /* bytes of STATE's filesystem, and 1/32 of the layers', that no data take: who stores and who
-                                     * removes needs them. Short of twice that, caches go; then writes get ENOSPC. 0: no look */
+    uint64_t spare;                 /* bytes of STATE's filesystem that data leave free, with 1/32 of the layers' bytes, for storing and
+                                     * removing. Caches go while data have less room than `spare`; without room writes get ENOSPC.
+                                     * 0: free space is not looked at */
     uint64_t cache_limit;           /* bytes of published layers kept as a read cache; 0: none */
-    unsigned open_max;              /* disks kept open when nobody uses them (LRU) */
+    unsigned open_max;              /* unused disks kept open (LRU) */
 };
 
 /* ---- the set ---- */
@@ -81,29 +82,28 @@ int live_create(struct live_set *set, const struct vid *disk, uint64_t min_seq, 
 /* Opens (recovers, at first use) and takes a reference. -ENOENT; -EBADMSG damaged: names the file. */
 int live_get(struct live_set *set, const struct vid *disk, struct live **out, struct verr *err);
 void live_put(struct live *l);
-/* Forgets the local data of a disk: for unlink when nothing is pending (-EBUSY otherwise) . Directory removed, fsynced. */
+/* Removes the directory of a disk; durable on return. -EBUSY: a snapshot is pending, or the disk is in use. */
 int live_remove(struct live_set *set, const struct vid *disk, struct verr *err);
-/* The same with all its pending snapshots: of an image that nobody will read again. Takes no space, unlike dropping them. */
+/* Removes it with all its pending snapshots: an image that nobody reads again. Needs no space, unlike dropping the snapshots. */
 int live_discard(struct live_set *set, const struct vid *disk, struct verr *err);
 const struct vid *live_id(const struct live *l);
-/* The next snapshot gets at least that sequence number, and a later name. After a power loss STORE may have a snapshot whose
- * freeze the journal forgot. In memory, so at each start; a record carries it on. */
+/* The next snapshot gets at least that sequence number, and a name later than last_name_s: after a power loss STORE may have a
+ * snapshot whose freeze the journal forgot. Changes memory alone, so the caller repeats it at each start; the next record keeps it. */
 void live_raise(struct live *l, uint64_t min_seq, int64_t last_name_s);
 
-/* ---- removal, said before it begins ----
- * An image without a name is no proof that it was removed: the name may have been lost. So whoever takes a name away says so
- * first in the image's own directory, and only an image of which that was said is removed for want of a name. None of the
- * three needs the image to be readable. */
-/* Durable on return. 0 also when there is no image of that disk. */
+/* ---- removal, recorded before it begins ----
+ * An image without a name may have lost its name. So the caller that removes a name first records the removal in the image's own
+ * directory, and recovery removes a nameless image only if it has that record. None of the three calls needs a readable image. */
+/* Records the removal; durable on return. 0 also when there is no image of that disk. */
 int live_removal_say(int state_dirfd, const struct vid *disk, struct verr *err);
-/* It stays after all. Durable on return; 0 also when nothing was said. */
+/* Takes the record back: the image stays. Durable on return; 0 also when there is no record. */
 int live_removal_unsay(int state_dirfd, const struct vid *disk, struct verr *err);
-/* 1 said, 0 not (or what stands there is damaged), -errno. */
+/* 1: recorded; 0: not, or the record is damaged; -errno. */
 int live_removal_said(int state_dirfd, const struct vid *disk, struct verr *err);
 
 enum live_mark {
     LIVE_REWRITING = 1u << 0,
-    LIVE_UNNAMED = 1u << 1,         /* set by live_create: no name leads here yet. Its maker clears it once one does */
+    LIVE_UNNAMED = 1u << 1,         /* set by live_create: no name leads to the disk yet; the caller clears it once one does */
 };
 struct live_attr {
     uint64_t size, alloc_bytes;     /* alloc: allocated logical bytes, a multiple of 4096; never 0 for a disk with data */
@@ -118,8 +118,8 @@ int live_attr(struct live *l, struct live_attr *out, struct verr *err);
 int live_set_mtime(struct live *l, int64_t mtime_ns, struct verr *err);        /* utimens; no change in the sense of `changed` */
 
 /* ---- data. off, len in bytes; any alignment. ---- */
-/* REACH_LOCAL: by local files alone; -EAGAIN when it would have to wait for STORE, or for a lock, whose holder may. Part of it may be
- * done then; asking again does it all. */
+/* REACH_LOCAL: works on local files alone; -EAGAIN when the call would wait for STORE, or for a lock whose owner may wait for STORE.
+ * Part of the bytes may be done then; the same call with REACH_ALL does all of them. */
 enum live_reach { REACH_ALL, REACH_LOCAL };
 ssize_t live_read_within(struct live *l, uint64_t off, void *buf, size_t len, enum live_reach reach, struct verr *err);
 int live_write_within(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, struct verr *err);
@@ -162,17 +162,17 @@ struct pending {
     uint64_t size, alloc_bytes, dirty_segments;
     int64_t freeze_ns;              /* moment of the freeze = mtime of the snapshot */
     int64_t name_s;                 /* time in its name: max(now, last name + 1 s) */
-    uint32_t mode, uid, gid;        /* of the disk at the freeze (mode: of 0555): a later chown of the disk gives nobody older data */
+    uint32_t mode, uid, gid;        /* of the disk at the freeze (mode: of 0555): a later chown of the disk opens no older data */
     char label[LABEL_MAX + 1];      /* "" : named by time */
     char note[NOTE_MAX + 1];
 };
 struct freeze_owner { uint32_t mode, uid, gid; };
-/* owners: one for each disk, in the order of the list; NULL: nobody's but root's (mode 0). each: flags of single disks besides
+/* owners: one for each disk, in the order of the list; NULL: the snapshots belong to root, mode 0. each: flags of single disks besides
  * `flags`, in that order too; NULL: none. */
 struct freeze_req { uint32_t flags; const char *label, *note; const struct freeze_owner *owners; const uint32_t *each; };
 
 /* Freezes n disks at one instant (same group id). Instant: no fsync; survives kill -9. out[i] gets each record.
- * A disk that is a duplicate in the list is an error. Clears `changed`; snap id, seq and name are chosen here. */
+ * A disk that stands twice in the list is an error. Clears `changed`; snap id, seq and name are chosen here. */
 int live_freeze(struct live **l, unsigned n, const struct freeze_req *req, struct pending *out, struct verr *err);
 /* Pending snapshots in order of sequence: the i-th. 0 or -ENOENT. */
 int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *err);
@@ -192,24 +192,24 @@ off_t live_pending_seek(struct live *l, uint64_t seq, uint64_t off, bool hole, s
 /* The frozen table. base: what the segment was before this snapshot's own writes. */
 enum seg_kind { SEGK_ZERO, SEGK_STORED, SEGK_FROZEN };
 struct seg_entry { enum seg_kind kind; uint64_t place; bool dirty; };
-/* Of the PEND_ENTRIES segments that `first` is among, in one read: out[i] is of segment first / PEND_ENTRIES * PEND_ENTRIES + i;
- * those behind the end are zero. Only of the oldest pending snapshot once it is STARTED: what changes tables of pending ones is
- * the end of an older one, so this one's stands still. */
+/* The entries of the PEND_ENTRIES segments that `first` is among, in one read: out[i] is that of segment
+ * first / PEND_ENTRIES * PEND_ENTRIES + i; entries behind the end are zero. Only of the oldest pending snapshot, once it is STARTED: a
+ * pending snapshot's table changes only when an older snapshot ends, so this table does not change. */
 enum { PEND_ENTRIES = 256 };
 int live_pending_entries(struct live *l, uint64_t seq, uint64_t first, struct seg_entry out[PEND_ENTRIES], struct verr *err);
 
 /* What a published recipe says of a segment, asked for by live_pending_published for each dirty one. */
 typedef int (*live_place_fn)(void *ctx, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);
-/* The recipe of seq is published, its directory fsynced and the recipe anchored (sealed or not: STORE has its data): entries that say "frozen seq" become
- * stored places (live table and younger pending tables) -> fdatasync -> head record without seq -> its layer becomes
- * cache or goes. Anchors whose stamp is <= seq are returned to be dropped. Only the oldest pending may be published. */
+/* The recipe of seq is published, its directory fsynced and the recipe anchored (seq sealed or not: STORE has its data): entries that
+ * say "frozen seq" become stored places (live table and younger pending tables) -> fdatasync -> head record without seq -> its layer
+ * becomes cache or goes. Anchors whose stamp is <= seq are returned to be dropped. Only the oldest pending may be published. */
 struct live_anchor { struct vid disk; uint64_t seq; struct vid snap; uint64_t stamp; };
 int live_pending_published(struct live *l, uint64_t seq, live_place_fn fn, void *ctx, const struct live_anchor *mine,
                            struct live_anchor *drop, unsigned drop_max, unsigned *dropped, struct verr *err);
 /* Anchors that the head lists: the i-th. 0 or -ENOENT. For recovery and status. */
 int live_anchor_at(struct live *l, unsigned i, struct live_anchor *out, struct verr *err);
-/* Takes dropped ones off the list once un-anchored in STORE. -ESTALE: it has another stamp by now, so it is relied on again
- * (revert and point lift the stamp of an anchor that is listed already): keep it anchored. */
+/* Takes a dropped anchor off the list once STORE has un-anchored it. -ESTALE: the anchor has another stamp by now, so entries rely on
+ * it again (revert and point lift the stamp of an anchor that is listed already): the caller keeps it anchored. */
 int live_anchor_gone(struct live *l, const struct live_anchor *a, struct verr *err);
 
 /* ---- pointers ---- */
@@ -226,18 +226,18 @@ struct live_target {
 /* Revert: a new table from the target's fn, a new layer, size, anchor on the list: one head record, durable on return.
  * Clears `changed` (the content is a stored snapshot's) and REWRITING, drops the cache. */
 int live_revert(struct live *l, const struct live_target *to, enum live_unsaved unsaved, struct verr *err);
-/* rename onto an existing disk: dst takes the content of src (its table, layers and anchors), which nobody has open for
- * writing and which has no pending snapshots; dst keeps id and history. The anchors of src are linked for dst in STORE
- * before. Durable on return. src still has its content: the caller removes it next; after a kill in between both have it. */
+/* rename onto an existing disk: dst takes the content of src (its table, layers and anchors); dst keeps id and history. src has no
+ * pending snapshots and no writers; the caller has linked src's anchors for dst in STORE. Durable on return. src still has its
+ * content: the caller removes it next; after a kill in between both have it. */
 int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err);
 /* After live_take, when src does not go after all: dst gets a copy of the data that both share, so that writes to one are not
- * seen by the other. If that fails, neither takes changes until the process is started anew, and the next open does it. */
+ * seen by the other. If that fails, neither disk accepts changes until the process is started anew; the next open makes the copy. */
 int live_own(struct live *dst, struct live *src, struct verr *err);
 /* copy_file_range: points count whole segments (or the last, short one at end of file) at stored places without moving data,
  * extends size to at least new_size, sets `changed`. -EOPNOTSUPP if a segment has pages in the open layer (caller copies bytes). */
 int live_point(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,
                const struct live_anchor *anchor, struct verr *err);
-/* The same question about a live segment: kind STORED or ZERO and nothing local -> can be pointed to. 1, 0 or -errno. */
+/* 1: live_point may point to what the live segment is: its kind is STORED or ZERO and the open layer has none of its pages. 0; -errno. */
 int live_segment_pure(struct live *l, uint64_t segment, struct seg_entry *out, struct verr *err);
 
 /* ---- cache budget ---- */
@@ -246,16 +246,16 @@ int live_segment_pure(struct live *l, uint64_t segment, struct seg_entry *out, s
 int live_set_evict(struct live_set *set, struct verr *err);
 
 /* ---- data held back ----
- * Whoever writes a disk in one go may keep some of it back for a while (agent_stream.c). The public calls that read, change,
- * freeze or sync the live image ask for it first: give() brings all of it into the live image, by the calls below, which do not
- * ask. What could not be brought there is the holder's to tell. give runs under the hold lock, which the holder takes for his own
- * work; it comes before all other locks of the disk. */
+ * A holder (a stream that writes the disk in one go) may keep some of its data back for a while. The public calls that read, change,
+ * freeze or sync the live image call give() first, which brings all of these data into the live image by the calls below; these do not
+ * call give(). The holder reports to its own writer what could not be brought there. give() runs under the hold lock, which the holder
+ * takes for its own work too, and which comes before all other locks of the disk. */
 struct live_holder { void (*give)(struct live_holder *h); };
 int live_hold_begin(struct live *l, struct live_holder *h);        /* -EBUSY: there is one */
-void live_hold_end(struct live *l);                                 /* he holds nothing any more */
+void live_hold_end(struct live *l);                                 /* the holder has nothing left to give */
 void live_hold_lock(struct live *l);
-void live_hold_unlock(struct live *l, bool holds);                  /* holds: there are data to be asked for */
-/* What is held back ends there: `changed`, size and mtime are as if it had been written. */
+void live_hold_unlock(struct live *l, bool holds);                  /* holds: the holder has data to give */
+/* The data held back end at `end`: sets `changed`, size and mtime as if they had been written. */
 int live_expect(struct live *l, uint64_t end, struct verr *err);
 int live_write_held(struct live *l, uint64_t off, const void *buf, size_t len, struct verr *err);
 int live_point_held(struct live *l, uint64_t first_segment, uint64_t count, uint64_t new_size, live_place_fn fn, void *ctx,

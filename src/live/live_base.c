@@ -67,8 +67,7 @@ int live_entry_ask(live_place_fn fn, void *ctx, uint64_t seg, struct live_entry 
     return 0;
 }
 
-/* Allocated pages of an entry's base. Only a stored one can be unknown; the source's answer is wanted for st_blocks alone,
- * so its failure is no error of ours. */
+/* Only a stored base can be unknown. The source's answer serves st_blocks alone, so its failure is no error. */
 unsigned live_entry_pages(struct live *l, const struct live_entry *e)
 {
     if (e->pages != LIVE_PAGES_UNKNOWN)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * live_cache: layers of published snapshots, kept to spare reads of STORE.
+ * live_cache: layers of published snapshots, kept to save reads of STORE.
  *
  * A slot of a cache layer is tagged with the place whose content its pages are, and is used only for an entry that says
  * exactly this place. Places never change content, so a stale copy cannot be read, whatever was interrupted. That is also
@@ -58,7 +58,7 @@ static int copy_pages(struct live *l, struct llayer *from, uint64_t seg, const s
     return r;
 }
 
-/* Pages that the cache has of the place below still are what the new place has where the layer has none. */
+/* Where the layer has no page the new place has the content of the place below: the cache keeps its pages of that place. */
 static void merge_segment(struct live *l, struct llayer *from, uint64_t seg, const struct live_entry *base, uint64_t place)
 {
     struct live_slot fs, cs;

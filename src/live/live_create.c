@@ -29,7 +29,7 @@ static int first_files(struct live *l, struct live_head *h, struct verr *err)
     return ljournal_replace(l, h, err);     /* fsyncs the directory too */
 }
 
-/* All of it under a name that nobody reads, then one rename: a directory of the final name always has a journal. */
+/* Makes all files under a temporary name, then renames the directory: under its final name it always has a journal. */
 int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_seq, int64_t last_name_s, struct verr *err)
 {
     struct live *l = calloc(1, sizeof *l);

@@ -40,8 +40,8 @@ static int remove_volatile(void *ctx, const char *name)
     bool vol = n > 4 && strcmp(name + n - 4, ".vol") == 0;
     if (!vol && strncmp(name, "cache-", 6) != 0)
         return 0;
-    /* One of them becomes the sign that they were taken away on purpose, until the disk is recovered: it takes no space that a
-     * full disk does not have, and a vol file that is missing without it was lost. */
+    /* The first vol file becomes the sign that vol files were removed on purpose, until the disk is recovered: a rename needs no
+     * space on a full disk. A vol file that is missing without the sign was lost. */
     if (vol && faccessat(dirfd, LIVE_RECOVER, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
         return renameat(dirfd, name, dirfd, LIVE_RECOVER) < 0 ? -errno : 0;
     return unlinkat(dirfd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
@@ -66,8 +66,8 @@ void live_distrust(struct live *l)
     atomic_store(&l->failed, EIO);
     int r = dir_each(l->dirfd, forget_vol, &l->dirfd);
     if (r < 0)
-        vlog(VLOG_ERROR, "live", "disks/%s: after a failed fsync its *.vol files cannot be removed (%s): do it before the next mount", l->hex,
-             strerror(-r));
+        vlog(VLOG_ERROR, "live", "disks/%s: after a failed fsync its *.vol files cannot be removed (%s): do it before the next mount",
+             l->hex, strerror(-r));
 }
 
 int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const char *suffix, struct verr *err)
@@ -81,8 +81,7 @@ int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const ch
         return 0;
     live_distrust(l);
     return live_fail(l, err, EIO, "%s-%" PRIu64 "%s: fdatasync failed: %s; the disk takes no more changes until it is opened again",
-                     stem, no,
-                     suffix, strerror(r));
+                     stem, no, suffix, strerror(r));
 }
 
 int live_check_failed(struct live *l, struct verr *err)

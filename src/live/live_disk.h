@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * live_disk: the object of an open disk and of the set, their locks, and what every file of `live` needs of them: names, errors,
- * the holder, the attributes that change with every write. The lowest of the three headers inside `live`; nobody else includes them:
+ * the holder, the attributes that change with every write. The lowest of the three headers inside `live`; no other folder includes them:
  *
  *   live_disk.h   this one
  *   live_level.h  levels: their tables and layers as files, and the content that a level shows
@@ -92,7 +92,7 @@ struct live {
     unsigned refs;                  /*                } */
     enum live_stage stage;          /*                } */
     int dirfd;
-    bool recovering;                /* the bound of layer space does not hold: it must not keep a disk from opening */
+    bool recovering;                /* the bound of layer space does not apply: it must not keep a disk from opening */
 
     pthread_mutex_t hold_lock;      /* taken first: live_hold.c */
     struct live_holder *holder;
@@ -102,7 +102,6 @@ struct live {
     pthread_rwlock_t freeze;
     pthread_rwlock_t segs[LIVE_STRIPES];
     pthread_mutex_t head_lock;
-    unsigned inited;                /* how many of the locks above exist */
 
     struct lview cur;
     struct lview *lv;               /* parallel to head.pend */
@@ -123,7 +122,7 @@ struct live {
     uint64_t next_no;
     int jfd;
     uint64_t jend, jsynced;
-    bool jtorn;                     /* behind jend lies a part of a record */
+    bool jtorn;                     /* part of a record lies behind jend */
     uint64_t next_rec, durable_rec; /* number of the next record; of the last durable one */
     _Atomic uint64_t dir_gen;       /* counts files made */
     uint64_t dir_synced;
@@ -142,7 +141,7 @@ struct live_set {
     unsigned unused;
     _Atomic int64_t layer_bytes, cache_bytes;
     struct lmemo *memo;
-    _Atomic int64_t granted;        /* of the room seen last, what may still be taken without another look */
+    _Atomic int64_t granted;        /* bytes that data may take before the free room is looked up again */
 };
 
 /* ---- live_disk.c ---- */
@@ -151,7 +150,7 @@ int live_fail(const struct live *l, struct verr *err, int code, const char *fmt,
 #define live_fail(...) verr_negative((live_fail)(__VA_ARGS__))
 #endif
 #define LIVE_MISSING "is missing, or the journal has lost its newest records"
-#define LIVE_RECOVER "recover"      /* in a disk's directory: its vol files were taken away because they may not be believed */
+#define LIVE_RECOVER "recover"      /* in a disk's directory: its vol files were removed because they may not be believed */
 /* A file name of the disk: "table-7", "layer-3.vol". */
 void live_name(char out[NAME_BYTES], const char *stem, uint64_t no, const char *suffix);
 /* Removes the vol files and the cache of the disk in that directory and leaves LIVE_RECOVER. 0 or -errno. */

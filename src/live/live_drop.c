@@ -53,7 +53,7 @@ static int copy_run(struct drop *d, struct llayer *to, uint64_t off, uint64_t le
     return 0;
 }
 
-/* Copies what `to` has not; marks it in the successor's slot. *bytes: of data copied. */
+/* Copies the pages that `to` has not and marks them in the successor's slot. *bytes: data copied. */
 static int copy_pages(struct drop *d, struct llayer *to, uint64_t seg, const struct live_slot *from, struct live_slot *s, uint64_t *bytes,
                       struct verr *err)
 {
@@ -69,7 +69,7 @@ static int copy_pages(struct drop *d, struct llayer *to, uint64_t seg, const str
             end++;
         uint64_t len = (uint64_t)(end - p) * PAGE_BYTES;
         if (st == PAGE_DATA) {
-            /* No bound: what is dropped gives back as much. */
+            /* No bound applies: the dropped layer gives back as much. */
             llayer_charge(to, (int64_t)len);
             *bytes += len;
             int r = copy_run(d, to, start + p * (uint64_t)PAGE_BYTES, len, err);
@@ -82,7 +82,7 @@ static int copy_pages(struct drop *d, struct llayer *to, uint64_t seg, const str
     return 0;
 }
 
-/* Allocated pages (estimated) below both layers. */
+/* Estimates the allocated pages below both layers. */
 static void merge_estimate(const struct live_slot *from, struct live_slot *s)
 {
     unsigned absent = SEG_PAGES - lslot_present(from), left = SEG_PAGES - lslot_present(s);
@@ -184,7 +184,7 @@ static int sync_successor(struct drop *d, struct verr *err)
     int r = 0;
     if (live)
         r = live_fsync_locked(l, l->recovering ? SEAL_NONE : d->from.seq, err);
-    /* Also after that: frozen in between, the layer still has slots that no capture took. */
+    /* A successor that was frozen in between still has slots that no capture took. */
     pthread_rwlock_rdlock(&l->freeze);
     live = to.layer == l->cur.layer;
     pthread_rwlock_unlock(&l->freeze);
@@ -299,7 +299,7 @@ int live_drop_at(struct live *l, unsigned i, struct verr *err)
     return r;
 }
 
-int live_pending_drop_locked(struct live *l, uint64_t seq, struct verr *err)
+static int drop_locked(struct live *l, uint64_t seq, struct verr *err)
 {
     int r = live_check_failed(l, err);
     if (r < 0)
@@ -307,7 +307,7 @@ int live_pending_drop_locked(struct live *l, uint64_t seq, struct verr *err)
     pthread_mutex_lock(&l->head_lock);
     int i = live_pending_index(l, seq, err);
     r = i < 0 ? i : 0;
-    /* Nor while a round reads the dirty set of the next younger one, which would get this one's. */
+    /* A round that reads the dirty set of the next younger one forbids it too: that set would grow. */
     for (unsigned k = (unsigned)i; r == 0 && k < (unsigned)i + 2 && k < l->nlv; k++)
         if ((l->head.pend[k].p.flags & PEND_STARTED) != 0)
             r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[k].seq);
@@ -318,7 +318,7 @@ int live_pending_drop_locked(struct live *l, uint64_t seq, struct verr *err)
 int live_pending_drop(struct live *l, uint64_t seq, struct verr *err)
 {
     pthread_mutex_lock(&l->sync_lock);
-    int r = live_pending_drop_locked(l, seq, err);
+    int r = drop_locked(l, seq, err);
     pthread_mutex_unlock(&l->sync_lock);
     return r;
 }

@@ -62,14 +62,14 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Also what is below its bound goes while data have not room enough. */
+/* Caches below their bound go too while data lack room. */
 static bool above_limit(struct live_set *set)
 {
     int64_t bytes = atomic_load(&set->cache_bytes);
     return bytes > (int64_t)set->env.cache_limit || (bytes > 0 && live_room(set) < (int64_t)set->env.spare);
 }
 
-/* One segment at a time, so that readers of others go on. False: the disk has no cache layer (any more). */
+/* Evicts one segment at a time, so that readers of others go on. False: the disk has no cache layer any more. */
 static bool evict_segment(struct live *l, uint64_t seg)
 {
     struct live_slot s;
@@ -79,7 +79,7 @@ static bool evict_segment(struct live *l, uint64_t seg)
     bool any = l->cache != NULL;
     if (any) {
         int r = lslot_get(l, l->cache, seg, &s, NULL);
-        if (r == -EBADMSG) {        /* nobody can use it */
+        if (r == -EBADMSG) {        /* the slot is damaged: all of the segment goes */
             memset(s.present, 0xff, sizeof s.present);
             memset(s.zero, 0, sizeof s.zero);
             r = 0;
@@ -103,7 +103,7 @@ static uint64_t next_cached(struct live *l, uint64_t seg)
     return next;
 }
 
-/* What is left of the account once every segment went: st_blocks of the empty file. */
+/* The charge of the cache becomes what its file takes on disk: some blocks stay after every segment went. */
 static void settle(struct live *l)
 {
     struct stat st;
@@ -113,7 +113,7 @@ static void settle(struct live *l)
     pthread_rwlock_unlock(&l->freeze);
 }
 
-/* Clearing slots must not make the cache look newly filled. */
+/* Restores the time of the last fill, which clearing slots has changed. */
 static void keep_time(struct live *l, const struct timespec times[2])
 {
     pthread_rwlock_rdlock(&l->freeze);

@@ -36,7 +36,7 @@ static int by_id(const void *a, const void *b)
     return memcmp(x->l->id.b, y->l->id.b, VID_BYTES);
 }
 
-/* Allocated pages of a dirty segment as it is now: what its "frozen" entry will say. */
+/* Makes the "frozen" entry of a dirty segment, with its allocated pages as they are now. */
 static int freeze_entry(struct live *l, uint64_t seg, uint64_t seq, struct live_entry *e, struct verr *err)
 {
     struct live_slot s;
@@ -90,8 +90,8 @@ static void fill_pending(const struct frozen *f, const struct freeze_req *req, c
     p->size = atomic_load(&l->size);
     struct live_attr a;
     live_attr(l, &a, NULL);
-    /* An unfinished rewrite is settled by its writer's flush and release alone. Who asks for the freeze decides by the mark too
-     * (disk/due.h); here it is looked at where it cannot change any more. */
+    /* Only its writer's flush and release settle an unfinished rewrite. The caller that asks for the freeze decides by the mark too
+     * (disk/due.h); here the mark is read where it cannot change any more. */
     if ((a.marks & LIVE_REWRITING) != 0 && (p->flags & PEND_PROVISIONAL) == 0)
         p->flags |= PEND_PARTIAL;
     p->alloc_bytes = a.alloc_bytes;

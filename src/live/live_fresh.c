@@ -31,7 +31,6 @@ void live_name_fresh(struct live_head *nh, const struct live_fresh *f)
     nh->changed = f->changed;
 }
 
-/* After the record. freeze exclusive, head_lock. */
 void live_use_fresh(struct live *l, struct live_fresh *f)
 {
     live_table_goes(l, l->cur.table);

@@ -48,7 +48,7 @@ bool live_files_fresh(const struct live *l)
     return fresh_view(l) != NULL || l->dir_synced != atomic_load(&l->dir_gen);
 }
 
-/* fsyncs one level's files: entries of the table, header of the map. Data are not asked for: presence is by map. */
+/* fsyncs one level's files: entries of the table, header of the map. Data need no fsync: a page that map has not is not present. */
 static int sync_view(struct live *l, struct ltable *t, struct llayer *ly, struct verr *err)
 {
     int r = ltable_sync(l, t, err);
@@ -163,10 +163,10 @@ uint64_t live_new_no(struct live *l)
     return no;
 }
 
-/* Size of the live image once seq and all before it are durable, which no fsync has done: that of seq, whose data show through
- * it, the zeros behind a shrunk end among them (rule 3). So the live image is durably what seq is, if nothing is written
- * since; what reached the disk of younger writes lies in the open layer and is cut off at the size, and point, which changes
- * entries, has sealed seq before (live_seal_shown). A snapshot of an earlier table says nothing about this one. */
+/* That size is the size of seq: its data show through the live image, the zeros behind a shrunk end among them (rule 3 of
+ * live_disk.h), so the live image is durably what seq is if nothing was written since. Younger writes that reached the disk lie in the
+ * open layer and are cut off at the size; live_point, which changes entries, seals seq before (live_seal_shown). A snapshot of an
+ * earlier table says nothing about this one. */
 uint64_t live_sealed_size(const struct live *l, uint64_t seq)
 {
     uint64_t size = l->head.size;

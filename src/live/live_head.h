@@ -14,7 +14,7 @@ struct ljournal_scan {
     size_t len;
     uint64_t end;                   /* of the chain */
     uint64_t last, complete;        /* offsets of the last record and the last complete one; UINT64_MAX none */
-    bool damaged;                   /* behind the chain stands what no torn append leaves */
+    bool damaged;                   /* what stands behind the chain is more than a torn append */
 };
 int ljournal_scan(struct live *l, struct ljournal_scan *out, struct verr *err);
 int ljournal_head(struct live *l, const struct ljournal_scan *s, uint64_t offset, struct live_record *rec, struct live_head *h,
@@ -22,19 +22,21 @@ int ljournal_head(struct live *l, const struct ljournal_scan *s, uint64_t offset
 int ljournal_open(struct live *l, struct verr *err);
 /* Appends nh and makes it the head (nh is moved from). head_lock held. Not durable. complete: every file it names is durable. */
 int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct verr *err);
-/* Replaces the journal by one complete record of nh: durable on return, nh moved from. head_lock held (or nobody else yet). */
+/* Replaces the journal by one complete record of nh: durable on return, nh moved from. head_lock held, or the disk is not open yet. */
 int ljournal_replace(struct live *l, struct live_head *nh, struct verr *err);
 /* Makes the last record durable, then removes files that only older heads named. sync_lock held. */
 int ljournal_sync(struct live *l, struct verr *err);
-/* A file that goes once the current head is durable. head_lock held. Call with room made by ljournal_gone_room. */
+/* Room for n more files that go, made before the record: -ENOMEM. head_lock held. */
 int ljournal_gone_room(struct live *l, unsigned n);
+/* Unlinks (or renames) the file once the current head is durable. head_lock held. */
 void ljournal_gone(struct live *l, enum gone_kind kind, uint64_t no);
 
 /* ---- live_head.c ---- */
 enum { LEVEL_FILES = 3 };          /* table, layer, cache: what goes with one record */
 /* Copy of the head with volatile attributes filled in. head_lock held. */
 int live_head_now(struct live *l, struct live_head *nh, struct verr *err);
-bool live_files_fresh(const struct live *l);                    /* head_lock held */
+/* True: a file that the head names, or its place in the directory, was never fsynced. head_lock held. */
+bool live_files_fresh(const struct live *l);
 /* A durable change of the head: begin, edit nh, put, let memory follow, end. sync_lock held.
  * begin makes all files of the head durable, takes head_lock (with excl, freeze exclusively too, and makes room for the table, the
  * layer and the cache that may go) and copies the head into nh. An error of it has left nothing to end. */
@@ -65,7 +67,8 @@ unsigned live_anchors_obsolete(const struct live_head *h, uint64_t seq, const st
 int live_pending_index(const struct live *l, uint64_t seq, struct verr *err);
 
 /* ---- live_fresh.c ---- */
-/* A new table and layer on their way to take the place of the old ones. */
+/* A new table and layer on their way to take the place of the live image's: make -> begin, name, put -> use -> end; discard at last,
+ * which removes what was not used. The caller makes the table. */
 struct live_fresh {
     struct ltable *table;
     struct llayer *layer;
@@ -73,26 +76,27 @@ struct live_fresh {
     int64_t alloc_pages;
     bool changed;                   /* the content is no stored snapshot's */
 };
-int live_make_fresh(struct live *l, struct live_fresh *f, struct verr *err);        /* makes the layer */
+int live_make_fresh(struct live *l, struct live_fresh *f, struct verr *err);
 void live_discard_fresh(struct live *l, struct live_fresh *f);
 void live_name_fresh(struct live_head *nh, const struct live_fresh *f);
+/* After the record: memory follows, and the old files go. freeze exclusive, head_lock. */
 void live_use_fresh(struct live *l, struct live_fresh *f);
 
 /* ---- live_sync.c ---- */
-/* sync_lock held. skip: a pending snapshot that is about to be dropped, and so is not sealed; 0 none. SEAL_NONE: seals none,
- * because in recovery volatile ones have lost data. */
+/* live_fsync with sync_lock held. skip: a pending snapshot that is about to be dropped, and so is not sealed; 0: none. SEAL_NONE: seals
+ * none, because in recovery volatile snapshots have lost data. */
 #define SEAL_NONE UINT64_MAX
 int live_fsync_locked(struct live *l, uint64_t skip, struct verr *err);
 /* Seals what shows through the live image, before something younger is said of it durably. sync_lock held. */
 int live_seal_shown(struct live *l, struct verr *err);
-/* Makes all durable and says so in the vol file, so that the next open need not look. Nobody else uses the disk. */
+/* Makes all durable and says so in the vol file, so that the next open checks nothing. No other thread uses the disk. */
 int live_make_clean(struct live *l, struct verr *err);
 /* fdatasync of the tables of all levels younger than the i-th pending one. sync_lock held. */
 int live_sync_younger(struct live *l, unsigned i, struct verr *err);
 
 /* ---- live_drop.c ---- */
-int live_pending_drop_locked(struct live *l, uint64_t seq, struct verr *err);   /* sync_lock held */
-int live_drop_at(struct live *l, unsigned i, struct verr *err);     /* the same by position, started or not */
+/* Drops the i-th pending snapshot, started or not. sync_lock held. */
+int live_drop_at(struct live *l, unsigned i, struct verr *err);
 
 /* ---- live_recover.c, live_create.c ---- */
 int live_recover(struct live *l, struct verr *err);

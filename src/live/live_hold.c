@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* live_hold: data that a holder keeps back, and the moment when he must give them (live.h). */
+/* live_hold: the holder of a disk, which keeps data back until live_give asks for them (live.h). */
 #include "live/live_disk.h"
 
 #include <errno.h>
@@ -35,7 +35,7 @@ void live_hold_unlock(struct live *l, bool holds)
     pthread_mutex_unlock(&l->hold_lock);
 }
 
-/* Before any other lock of the disk. Costs one load when nobody holds anything back. */
+/* Comes before any other lock of the disk. Costs one load when no data are held back. */
 void live_give(struct live *l)
 {
     if (!atomic_load(&l->held))

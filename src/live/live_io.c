@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * live_io: reading and writing the live image.
+ * live_io: writes and zeroes ranges of the live image (live_view.c reads it).
  *
  * A write that touches a page for the first time, under its segment's exclusive lock:
  *   reserve space -> dirty bit (table) -> complete the two edge pages from below -> data (layer) -> presence (vol)
@@ -16,14 +16,14 @@
 
 /* ---- writing ---- */
 
-/* Are all pages of [off, off + n) data of this layer? */
+/* True: all pages of [off, off + n) are data of this layer. */
 static bool all_data(const struct live_slot *s, uint32_t off, uint32_t n)
 {
     enum page_state st;
     return lslot_run(s, off, n, &st) == n && st == PAGE_DATA;
 }
 
-/* One page that the write covers in part and that is not data yet: the rest of it comes from below. */
+/* Writes a page that the write covers in part and that is not data yet: the rest of the page comes from below. */
 static int write_edge(struct live *l, const struct live_slot *s, const struct live_entry *e, uint64_t seg, uint32_t off, const uint8_t *buf,
                       uint32_t n, struct verr *err)
 {
@@ -46,8 +46,7 @@ static bool needs_edge(const struct live_slot *s, uint32_t off, uint32_t n)
 }
 
 static int write_pages(struct live *l, const struct live_slot *s, const struct live_entry *e, uint64_t seg, uint32_t off,
-                       const uint8_t *buf,
-                       uint32_t n, struct verr *err)
+                       const uint8_t *buf, uint32_t n, struct verr *err)
 {
     uint32_t in = off % PAGE_BYTES, head = in == 0 ? 0 : PAGE_BYTES - in;
     if (head > n)
@@ -84,8 +83,8 @@ static void slot_cover(struct live_slot *s, unsigned base, unsigned first, unsig
     }
     if (touched == 0)
         return;
-    /* Of the allocated pages below, as many are taken to be covered as an even spread would have it; rounded so that what
-     * is not covered never becomes "nothing" by estimate alone. */
+    /* The estimate takes the allocated pages below to be spread evenly over the absent ones. It rounds up what stays uncovered, so
+     * that a segment with allocated pages does not become empty by estimate alone. */
     unsigned left = absent - touched, keep = s->absent - s->absent * touched / absent;
     s->absent = (uint16_t)(keep < left ? keep : left);
 }
@@ -207,7 +206,7 @@ static int zero_pages(struct live *l, uint64_t seg, unsigned first, unsigned end
     return 0;
 }
 
-/* Part of one page: zeros are written, unless it reads as zero. */
+/* Zeroes part of one page: writes zeros, unless the part reads as zero. */
 static int zero_edge(struct live *l, uint64_t seg, uint32_t off, uint32_t n, struct verr *err)
 {
     static const uint8_t zeros[PAGE_BYTES];

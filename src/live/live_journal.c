@@ -24,7 +24,7 @@ enum { JOURNAL_MAX = 256 << 20 };
 
 /* ---- reading ---- */
 
-/* Is there a record at off, whole and with a good checksum? 1, 0, -ENOMEM, -ENOTSUP. */
+/* 1: a whole record with a good checksum stands at off; 0; -ENOMEM; -ENOTSUP. */
 static int record_at(struct live *l, const struct ljournal_scan *s, uint64_t off, struct live_record *rec)
 {
     if (s->len - off < LIVE_RECORD_HEAD)
@@ -38,8 +38,8 @@ static int record_at(struct live *l, const struct ljournal_scan *s, uint64_t off
     return r == 0 ? 1 : r == -EBADMSG ? 0 : r;
 }
 
-/* A record behind the end of the chain that was written when the journal was durable beyond that end: the record at the
- * end was whole once. (One that says less is a record that overtook a lost one: no damage.) */
+/* Looks behind the end of the chain for a record that was written when the journal was durable beyond that end: then the record at
+ * the end was whole once, and is damaged. (A record that says less has overtaken a lost one: no damage.) */
 static int check_covered(struct live *l, const struct ljournal_scan *s, struct verr *err)
 {
     for (uint64_t off = s->end + LIVE_RECORD_HEAD; off < s->len; off += LIVE_RECORD_HEAD) {
@@ -54,8 +54,8 @@ static int check_covered(struct live *l, const struct ljournal_scan *s, struct v
 }
 
 /* An append cut short by a kill leaves less than a header, or a header that promises more than there is. All bytes that are
- * there are right then, so where they tell how long the record must be, it is as long as it says: another length is damage of
- * that very field, and the record was whole. */
+ * there are right then, so where they tell how long the record must be, the header says the same: another length is damage of
+ * that field, and the record was whole. */
 static bool looks_torn(struct live *l, const struct ljournal_scan *s)
 {
     struct live_record rec;
@@ -153,7 +153,7 @@ int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct ver
     if (buf == NULL)
         return live_fail(l, err, ENOMEM, "journal: no memory");
     int fault = fault_errno("live.journal.put");
-    /* What part of a record that failed got there must not stand behind the next one. */
+    /* Part of a record that failed must not stand behind the next one. */
     if (l->jtorn && ftruncate(l->jfd, (off_t)l->jend) < 0)
         r = -errno;
     l->jtorn = r < 0;
@@ -161,7 +161,7 @@ int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct ver
         r = fault ? -fault : pwrite_full(l->jfd, buf, len, (off_t)l->jend);
     free(buf);
     if (r < 0) {
-        l->jtorn = ftruncate(l->jfd, (off_t)l->jend) < 0;   /* if it stays for now: recovery knows a torn end */
+        l->jtorn = ftruncate(l->jfd, (off_t)l->jend) < 0;   /* a part that stays is a torn end, which recovery knows */
         return live_fail(l, err, -r, "journal: %s", strerror(-r));
     }
     l->jend += len;
@@ -170,7 +170,7 @@ int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct ver
     return 0;
 }
 
-/* After file_replace said no: which journal does the name mean now? If not the one that is open, nothing is sure any more. */
+/* After file_replace failed: the disk fails if the name leads to another journal than the open one. */
 static void check_same_journal(struct live *l)
 {
     struct stat open_st, name_st;
@@ -240,7 +240,7 @@ static void unlink_layer(struct live *l, const char *stem, uint64_t no)
     }
 }
 
-/* Only a name: whichever of the two is found when the disk is opened again serves. */
+/* Only the name changes: the next open takes either of the two. */
 static void rename_to_cache(struct live *l, uint64_t no)
 {
     char from[NAME_BYTES], to[NAME_BYTES];
@@ -275,7 +275,7 @@ static void carry_out(struct live *l, const struct lgone *g)
     }
 }
 
-/* Removes what only heads older than the durable one name. */
+/* Removes the files that only heads older than the durable one name. */
 static void remove_gone(struct live *l)
 {
     for (;;) {

@@ -15,7 +15,7 @@ uint64_t lmemo_owner(void);         /* a new one */
 /* True: *v is filled in. Else read the file and call lmemo_fill with that count. */
 bool lmemo_get(struct lmemo *m, uint64_t owner, uint64_t index, void *v, size_t size, uint64_t *count);
 void lmemo_fill(struct lmemo *m, uint64_t owner, uint64_t index, const void *v, size_t size, uint64_t count);
-/* Before the file is written with v NULL, after it with what was written (NULL again if that failed). */
+/* Called before the file is written with v NULL, and after it with what was written (NULL again if that failed). */
 void lmemo_write(struct lmemo *m, uint64_t owner, uint64_t index, const void *v, size_t size);
 
 /* ---- live_slot.c: slots in memory ---- */
@@ -35,7 +35,7 @@ int ltable_create(struct live *l, uint64_t no, struct ltable **out, struct verr 
 int ltable_open(struct live *l, uint64_t no, uint64_t min_bytes, struct ltable **out, struct verr *err);
 struct ltable *ltable_ref(struct ltable *t);
 void ltable_unref(struct ltable *t);
-/* Takes a created, never used table back: closed and unlinked. */
+/* Closes and unlinks a table that was created and never used. */
 void ltable_discard(struct live *l, struct ltable *t);
 int ltable_get(struct live *l, struct ltable *t, uint64_t seg, struct live_entry *out, struct verr *err);
 int ltable_put(struct live *l, struct ltable *t, uint64_t seg, const struct live_entry *e, struct verr *err);
@@ -61,7 +61,7 @@ int llayer_create(struct live *l, uint64_t no, const struct live_state *st, stru
 enum layer_open { LAYER_TRUSTED, LAYER_REBUILD, LAYER_REBUILD_HEADLESS, LAYER_CACHE };
 /* REBUILD: vol is made anew from map; HEADLESS: but its header is left out (llayer_vol_header writes it later). */
 int llayer_open(struct live *l, uint64_t no, enum layer_open how, uint64_t min_map_bytes, struct llayer **out, struct verr *err);
-/* Is a layer's map there, with a whole header and that long? Changes nothing. */
+/* Checks that a layer's map is there, with a whole header and at least that long. Changes nothing. */
 int llayer_map_look(struct live *l, uint64_t no, uint64_t min_map_bytes, struct verr *err);
 struct llayer *llayer_ref(struct llayer *ly);
 void llayer_unref(struct llayer *ly);
@@ -74,7 +74,7 @@ int lslot_put(struct live *l, struct llayer *ly, uint64_t seg, const struct live
 uint64_t llayer_next(struct llayer *ly, uint64_t seg);
 int llayer_read(struct live *l, struct llayer *ly, uint64_t off, void *buf, size_t len, struct verr *err);
 int llayer_write(struct live *l, struct llayer *ly, uint64_t off, const void *buf, size_t len, struct verr *err);
-/* Gives the space of pages that are marked zero (or not present) back; content does not depend on it. */
+/* Gives back the space of pages that are marked zero or not present; no content depends on it. */
 void llayer_punch(struct llayer *ly, uint64_t off, uint64_t len);
 int llayer_mark_all(struct llayer *ly);     /* every block that has data may differ from map */
 /* Makes a layer's data file this disk's own when another disk's directory links it too (a kill in live_take). */
@@ -90,7 +90,7 @@ void llayer_capture_free(struct lcapture *c);
 uint64_t llayer_changed(struct llayer *ly);
 int llayer_data_sync(struct live *l, struct llayer *ly, struct verr *err);
 int llayer_map_sync(struct live *l, struct llayer *ly, struct verr *err);
-/* Of a layer nobody writes: data -> fdatasync -> map -> fdatasync. */
+/* Makes a layer that nobody writes durable: data -> fdatasync -> map -> fdatasync. */
 int llayer_seal(struct live *l, struct llayer *ly, struct verr *err);
 
 /* ---- live_base.c ---- */

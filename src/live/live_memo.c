@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * live_memo: the slots and table entries used last, decoded, of all disks together: a fixed number, one place for each. It spares
- * the reads that every read and write of 4 KiB would begin with; the files stay what counts.
+ * live_memo: the slots and table entries used last, decoded, of all disks together: a fixed number, one place for each. It saves
+ * the reads that every read and write of 4 KiB would begin with; the files remain the truth.
  *
- * A reader that misses remembers the place's count, reads the file, and fills the place only if nobody wrote meanwhile. A writer
- * empties the place before his pwrite (a reader that comes now finds the old or the new bytes in the file, and cannot leave
+ * A reader that misses remembers the place's count, reads the file, and fills the place only if no writer came meanwhile. A writer
+ * empties the place before its pwrite (a reader that comes now finds the old or the new bytes in the file, and cannot leave
  * the old ones behind) and fills it after. `owner` names one open layer or table, never used again.
  */
 #include "live/live_level.h"

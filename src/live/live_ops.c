@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* live_ops: read, zero, truncate, seek and attributes of the live image: locks and bounds around live_io and live_view. */
+/*
+ * live_ops: reads, writes and changes of the live image as callers ask for them. Each call lets the holder give its data, checks
+ * bounds, takes the freeze lock, and leaves the work to live_view and live_io.
+ */
 #include "live/live_level.h"
 
 #include <errno.h>
@@ -22,7 +25,7 @@ static int write_locked(struct live *l, uint64_t off, const void *buf, size_t le
     if (!live_reach_lock(&l->freeze, reach, false))
         return -EAGAIN;
     int r = live_write_range(l, off, buf, len, reach, &done, err);
-    /* Also after an error: what is present must not lie beyond the size. */
+    /* The size grows after an error too: no present page may lie beyond it. */
     int g = done > 0 ? live_grow(l, off + done, r == 0 ? err : NULL) : 0;
     if (done > 0)
         live_note_mtime(l);
@@ -30,7 +33,7 @@ static int write_locked(struct live *l, uint64_t off, const void *buf, size_t le
     return r < 0 ? r : g;
 }
 
-/* Whole pages, and no segment whose number of pages STORE would have to be asked for. */
+/* True: the write covers whole pages, and no entry has a number of pages that only STORE knows. */
 static bool is_local(struct live *l, uint64_t off, size_t len)
 {
     return off % PAGE_BYTES == 0 && len % PAGE_BYTES == 0 && atomic_load(&l->unknown) == 0;
@@ -47,7 +50,7 @@ static int write_bytes(struct live *l, uint64_t off, const void *buf, size_t len
     if (r < 0 || len == 0)
         return r;
     r = write_locked(l, off, buf, len, reach, err);
-    /* Space that only a cache takes is there for data. */
+    /* Caches give their space to data. */
     if ((r == -ENOSPC || r == -EDQUOT) && atomic_load(&l->set->cache_bytes) > 0) {
         if (reach == REACH_LOCAL)
             return -EAGAIN;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* live_pending: pending snapshots: listing, flags, reading. Publishing: live_publish.c, dropping: live_drop.c. */
+/* live_pending: lists, flags and reads pending snapshots. live_publish.c and live_drop.c end them. */
 #include "live/live_head.h"
 #include "live/live_level.h"
 
@@ -57,8 +57,8 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
             memcpy(p->label, label, strlen(label) + 1);
         if (differs)
             r = ljournal_put(l, &nh, !live_files_fresh(l), err);
-        /* That a round works on it is true of this process alone; the next start clears the flag whatever the journal says. A full
-         * disk must not leave it set: the snapshot could not be removed, which is what would make room. */
+        /* STARTED is true of this process alone: the next start clears it whatever the journal says. When a full disk refuses the
+         * record, memory clears it all the same, so that the snapshot can be removed, which makes room. */
         if (r < 0 && (clear & PEND_STARTED) != 0)
             l->head.pend[i].p.flags &= ~(uint32_t)PEND_STARTED;
         live_head_release(&nh);

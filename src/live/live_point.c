@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * live_point: changes that move no data: revert (a whole new table), rewrite (an empty one), point (some entries).
- * Whatever relies on a stored snapshot has its anchor in a durable head first.
+ * A durable head lists the anchor of a stored snapshot before any entry relies on that snapshot.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"
@@ -124,7 +124,7 @@ int live_revert(struct live *l, const struct live_target *to, enum live_unsaved 
 
 /* ---- point ---- */
 
-/* Has the open layer any page of the segment? 1, 0, -errno. freeze held. */
+/* 1: the open layer has pages of the segment; 0; -errno. Sets *e. freeze held. */
 static int has_pages(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err)
 {
     struct live_slot s;
@@ -148,7 +148,7 @@ static int check_pure(struct live *l, uint64_t first, uint64_t count, struct ver
     return r == 1 ? live_fail(l, err, EOPNOTSUPP, "has local pages in the range: bytes must be copied") : r;
 }
 
-/* Anchor and size, durable before any entry: entries may reach the disk at any time. The size only grows, over zeros. */
+/* Makes anchor and size durable before any entry, because entries may reach the disk at any time. The size only grows, over zeros. */
 static int commit_point(struct live *l, uint64_t new_size, const struct live_anchor *anchor, uint64_t *stamp, struct verr *err)
 {
     struct live_head nh;
@@ -168,7 +168,7 @@ static int commit_point(struct live *l, uint64_t new_size, const struct live_anc
     return live_commit_end(l, false, &nh, r, err);
 }
 
-/* Entries of one slice's part of the range. freeze exclusive. */
+/* Puts the entries of one slice's part of the range. freeze exclusive. */
 static int put_entries(struct live *l, uint64_t first, unsigned n, const struct live_entry *to, struct verr *err)
 {
     struct live_entry old = {0};
@@ -260,7 +260,7 @@ int live_point_held(struct live *l, uint64_t first_segment, uint64_t count, uint
     uint64_t size = atomic_load(&l->size);
     pthread_rwlock_unlock(&l->freeze);
     int r = 0;
-    /* Behind the end a segment must be zero: rule 3 of live_internal.h. */
+    /* Behind the end a segment must be zero: rule 3 of live_disk.h. */
     if (last > seg_count(size > new_size ? size : new_size))
         r = live_fail(l, err, EINVAL, "the range ends behind the end of the disk");
     if (r == 0)

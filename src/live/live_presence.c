@@ -48,7 +48,7 @@ static int layer_new(struct live *l, uint64_t no, struct llayer **out)
     return 0;
 }
 
-/* Opens layer-N or, where both names are possible, cache-N. */
+/* Opens layer-N. A cache layer is looked for as cache-N first: a kill may have kept it from getting that name. */
 static int open_file(struct live *l, uint64_t no, const char *suffix, int flags, bool cache, int *fd, struct verr *err)
 {
     char name[NAME_BYTES];
@@ -138,7 +138,7 @@ int llayer_vol_valid(struct live *l, uint64_t no, struct verr *err)
     return r == 0 ? 1 : r == -ENODATA ? 0 : r;
 }
 
-/* vol := map, slot by slot; each one checked, so that damage is found now and not when a page is read. */
+/* Copies map to vol and checks each slot: damage is found now and not when a page is read. */
 static int rebuild_vol(struct live *l, struct llayer *ly, struct verr *err)
 {
     uint8_t block[BLOCK_SEGS * LIVE_SLOT_BYTES];
@@ -236,7 +236,7 @@ int llayer_open(struct live *l, uint64_t no, enum layer_open how, uint64_t min_m
     ly->unsynced = true;    /* an earlier run's writes may not be durable */
     ly->map_unsynced = how != LAYER_CACHE;
     ly->is_cache = how == LAYER_CACHE;
-    /* The set counted its bytes when it was opened. */
+    /* live_set_open counted these bytes. */
     ly->charged = allocated(ly->fd);
     *out = ly;
     return 0;
@@ -272,7 +272,7 @@ void llayer_discard(struct live *l, struct llayer *ly)
     for (unsigned i = 0; i < 3; i++) {
         char name[NAME_BYTES];
         live_name(name, "layer", ly->no, suffixes[i]);
-        /* Only what this object made, and not when a journal that names it may have got through. */
+        /* Only files that this object made; none after a failed fsync: a journal that names them may have reached the disk. */
         if (fds[i] >= 0 && atomic_load(&l->failed) == 0)
             unlinkat(l->dirfd, name, 0);
     }
@@ -330,7 +330,7 @@ int lslot_put(struct live *l, struct llayer *ly, uint64_t seg, const struct live
     if (r < 0)
         return r;
     live_slot_encode(&l->id, seg, s, raw);
-    /* Marked first: a mark too many costs a copy, one too few would lose data at a power loss after fsync. */
+    /* The mark comes first: a mark too many costs a copy, a missing one would lose data at a power loss after fsync. */
     r = ly->mapfd >= 0 ? mark_block(ly, seg / BLOCK_SEGS) : 0;
     struct live_slot back;          /* as a read would have it */
     lmemo_write(l->set->memo, ly->memo, seg, NULL, 0);
@@ -386,12 +386,12 @@ int llayer_write(struct live *l, struct llayer *ly, uint64_t off, const void *bu
 
 void llayer_punch(struct llayer *ly, uint64_t off, uint64_t len)
 {
-    /* Only for the space: where the filesystem cannot punch, the pages stay allocated and unread. */
+    /* A failure costs only space: the pages stay allocated and unread. */
     (void)!fallocate(ly->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
     atomic_store(&ly->unsynced, true);
 }
 
-/* ---- a data file of the disk's own ---- */
+/* ---- a data file that two disks link ---- */
 
 static int copy_file(int from, int to)
 {
@@ -421,7 +421,7 @@ int live_unshare(struct live *l, uint64_t no, struct verr *err)
     struct stat st;
     live_name(name, "layer", no, "");
     if (fstatat(l->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink < 2)
-        return 0;               /* what is missing is dealt with where it is opened */
+        return 0;               /* a missing file is reported where it is opened */
     int from = openat(l->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     int to = openat(l->dirfd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     int r = from < 0 || to < 0 ? -errno : copy_file(from, to);

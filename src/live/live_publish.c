@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * live_publish: a pending snapshot's recipe is in STORE.
+ * live_publish: ends a pending snapshot whose recipe is in STORE.
  *
  *   entries "frozen SEQ" of younger tables become stored places (in place, slice by slice: both say the same content, so
  *   any mixture is right under the old head and the new one) -> fdatasync(tables) -> complete record without the snapshot,
  *   with the recipe's anchor -> fdatasync(journal) -> its table goes, its layer becomes cache or goes
  *
- * Sealed before or not: the data are durable in STORE, and from the record on nothing looks for them in the layer. One that was
- * never sealed spares the device all of its data. Until the record is durable a loss of power drops it here, as any volatile
- * one; STORE has it all the same, and live_raise keeps its number from being given again.
+ * The snapshot need not be sealed before: its data are durable in STORE, and from the record on nothing looks for them in the layer.
+ * A snapshot that is never sealed saves the device the fsync of its data. Until the record is durable a power loss drops such a
+ * snapshot here, as any volatile one; STORE has it all the same, and live_raise keeps its number from being given again.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"

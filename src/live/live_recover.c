@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * live_recover: from the files of a disk to an open disk.
+ * live_recover: makes an open disk out of the files in its directory.
  *
  * A disk is trusted when every layer its newest head names has a whole vol file: live_set_open removes them all when STATE's
  * page cache may have been lost. Then the newest head and vol are taken as they are.
@@ -64,8 +64,8 @@ static int choose_head(struct live *l, bool *trusted, struct verr *err)
     if (r == 0)
         r = vols_valid(l, &h, &missing, err);
     *trusted = r == 1;
-    /* Vol files go for good reasons only in live_set_open, which leaves a sign. Without it they were lost, or a damaged record has
-     * made an older head the last one, whose vol files have gone long ago: that is no power loss, and nothing is taken away. */
+    /* live_forget_volatile removes vol files on purpose and leaves a sign. Without the sign they were lost, or a damaged record has
+     * made an older head the last one, whose vol files went long ago: that is no power loss, and nothing is removed. */
     bool on_purpose = !l->set->env.trusted || faccessat(l->dirfd, LIVE_RECOVER, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     if (r == 0 && !on_purpose && !s.damaged)
         r = live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".vol: " LIVE_MISSING "; what was written since the last fsync is not known: an empty "
@@ -95,8 +95,7 @@ static int choose_head(struct live *l, bool *trusted, struct verr *err)
 /* ---- opening its files ---- */
 
 static int open_view(struct live *l, struct lview *v, uint64_t seq, uint64_t table, uint64_t table_bytes, uint64_t layer,
-                     uint64_t map_bytes,
-                     enum layer_open how, struct verr *err)
+                     uint64_t map_bytes, enum layer_open how, struct verr *err)
 {
     v->seq = seq;
     int r = live_unshare(l, layer, err);
@@ -124,7 +123,7 @@ static int open_files(struct live *l, bool trusted, struct verr *err)
     return r;
 }
 
-/* The cache is worth no error: what cannot be opened is no longer named. */
+/* A cache that cannot be opened is no error: the head no longer names it. */
 static void open_cache(struct live *l)
 {
     if (l->head.cache == 0)
@@ -138,7 +137,7 @@ static void open_cache(struct live *l)
     }
     if (renamed)
         return;
-    /* Killed before it got its name: the set counted it as a layer. */
+    /* A kill came before the cache got its name: live_set_open counted it as a layer. */
     int64_t bytes = atomic_load(&l->cache->charged);
     atomic_fetch_sub(&l->set->layer_bytes, bytes);
     atomic_fetch_add(&l->set->cache_bytes, bytes);
@@ -146,7 +145,7 @@ static void open_cache(struct live *l)
         ljournal_gone(l, BECOMES_CACHE, l->head.cache);
 }
 
-/* Nothing is known to be durable but what the clean mark says. */
+/* Without the clean mark nothing is known to be durable. */
 static void mark_durable(struct live *l, bool clean)
 {
     l->durable_rec = clean ? l->next_rec - 1 : 0;
@@ -191,7 +190,7 @@ static uint64_t next_used(struct live *l, uint64_t seg)
     return next <= LIVE_SIZE_MAX >> SEG_SHIFT ? next : UINT64_MAX;
 }
 
-/* Counters from table and slots. alloc: what is taken where the pages of some segment are unknown. */
+/* Sets the counters from table and slots. alloc_bytes: the sum that counts while the pages of some segment are unknown. */
 static int count_all(struct live *l, uint64_t alloc_bytes, struct verr *err)
 {
     struct lslice *s = calloc(1, sizeof *s);
@@ -214,7 +213,7 @@ static int count_all(struct live *l, uint64_t alloc_bytes, struct verr *err)
 
 /* ---- mending ---- */
 
-/* A kill between the data of a write and the size, or a size that is older than the presence, leaves pages behind the end. */
+/* Zeroes pages behind the end. A kill between a write's data and the size leaves them, or a size that is older than the presence. */
 static int trim_segment(struct live *l, uint64_t seg, uint64_t size, struct verr *err)
 {
     struct live_slot s;
@@ -333,7 +332,7 @@ static int list_leftovers(struct live *l, struct leftovers *o, struct verr *err)
     return r < 0 ? live_fail(l, err, -r, "directory: %s", strerror(-r)) : 0;
 }
 
-/* They go only once the head that does not name them is durable. */
+/* Leftover files go only once the head that does not name them is durable. */
 static int remove_leftovers(struct live *l, struct verr *err)
 {
     struct leftovers o = {.l = l};
@@ -366,7 +365,7 @@ static int recover_trusted(struct live *l, struct verr *err)
         r = live_state_get(l, l->cur.layer, &st, err);
     if (r < 0)
         return r;
-    /* What a kill cut short is taken off before anything is appended, and after the rest was found whole. */
+    /* A record that a kill cut short is taken off before anything is appended, and after the rest was found whole. */
     struct stat js;
     if (fstat(l->jfd, &js) < 0 || (js.st_size > (off_t)l->jend && ftruncate(l->jfd, (off_t)l->jend) < 0))
         return live_fail(l, err, errno, "journal: %s", strerror(errno));
@@ -401,8 +400,8 @@ static int keep_complete_head(struct live *l, struct verr *err)
     return r;
 }
 
-/* Before anything is taken away: are the files there that the head names? If not, it is no whole head's journal, and what could
- * tell more must stay. */
+/* Checks that the files which the head names are there, before anything is removed. If one is missing the journal has lost its newest
+ * records, and all files that could tell more must stay. */
 static int look_first(struct live *l, struct verr *err)
 {
     const struct live_head *h = &l->head;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * live_removal: the file `removed` in a disk's directory: its name is about to go, and the image goes with it.
+ * live_removal: the file `removed` in a disk's directory. It says that the disk's name is about to go, and the image with it.
  *
  *   `removed`, fsynced -> the name's record in STORE goes -> the directory is renamed away and taken apart, `removed` with it
  *
- * A crash in between leaves an image that is known to be removed. An image that only has no name is not.
+ * A crash in between leaves an image that is known to be removed. An image without a name and without this file stays.
  */
 #include "live/live.h"
 #include "live/live_format.h"
@@ -70,7 +70,7 @@ int live_removal_said(int state_dirfd, const struct vid *disk, struct verr *err)
     if (dirfd == -ENOENT)
         return 0;
     int r = dirfd < 0 ? dirfd : file_load(dirfd, said, LIVE_STATE_OFF, &record, &len);
-    if (r == 0) /* a kill cannot leave half of it: what is no whole record says nothing */
+    if (r == 0) /* a kill leaves no half of it: what is no whole record says nothing */
         r = len == LIVE_STATE_OFF && live_header_decode(LIVE_REMOVED, disk, 0, record) == 0;
     else if (r == -ENOENT || r == -EFBIG || r == -EINVAL || r == -ELOOP)
         r = 0;

@@ -150,7 +150,7 @@ static void unused_remove(struct live_set *set, struct live *l)
     set->unused--;
 }
 
-/* Waits while another thread opens or closes the disk; the one that is open then, or NULL. */
+/* Waits while another thread opens or closes the disk. Returns the open disk, or NULL. */
 static struct live *find_settled(struct live_set *set, const struct vid *disk)
 {
     struct live *l;
@@ -224,7 +224,7 @@ int live_create(struct live_set *set, const struct vid *disk, uint64_t min_seq, 
     }
     l = live_new(set, disk);
     if (l != NULL)
-        hash_add(set, l);           /* nobody else makes or opens it meanwhile */
+        hash_add(set, l);           /* no other thread makes or opens it meanwhile */
     pthread_mutex_unlock(&set->lock);
     if (l == NULL)
         return verr_set(err, ENOMEM, "no memory");
@@ -244,7 +244,7 @@ int live_create(struct live_set *set, const struct vid *disk, uint64_t min_seq, 
     return r;
 }
 
-/* The unused disk that goes: the oldest that is durable already, else the oldest. One that failed stays: its error is final. */
+/* Returns the unused disk to close: the oldest that is durable already, else the oldest. A disk that failed stays: its error is final. */
 static struct live *choose_victim(struct live_set *set)
 {
     struct live *second = NULL;
@@ -318,7 +318,7 @@ static int sum_disk(struct live_set *set, const char *hex, struct sum *s)
     return r;
 }
 
-/* Under its final name the directory is whole or not there: renamed first, taken apart then. */
+/* Renames the directory, then takes it apart: under its final name it is whole or not there. */
 static int remove_dir(struct live_set *set, const char *hex, struct verr *err)
 {
     char temp[VID_HEX + 12];
@@ -335,7 +335,7 @@ static int remove_dir(struct live_set *set, const char *hex, struct verr *err)
         return verr_set(err, -r, "disks/%s: cannot be removed: %s", hex, strerror(-r));
     atomic_fetch_sub(&set->layer_bytes, s.layers);
     atomic_fetch_sub(&set->cache_bytes, s.caches);
-    tree_remove(set->disksfd, temp);        /* what is left goes at the next start */
+    tree_remove(set->disksfd, temp);        /* a part that stays goes at the next start */
     return 0;
 }
 
@@ -361,8 +361,8 @@ static int remove_disk(struct live_set *set, const struct vid *disk, bool pendin
         live_put(l);
         return r;
     }
-    /* Closed before it is summed up, so that the set's counters agree with what is on disk. The place in the hash keeps
-     * others waiting. */
+    /* The disk is closed before its files are summed up, so that the set's counters agree with what is on disk. An object that is
+     * CLOSING keeps its place in the hash, so that others wait. */
     struct live *holder = live_new(set, disk);
     if (holder != NULL) {
         holder->stage = LIVE_CLOSING;
@@ -425,7 +425,7 @@ static int remove_temp(void *ctx, const char *name)
     return strncmp(name, ".tmp-", 5) == 0 ? tree_remove(*(const int *)ctx, name) : 0;
 }
 
-/* Of one disk: volatile presence goes when it may not be believed; then what its layers take. */
+/* Removes the volatile presence of one disk when it may not be believed; then counts what its layers take. */
 static int enter_disk(void *ctx, const struct vid *disk)
 {
     struct live_set *set = ctx;

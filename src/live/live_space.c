@@ -27,12 +27,12 @@ int64_t live_room(const struct live_set *set)
 {
     struct statvfs vfs;
     if (set->env.spare == 0 || fstatvfs(set->disksfd, &vfs) < 0)
-        return INT64_MAX;           /* the device itself says when it is full */
+        return INT64_MAX;           /* the filesystem itself reports when it is full */
     int64_t layers = atomic_load(&set->layer_bytes);
     return (int64_t)(vfs.f_bavail * vfs.f_frsize) - (int64_t)set->env.spare - (layers > 0 ? layers / 32 : 0);
 }
 
-/* A look at the filesystem serves for a quarter of what it found. */
+/* One look at the filesystem grants data a quarter of the room it found, at most GRANT_MAX. */
 static bool take_room(struct live_set *set, int64_t bytes)
 {
     if (set->env.spare == 0 || atomic_fetch_sub(&set->granted, bytes) >= bytes)

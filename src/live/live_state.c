@@ -72,7 +72,7 @@ int live_unclean(struct live *l, struct verr *err)
     return r;
 }
 
-/* Before the first changed byte, so that a kill cannot leave a change that no snapshot would be made for. */
+/* Called before the first changed byte: a kill never leaves a change without the mark that gets it a snapshot. */
 int live_set_changed(struct live *l, struct verr *err)
 {
     if (atomic_load(&l->changed) && !atomic_load(&l->clean))
@@ -89,14 +89,14 @@ int live_set_changed(struct live *l, struct verr *err)
     return r;
 }
 
-/* In memory at once; in the vol file when the second changes, to spare a system call a write. */
+/* Changes mtime in memory at once, in the vol file only when its second changes: that saves a system call per write. */
 void live_note_mtime(struct live *l)
 {
     int64_t now = (int64_t)live_now(l), old = atomic_exchange(&l->mtime_ns, now);
     if (now / MTIME_STEP_NS == old / MTIME_STEP_NS)
         return;
     pthread_mutex_lock(&l->head_lock);
-    live_state_save(l, NULL);       /* the next one tries again */
+    live_state_save(l, NULL);       /* the next change of the second tries again */
     pthread_mutex_unlock(&l->head_lock);
 }
 

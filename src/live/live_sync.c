@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * live_sync: what makes a disk durable.
+ * live_sync: makes a disk durable.
  *
  *   capture (freeze lock exclusive, an instant): changed slots of vol, size
  *   -> fdatasync(table) : dirty bits    -> fdatasync(layer) : data
@@ -74,7 +74,7 @@ static bool level_at(struct live *l, unsigned i, struct lview *out, uint32_t *fl
     return any;
 }
 
-/* Data of all volatile pending snapshots up to last, oldest first: a younger one reads through the older ones. */
+/* Makes the data of all volatile pending snapshots up to last durable, oldest first: a younger one reads through the older ones. */
 static int seal_data(struct live *l, uint64_t last, uint64_t skip, struct verr *err)
 {
     struct lview v;
@@ -108,7 +108,7 @@ static bool mark_sealed(struct live_head *nh, uint64_t last, uint64_t skip)
     return any;
 }
 
-/* Is there anything that only a new record can say? head_lock held. */
+/* True: something changed that only a new record can say. head_lock held. */
 static bool record_needed(const struct live *l, const struct live_head *nh, bool sealed)
 {
     int64_t drift = nh->mtime_ns - l->head.mtime_ns;
@@ -223,8 +223,8 @@ int live_sync_younger(struct live *l, unsigned i, struct verr *err)
     return r;
 }
 
-/* The last record once more, durable. It says that the journal was durable up to it, so that damage of the record before is told
- * from a torn append after a power loss too; and damage of this copy loses nothing. */
+/* Writes the last record once more, durably. The copy says that the journal was durable up to it, so that damage of the record before
+ * is told from a torn append after a power loss too; damage of the copy loses nothing. */
 static int say_again(struct live *l, struct verr *err)
 {
     struct live_head nh;

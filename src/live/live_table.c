@@ -92,7 +92,7 @@ int ltable_open(struct live *l, uint64_t no, uint64_t min_bytes, struct ltable *
         close(fd);
         return r < 0 ? r : live_fail(l, err, ENOMEM, "%s: no memory", name);
     }
-    /* Whether an earlier run's writes are durable is not known: the next fsync decides. */
+    /* An earlier run's writes may not be durable: the next fsync syncs them. */
     t->unsynced = true;
     t->synced_bytes = min_bytes;
     *out = t;
@@ -119,7 +119,7 @@ void ltable_discard(struct live *l, struct ltable *t)
         return;
     char name[NAME_BYTES];
     live_name(name, "table", t->no, "");
-    if (atomic_load(&l->failed) == 0)       /* else a journal that names it may have got through */
+    if (atomic_load(&l->failed) == 0)       /* else a journal that names it may have reached the disk */
         unlinkat(l->dirfd, name, 0);
     ltable_unref(t);
 }
@@ -186,7 +186,7 @@ int ltable_slice_put(struct live *l, struct ltable *t, const struct lslice *s, s
         live_entry_encode(&l->id, s->first + i, &s->e[i], raw + i * LIVE_ENTRY_BYTES);
     r = fault_errno("live.table.slice") ? -EIO : pwrite_full(t->fd, raw, sizeof raw, entry_off(s->first));
     atomic_store(&t->unsynced, true);
-    /* What is remembered of it, and what readers are about to, is of an owner that nobody asks for again. */
+    /* What the memo has of the table, and what readers are about to fill in, belongs to an owner that nobody asks for again. */
     atomic_store(&t->memo, lmemo_owner());
     return r < 0 ? live_fail(l, err, -r, "table-%" PRIu64 ": %s", t->no, strerror(-r)) : 0;
 }

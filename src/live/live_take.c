@@ -4,8 +4,9 @@
  *
  * Order: all of src durable -> a new table and layer of dst: the data file is a second link to src's, table and presence are
  * written anew, because they carry the disk's id -> fdatasync of all -> one record of dst, durable. A kill before the record
- * changes nothing; after it both disks have the content and share the data file until src is removed: whoever opens such
- * a disk copies the file first (live_unshare), because a write to one would be seen by the other; so does who keeps both (live_own).
+ * changes nothing; after it both disks have the content and share the data file until src is removed: recovery
+ * copies the file before it opens such a disk (live_unshare), because a write to one would be seen by the other; live_own does the same
+ * when both disks stay.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"
@@ -149,7 +150,7 @@ int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, str
     int r = live_attr(src, &at, err);
     if (r < 0)
         return r;
-    /* By id, as two of them at once could meet the other way round. */
+    /* In the order of ids: two calls at once could name the disks the other way round. */
     bool dst_first = memcmp(dst->id.b, src->id.b, VID_BYTES) < 0;
     pthread_mutex_lock(dst_first ? &dst->sync_lock : &src->sync_lock);
     pthread_mutex_lock(dst_first ? &src->sync_lock : &dst->sync_lock);
@@ -161,9 +162,9 @@ int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, str
     return r;
 }
 
-/* ---- a copy of one's own ---- */
+/* ---- when both disks stay ---- */
 
-/* Nobody reads or writes through the descriptor meanwhile: the freeze lock is held exclusively. */
+/* The freeze lock is held exclusively: no thread reads or writes through the descriptor meanwhile. */
 static int reopen_data(struct live *l, struct verr *err)
 {
     struct llayer *ly = l->cur.layer;

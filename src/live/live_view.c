@@ -109,8 +109,7 @@ static int view_seek(struct live *l, const struct lview *v, uint64_t seg, uint32
 
 /* First byte of [off, end) that is a hole (or data) below v's layer; end if none. */
 static int below_seek(struct live *l, const struct lview *v, const struct live_entry *e, uint64_t seg, uint32_t off, uint32_t end,
-                      bool hole,
-                      uint32_t *out, struct verr *err)
+                      bool hole, uint32_t *out, struct verr *err)
 {
     if (e->kind == SEGK_ZERO) {
         *out = hole ? off : end;
