@@ -18,6 +18,7 @@ struct command {
     const char *summary;        /* one line */
     const char *usage;          /* options and operands, at most 80 columns */
     int (*run)(int argc, char **argv);
+    void (*options)(void);      /* prints what help says behind usage; NULL: nothing */
 };
 extern const struct command *const commands[];
 

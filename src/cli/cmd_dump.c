@@ -36,5 +36,5 @@ const struct command cmd_dump = {
     "Containers, snapshot recipes, side files, node records, store.conf, index files,\n"
     "deletion logs, and the local files of live images. docs/FORMAT.md explains the\n"
     "fields.\n",
-    run_dump,
+    run_dump, NULL,
 };

@@ -13,23 +13,47 @@
 #include <time.h>
 #include <unistd.h>
 
-static int set_partitions(struct store_conf *conf, const char *text)
+enum { OPTIONS_MAX = 16, OPTION = 256 /* returned by getopt_long: OPTION + number of the store option */ };
+
+/* The options of the store as getopt_long takes them, with --owner and --help. */
+static void long_options(struct option longs[OPTIONS_MAX])
 {
-    char *end;
-    unsigned long n = strtoul(text, &end, 10);
-    if (*text == '\0' || *end != '\0' || n < 1 || n > 4096 || (n & (n - 1)) != 0)
-        return -EINVAL;
-    conf->partitions = (uint32_t)n;
-    return 0;
+    const struct store_option *o;
+    unsigned n = 0;
+    for (; n < OPTIONS_MAX - 3 && (o = storeconf_option(n)) != NULL; n++)
+        longs[n] = (struct option){o->name, required_argument, NULL, OPTION + (int)n};
+    longs[n] = (struct option){"owner", required_argument, NULL, 'o'};
+    longs[n + 1] = (struct option){"help", no_argument, NULL, 'h'};
+    longs[n + 2] = (struct option){0};
 }
 
-static int set_block(struct store_conf *conf, const char *text)
+static int set_option(struct store_conf *conf, const struct store_option *o, const char *text)
 {
-    uint64_t n;
-    if (parse_size(text, &n) < 0 || (n != 4096 && n != 8192 && n != 16384))
-        return -EINVAL;
-    conf->block_bytes = (uint32_t)n;
-    return 0;
+    char plain[24];
+    const char *value = text, *want;
+    uint64_t bytes;
+    if (o->bytes && parse_size(text, &bytes) == 0) {
+        snprintf(plain, sizeof plain, "%llu", (unsigned long long)bytes);
+        value = plain;
+    }
+    if (storeconf_set(conf, o->name, value, &want) < 0)
+        return usage_error(&cmd_init, "--%s %s: give %s", o->name, text, want);
+    return EXIT_OK;
+}
+
+static void print_options(void)
+{
+    const struct store_option *o;
+    struct store_conf conf;
+    storeconf_default(&conf);
+    for (unsigned i = 0; (o = storeconf_option(i)) != NULL; i++) {
+        char left[32], value[STORECONF_VALUE];
+        snprintf(left, sizeof left, "%s %s", o->name, o->values);
+        storeconf_get(&conf, o->name, value);
+        printf("  --%-24s %s (default %s)\n", left, o->help, value);
+    }
+    printf("  --%-24s %s\n%29s%s\n", "owner ACCOUNT", "who owns the store and runs the daemon (default:", "",
+           "varve if that account exists, else the caller)");
 }
 
 static int find_owner(const char *name, uid_t *uid, gid_t *gid, struct verr *err)
@@ -44,43 +68,26 @@ static int find_owner(const char *name, uid_t *uid, gid_t *gid, struct verr *err
 
 static int run_init(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"block", required_argument, NULL, 'b'}, {"chunking", required_argument, NULL, 'c'}, {"fingerprint", required_argument, NULL, 'f'},
-        {"partitions", required_argument, NULL, 'p'}, {"owner", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'}, {0},
-    };
+    struct option longs[OPTIONS_MAX];
     struct store_conf conf;
     struct verr err = {0};
     const char *owner = NULL;
     int c;
+    long_options(longs);
     storeconf_default(&conf);
     conf.created = (int64_t)time(NULL);
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
         switch (c) {
         case 'h':
             return print_help(&cmd_init);
-        case 'b':
-            if (set_block(&conf, optarg) < 0)
-                return usage_error(&cmd_init, "--block %s: give 4K, 8K or 16K", optarg);
-            break;
-        case 'c':
-            if (strcmp(optarg, "cdc") != 0 && strcmp(optarg, "fixed") != 0)
-                return usage_error(&cmd_init, "--chunking %s: give cdc or fixed", optarg);
-            conf.cdc = optarg[0] == 'c';
-            break;
-        case 'f':
-            if (strcmp(optarg, "sha256") != 0 && strcmp(optarg, "sha1") != 0)
-                return usage_error(&cmd_init, "--fingerprint %s: give sha256 or sha1", optarg);
-            conf.fingerprint = strcmp(optarg, "sha1") == 0 ? FP_SHA1 : FP_SHA256;
-            break;
-        case 'p':
-            if (set_partitions(&conf, optarg) < 0)
-                return usage_error(&cmd_init, "--partitions %s: give a power of two from 1 to 4096", optarg);
-            break;
         case 'o':
             owner = optarg;
             break;
         default:
-            return EXIT_USAGE;
+            if (c < OPTION)
+                return EXIT_USAGE;
+            if (set_option(&conf, storeconf_option((unsigned)(c - OPTION)), optarg) != EXIT_OK)
+                return EXIT_USAGE;
         }
     }
     if (optind + 1 != argc)
@@ -103,12 +110,6 @@ const struct command cmd_init = {
     "init", "make a store",
     "varve init [options] STORE\n\n"
     "STORE is a directory that does not exist yet, or is empty; local or on a shared\n"
-    "filesystem.\n\n"
-    "  --block 4K|8K|16K         average block size (default 4K)\n"
-    "  --chunking cdc|fixed      content-defined blocks (default), or fixed ones\n"
-    "  --fingerprint sha256|sha1 (default sha256; sha1 only to study the paper)\n"
-    "  --partitions N            index partitions, a power of two (default 16)\n"
-    "  --owner ACCOUNT           who owns the store and runs the daemon (default:\n"
-    "                            varve if that account exists, else the caller)\n",
-    run_init,
+    "filesystem.\n\n",
+    run_init, print_options,
 };

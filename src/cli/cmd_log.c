@@ -136,5 +136,5 @@ const struct command cmd_log = {
     "one instant, and one has no snapshot of it (removed, or a kill came between);\n"
     "this one is whole all the same. For root; others see their own snapshots\n"
     "without what was found elsewhere.\n",
-    run_log,
+    run_log, NULL,
 };

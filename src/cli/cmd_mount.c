@@ -324,5 +324,5 @@ const struct command cmd_mount = {
     "  -o debug               log more\n"
     "  -o ro                  refuse all changes\n"
     "Options of mount(8), fstab and systemd (_netdev, nofail, x-...) are ignored.\n",
-    run_mount,
+    run_mount, NULL,
 };

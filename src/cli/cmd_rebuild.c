@@ -116,5 +116,5 @@ const struct command cmd_rebuild = {
     "  --state DIR   local state (default /var/lib/varve/STOREID)\n"
     "  --index       the index only\n"
     "  --catalog     the catalog only\n",
-    run_rebuild,
+    run_rebuild, NULL,
 };

@@ -91,5 +91,5 @@ const struct command cmd_revert = {
     "a dot or all of it is zero. A disk that a process has open for writing is\n"
     "refused. A removed live image comes back.\n\n"
     "  --to DISK   make another disk (new or existing) the same as SNAPSHOT\n",
-    run_revert,
+    run_revert, NULL,
 };

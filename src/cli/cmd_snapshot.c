@@ -115,5 +115,5 @@ const struct command cmd_snapshot = {
     "  --label LABEL   name it NAME@LABEL.EXT: [A-Za-z0-9._-], up to 64\n"
     "  --note TEXT     kept with it (user.varve.note)\n"
     "  --json          print JSON\n",
-    run_snapshot,
+    run_snapshot, NULL,
 };

@@ -132,5 +132,5 @@ const struct command cmd_status = {
     "status", "what is stored, what runs now, what each level found",
     "varve status [--json] [MOUNTPOINT]...\n\n"
     "For root. Default: all varve mounts of this host.\n",
-    run_status,
+    run_status, NULL,
 };

@@ -165,5 +165,5 @@ const struct command cmd_verify = {
     "found.\n\n"
     "  --quick   structure only: no block is read\n"
     "  --json    print JSON\n",
-    run_verify,
+    run_verify, NULL,
 };

@@ -133,5 +133,5 @@ const struct command cmd_wait = {
     "varve wait [--timeout SECONDS] [PATH|MOUNTPOINT]...\n\n"
     "Waits for what is pending or provisional there now (default: all mounts); makes\n"
     "no snapshot. Exit code 1 once one of them has failed an attempt, or at timeout.\n",
-    run_wait,
+    run_wait, NULL,
 };

@@ -24,6 +24,8 @@ static int help_all(FILE *out)
 int print_help(const struct command *cmd)
 {
     printf("varve %s: %s\n\nusage: %s", cmd->name, cmd->summary, cmd->usage);
+    if (cmd->options != NULL)
+        cmd->options();
     return EXIT_OK;
 }
 

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { SLOTS_MAX = 4096, PARTITIONS_MAX = 4096, WHY_BYTES = 128, VALUE_MAX = 80 };
+enum { SLOTS_MAX = 4096, PARTITIONS_MAX = 4096, WHY_BYTES = 128, VALUE_MAX = STORECONF_VALUE - 1 };
 
 static const char checksum_head[] = "# checksum: ";
 enum { CHECKSUM_HEAD = sizeof checksum_head - 1, CHECKSUM_LINE = CHECKSUM_HEAD + 16 + 1 };
@@ -30,16 +30,6 @@ void storeconf_default(struct store_conf *c)
     random_bytes(c->digest_key, sizeof c->digest_key);
 }
 
-static bool power_of_two(uint64_t v, uint64_t max)
-{
-    return v >= 1 && v <= max && (v & (v - 1)) == 0;
-}
-
-static bool block_valid(uint64_t v)
-{
-    return v == 4096 || v == 8192 || v == 16384;
-}
-
 uint32_t storeconf_partition(const struct store_conf *c, const uint8_t *fp)
 {
     unsigned bits = 0;
@@ -48,7 +38,7 @@ uint32_t storeconf_partition(const struct store_conf *c, const uint8_t *fp)
     return bits == 0 ? 0 : (uint32_t)(get_be64(fp) >> (64 - bits));
 }
 
-/* ---- text out ---- */
+/* ---- values ---- */
 
 /* RFC 3339 where four digits hold the year, else plain seconds. */
 static void created_text(int64_t seconds, char out[32])
@@ -57,60 +47,6 @@ static void created_text(int64_t seconds, char out[32])
     time_t t = (time_t)seconds;
     if (seconds < 0 || seconds > INT64_C(253402300799) || gmtime_r(&t, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
         snprintf(out, 32, "%" PRId64, seconds);
-}
-
-size_t storeconf_encode(const struct store_conf *c, char out[STORECONF_MAX])
-{
-    if (c->version != STORE_VERSION || vid_is_zero(&c->id) || !block_valid(c->block_bytes) || !power_of_two(c->slots, SLOTS_MAX) ||
-        !power_of_two(c->partitions, PARTITIONS_MAX) || (c->fingerprint != STORECONF_SHA256 && c->fingerprint != STORECONF_SHA1))
-        return 0;
-    char id[VID_HEX], key[2 * STORECONF_KEY_BYTES + 1], created[32];
-    vid_hex(&c->id, id);
-    hex_print(c->digest_key, sizeof c->digest_key, key);
-    created_text(c->created, created);
-    int n = snprintf(out, STORECONF_MAX,
-                     "# varve chunk store. Written once, read by every host; never edit it: each of these values decides\n"
-                     "# how the data beside it are found and read. The last line is a checksum of all lines before it.\n"
-                     "[store]\n"
-                     "version = %" PRIu32 "\n"
-                     "id = %s\n"
-                     "fingerprint = %s\n"
-                     "block = %" PRIu32 "\n"
-                     "chunking = %s\n"
-                     "slots = %" PRIu32 "\n"
-                     "partitions = %" PRIu32 "\n"
-                     "digest-key = %s\n"
-                     "created = %s\n",
-                     c->version, id, c->fingerprint == STORECONF_SHA1 ? "sha1" : "sha256", c->block_bytes, c->cdc ? "cdc" : "fixed",
-                     c->slots, c->partitions, key, created);
-    if (n < 0 || n + CHECKSUM_LINE >= STORECONF_MAX)
-        return 0;
-    size_t len = (size_t)n;
-    snprintf(out + len, STORECONF_MAX - len, "%s%016" PRIx64 "\n", checksum_head, hash64(out, len));
-    return len + CHECKSUM_LINE;
-}
-
-/* ---- text in ---- */
-
-static int __attribute__((format(printf, 2, 3))) bad(char *why, const char *fmt, ...)
-{
-    if (why != NULL) {
-        va_list ap;
-        va_start(ap, fmt);
-        vsnprintf(why, WHY_BYTES, fmt, ap);
-        va_end(ap);
-    }
-    return -EBADMSG;
-}
-
-/* Text of a file as it may stand in an error message: cut, and without control characters. */
-static const char *shown(const char *s, size_t n, char out[33])
-{
-    size_t len = n < 32 ? n : 32;
-    for (size_t i = 0; i < len; i++)
-        out[i] = s[i] >= ' ' && s[i] <= '~' ? s[i] : '?';
-    out[len] = '\0';
-    return out;
 }
 
 /* Decimal without sign, blanks or leading zeros. */
@@ -151,7 +87,7 @@ static bool created_get(const char *s, int64_t *out)
     return true;
 }
 
-static bool version_get(struct store_conf *c, const char *v)
+static bool version_set(struct store_conf *c, const char *v)
 {
     uint64_t n;
     if (!number_get(v, &n) || n != STORE_VERSION)
@@ -160,76 +96,170 @@ static bool version_get(struct store_conf *c, const char *v)
     return true;
 }
 
-static bool id_get(struct store_conf *c, const char *v)
+static bool id_set(struct store_conf *c, const char *v)
 {
     return vid_parse(v, &c->id) == 0 && !vid_is_zero(&c->id);
 }
 
-static bool fingerprint_get(struct store_conf *c, const char *v)
+static bool fingerprint_set(struct store_conf *c, const char *v)
 {
     c->fingerprint = strcmp(v, "sha256") == 0 ? STORECONF_SHA256 : strcmp(v, "sha1") == 0 ? STORECONF_SHA1 : 0;
     return c->fingerprint != 0;
 }
 
-static bool block_get(struct store_conf *c, const char *v)
+static bool block_set(struct store_conf *c, const char *v)
 {
     uint64_t n;
-    if (!number_get(v, &n) || !block_valid(n))
+    if (!number_get(v, &n) || (n != 4096 && n != 8192 && n != 16384))
         return false;
     c->block_bytes = (uint32_t)n;
     return true;
 }
 
-static bool chunking_get(struct store_conf *c, const char *v)
+static bool chunking_set(struct store_conf *c, const char *v)
 {
     c->cdc = strcmp(v, "cdc") == 0;
     return c->cdc || strcmp(v, "fixed") == 0;
 }
 
-static bool slots_get(struct store_conf *c, const char *v)
+static bool power_of_two(const char *v, uint32_t max, uint32_t *out)
 {
     uint64_t n;
-    if (!number_get(v, &n) || !power_of_two(n, SLOTS_MAX))
+    if (!number_get(v, &n) || n < 1 || n > max || (n & (n - 1)) != 0)
         return false;
-    c->slots = (uint32_t)n;
+    *out = (uint32_t)n;
     return true;
 }
 
-static bool partitions_get(struct store_conf *c, const char *v)
-{
-    uint64_t n;
-    if (!number_get(v, &n) || !power_of_two(n, PARTITIONS_MAX))
-        return false;
-    c->partitions = (uint32_t)n;
-    return true;
-}
+static bool slots_set(struct store_conf *c, const char *v) { return power_of_two(v, SLOTS_MAX, &c->slots); }
+static bool partitions_set(struct store_conf *c, const char *v) { return power_of_two(v, PARTITIONS_MAX, &c->partitions); }
+static bool created_set(struct store_conf *c, const char *v) { return created_get(v, &c->created); }
 
-static bool key_get(struct store_conf *c, const char *v)
+static bool key_set(struct store_conf *c, const char *v)
 {
     return hex_bytes(v, c->digest_key, sizeof c->digest_key) == 0 && v[2 * sizeof c->digest_key] == '\0';
 }
 
-static bool created_set(struct store_conf *c, const char *v)
+static void put_word(char out[STORECONF_VALUE], const char *word) { snprintf(out, STORECONF_VALUE, "%s", word); }
+static void put_number(char out[STORECONF_VALUE], uint32_t n) { snprintf(out, STORECONF_VALUE, "%" PRIu32, n); }
+
+static void version_get(const struct store_conf *c, char out[STORECONF_VALUE]) { put_number(out, c->version); }
+static void id_get(const struct store_conf *c, char out[STORECONF_VALUE]) { vid_hex(&c->id, out); }
+static void block_get(const struct store_conf *c, char out[STORECONF_VALUE]) { put_number(out, c->block_bytes); }
+static void chunking_get(const struct store_conf *c, char out[STORECONF_VALUE]) { put_word(out, c->cdc ? "cdc" : "fixed"); }
+static void slots_get(const struct store_conf *c, char out[STORECONF_VALUE]) { put_number(out, c->slots); }
+static void partitions_get(const struct store_conf *c, char out[STORECONF_VALUE]) { put_number(out, c->partitions); }
+static void key_get(const struct store_conf *c, char out[STORECONF_VALUE]) { hex_print(c->digest_key, sizeof c->digest_key, out); }
+static void time_get(const struct store_conf *c, char out[STORECONF_VALUE]) { created_text(c->created, out); }
+
+static void fingerprint_get(const struct store_conf *c, char out[STORECONF_VALUE])
 {
-    return created_get(v, &c->created);
+    put_word(out, c->fingerprint == STORECONF_SHA256 ? "sha256" : c->fingerprint == STORECONF_SHA1 ? "sha1" : "");
 }
 
+/* All keys, in the order in which they are written: encoder, decoder and the options of init go by this table. */
 static const struct conf_key {
     const char *name;
-    bool (*get)(struct store_conf *c, const char *value);
+    bool (*set)(struct store_conf *c, const char *value);           /* may leave the field changed when it refuses */
+    void (*get)(const struct store_conf *c, char out[STORECONF_VALUE]);
     const char *want;
+    struct store_option option;     /* .name is NULL: nobody chooses it */
 } keys[] = {
-    {"version", version_get, "1"},
-    {"id", id_get, "32 hex digits, not all zero"},
-    {"fingerprint", fingerprint_get, "sha256 or sha1"},
-    {"block", block_get, "4096, 8192 or 16384"},
-    {"chunking", chunking_get, "cdc or fixed"},
-    {"slots", slots_get, "a power of two from 1 to 4096"},
-    {"partitions", partitions_get, "a power of two from 1 to 4096"},
-    {"digest-key", key_get, "64 hex digits"},
-    {"created", created_set, "YYYY-MM-DDTHH:MM:SSZ or seconds"},
+    {"version", version_set, version_get, "1", {0}},
+    {"id", id_set, id_get, "32 hex digits, not all zero", {0}},
+    {"fingerprint", fingerprint_set, fingerprint_get, "sha256 or sha1",
+     {"fingerprint", "sha256|sha1", "sha1 only to study the paper", false}},
+    {"block", block_set, block_get, "4096, 8192 or 16384", {"block", "4K|8K|16K", "average block size", true}},
+    {"chunking", chunking_set, chunking_get, "cdc or fixed", {"chunking", "cdc|fixed", "content-defined blocks, or fixed ones", false}},
+    {"slots", slots_set, slots_get, "a power of two from 1 to 4096", {0}},
+    {"partitions", partitions_set, partitions_get, "a power of two from 1 to 4096",
+     {"partitions", "N", "index partitions, a power of two", false}},
+    {"digest-key", key_set, key_get, "64 hex digits", {0}},
+    {"created", created_set, time_get, "YYYY-MM-DDTHH:MM:SSZ or seconds", {0}},
 };
 enum { KEYS = sizeof keys / sizeof keys[0] };
+
+const struct store_option *storeconf_option(unsigned i)
+{
+    for (unsigned k = 0; k < KEYS; k++)
+        if (keys[k].option.name != NULL && i-- == 0)
+            return &keys[k].option;
+    return NULL;
+}
+
+static const struct conf_key *key_named(const char *name, size_t len)
+{
+    for (unsigned k = 0; k < KEYS; k++)
+        if (strlen(keys[k].name) == len && memcmp(keys[k].name, name, len) == 0)
+            return &keys[k];
+    return NULL;
+}
+
+void storeconf_get(const struct store_conf *c, const char *name, char out[STORECONF_VALUE])
+{
+    const struct conf_key *key = key_named(name, strlen(name));
+    out[0] = '\0';
+    if (key != NULL)
+        key->get(c, out);
+}
+
+int storeconf_set(struct store_conf *c, const char *name, const char *value, const char **want)
+{
+    const struct conf_key *key = key_named(name, strlen(name));
+    struct store_conf changed = *c;
+    if (want != NULL)
+        *want = key == NULL ? "nothing: there is no such key" : key->want;
+    if (key == NULL || !key->set(&changed, value))
+        return -EINVAL;
+    *c = changed;
+    return 0;
+}
+
+/* ---- text out ---- */
+
+size_t storeconf_encode(const struct store_conf *c, char out[STORECONF_MAX])
+{
+    struct store_conf back = {0};
+    int n = snprintf(out, STORECONF_MAX,
+                     "# varve chunk store. Written once, read by every host; never edit it: each of these values decides\n"
+                     "# how the data beside it are found and read. The last line is a checksum of all lines before it.\n"
+                     "[store]\n");
+    for (unsigned k = 0; k < KEYS; k++) {
+        char value[STORECONF_VALUE];
+        keys[k].get(c, value);
+        if (!keys[k].set(&back, value))     /* nothing is written that decode would refuse */
+            return 0;
+        n += snprintf(out + n, STORECONF_MAX - (size_t)n, "%s = %s\n", keys[k].name, value);
+        if (n + CHECKSUM_LINE >= STORECONF_MAX)
+            return 0;
+    }
+    size_t len = (size_t)n;
+    snprintf(out + len, STORECONF_MAX - len, "%s%016" PRIx64 "\n", checksum_head, hash64(out, len));
+    return len + CHECKSUM_LINE;
+}
+
+/* ---- text in ---- */
+
+static int __attribute__((format(printf, 2, 3))) bad(char *why, const char *fmt, ...)
+{
+    if (why != NULL) {
+        va_list ap;
+        va_start(ap, fmt);
+        vsnprintf(why, WHY_BYTES, fmt, ap);
+        va_end(ap);
+    }
+    return -EBADMSG;
+}
+
+/* Text of a file as it may stand in an error message: cut, and without control characters. */
+static const char *shown(const char *s, size_t n, char out[33])
+{
+    size_t len = n < 32 ? n : 32;
+    for (size_t i = 0; i < len; i++)
+        out[i] = s[i] >= ' ' && s[i] <= '~' ? s[i] : '?';
+    out[len] = '\0';
+    return out;
+}
 
 struct line {
     const char *key, *value;    /* borrowed from the text; key == NULL: no "key = value" */
@@ -305,23 +335,22 @@ static bool is_newer(const char *text, size_t len)
 
 static int take_key(struct store_conf *c, const struct line *l, unsigned number, unsigned *seen, char *why)
 {
-    char word[33], value[VALUE_MAX + 1];
-    for (unsigned k = 0; k < KEYS; k++) {
-        if (strlen(keys[k].name) != l->key_len || memcmp(keys[k].name, l->key, l->key_len) != 0)
-            continue;
-        if (*seen & 1u << k)
-            return bad(why, "line %u: key '%s' stands twice", number, keys[k].name);
-        *seen |= 1u << k;
-        bool fits = l->value_len <= VALUE_MAX && memchr(l->value, '\0', l->value_len) == NULL;
-        if (fits) {
-            memcpy(value, l->value, l->value_len);
-            value[l->value_len] = '\0';
-        }
-        if (!fits || !keys[k].get(c, value))
-            return bad(why, "line %u: %s must be %s, not '%s'", number, keys[k].name, keys[k].want, shown(l->value, l->value_len, word));
-        return 0;
+    char word[33], value[STORECONF_VALUE];
+    const struct conf_key *key = key_named(l->key, l->key_len);
+    if (key == NULL)
+        return bad(why, "line %u: unknown key '%s'", number, shown(l->key, l->key_len, word));
+    unsigned bit = 1u << (key - keys);
+    if (*seen & bit)
+        return bad(why, "line %u: key '%s' stands twice", number, key->name);
+    *seen |= bit;
+    bool fits = l->value_len <= VALUE_MAX && memchr(l->value, '\0', l->value_len) == NULL;
+    if (fits) {
+        memcpy(value, l->value, l->value_len);
+        value[l->value_len] = '\0';
     }
-    return bad(why, "line %u: unknown key '%s'", number, shown(l->key, l->key_len, word));
+    if (!fits || !key->set(c, value))
+        return bad(why, "line %u: %s must be %s, not '%s'", number, key->name, key->want, shown(l->value, l->value_len, word));
+    return 0;
 }
 
 int storeconf_decode(const char *text, size_t len, struct store_conf *out, char why[128])

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STORE_VERSION = 1, STORECONF_MAX = 4096, STORECONF_KEY_BYTES = 32 };
+enum { STORE_VERSION = 1, STORECONF_MAX = 4096, STORECONF_KEY_BYTES = 32, STORECONF_VALUE = 81 /* with the final NUL */ };
 
 enum { STORECONF_SHA256 = 1, STORECONF_SHA1 = 2 };   /* = enum fp_kind of chunk/fingerprint.h, which is a layer up */
 
@@ -34,5 +34,21 @@ int storeconf_decode(const char *text, size_t len, struct store_conf *out, char 
 
 /* Partition (0 .. slots*partitions-1) of a fingerprint whose first 8 bytes are read big-endian. */
 uint32_t storeconf_partition(const struct store_conf *c, const uint8_t *fp);
+
+/* ---- what a person chooses for a new store: `varve init` makes its options and their help of this ---- */
+
+struct store_option {
+    const char *name;       /* the key, and --NAME of init */
+    const char *values;     /* "cdc|fixed" */
+    const char *help;
+    bool bytes;             /* a length: init takes 4K for 4096 */
+};
+
+/* Option i in the order of store.conf; NULL behind the last one. */
+const struct store_option *storeconf_option(unsigned i);
+/* Value of a key as store.conf has it: decimal numbers, words. "" for a key that does not exist. */
+void storeconf_get(const struct store_conf *c, const char *name, char out[STORECONF_VALUE]);
+/* Sets a key to such a value. 0, or -EINVAL, and c is as it was; *want (may be NULL): which values there are. */
+int storeconf_set(struct store_conf *c, const char *name, const char *value, const char **want);
 
 #endif

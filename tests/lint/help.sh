@@ -15,4 +15,9 @@ for c in '' init mount snapshot log status wait revert verify rebuild dump; do
     [ -z "$out" ] || { echo "varve $c --no-such-option writes to stdout"; bad=1; }
     [ -f "docs/man/varve-$c.1" ] || grep -q "^\.SS.*$c" docs/man/varve.1 || { echo "docs/man: no page for $c"; bad=1; }
 done
+# What `varve init` offers is what the man page and the table of store.conf say.
+while read -r option values; do
+    grep -qF -- "\\-\\-$option \" $values" docs/man/varve.1 || { echo "docs/man/varve.1: varve init --$option $values"; bad=1; }
+    [ "$option" = owner ] || grep -qF "| \`$option\` |" docs/format/02-store-conf.md || { echo "docs/format/02-store-conf.md: $option"; bad=1; }
+done < <("$varve" init --help | sed -nE 's/^  --([a-z]+) ([^ ]+) .*/\1 \2/p')
 exit $bad

@@ -183,6 +183,37 @@ static void conf_of_no_bytes_and_of_too_many(void **state)
     assert_int_equal(storeconf_decode(much, sizeof much, &c, why), -EBADMSG);
 }
 
+/* `varve init` makes its options of these: what help offers is taken, the default too. */
+static void conf_options_take_what_they_offer(void **state)
+{
+    (void)state;
+    struct store_conf c = a_conf();
+    const struct store_option *o;
+    const char *want;
+    char value[STORECONF_VALUE], words[STORECONF_VALUE];
+    unsigned n = 0;
+    for (; (o = storeconf_option(n)) != NULL; n++) {
+        storeconf_get(&c, o->name, value);
+        assert_int_equal(storeconf_set(&c, o->name, value, &want), 0);
+        snprintf(words, sizeof words, "%s", o->values);
+        for (char *word = strtok(words, "|"); !o->bytes && word != NULL && strcmp(word, "N") != 0; word = strtok(NULL, "|")) {
+            char back[STORECONF_VALUE];
+            assert_int_equal(storeconf_set(&c, o->name, word, NULL), 0);
+            storeconf_get(&c, o->name, back);
+            assert_string_equal(back, word);
+        }
+        storeconf_get(&c, o->name, value);
+        assert_int_equal(storeconf_set(&c, o->name, "nonsense", &want), -EINVAL);
+        storeconf_get(&c, o->name, words);
+        assert_string_equal(words, value);
+        assert_true(want[0] != '\0');
+    }
+    assert_int_equal(n, 4);
+    storeconf_get(&c, "nothing", value);
+    assert_string_equal(value, "");
+    assert_int_equal(storeconf_set(&c, "nothing", "1", NULL), -EINVAL);
+}
+
 /* ---- index ---- */
 
 static void delta_with_more_partitions_than_entries(void **state)
@@ -301,6 +332,7 @@ int main(void)
         cmocka_unit_test(runs_never_stand_in_page_zero), cmocka_unit_test(side_files_belong_to_a_snapshot),
         cmocka_unit_test(pages_of_a_senseless_recipe), cmocka_unit_test(conf_encodes_nothing_that_decode_refuses),
         cmocka_unit_test(conf_values_are_strict), cmocka_unit_test(conf_of_no_bytes_and_of_too_many),
+        cmocka_unit_test(conf_options_take_what_they_offer),
         cmocka_unit_test(delta_with_more_partitions_than_entries), cmocka_unit_test(page_behind_the_last_one),
         cmocka_unit_test(heads_that_no_writer_writes), cmocka_unit_test(claims_of_a_cut_record),
         cmocka_unit_test(frames_of_references_fill_up),
