@@ -126,11 +126,11 @@ int agent_queue_disk(struct agent *a, const struct vid *disk);
 void agent_queue_retry(struct agent *a, const struct vid *disk);
 void *agent_thread(void *agent);
 /* Is the recipe of a pending snapshot in STORE, durably? 1, 0, -errno. */
-int agent_recipe_published(struct agent *a, const struct vid *disk, const struct pending *p, struct verr *err);
+int agent_recipe_published(struct agent *a, const struct snapref *snap, struct verr *err);
 /* Does a stream of that disk need the anchor, though no pointer says so yet? anchor_lock held. */
 bool agent_stream_relies(const struct agent *a, const struct live *l, const struct live_anchor *an);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
-int agent_finish_publication(struct agent *a, struct live *l, const struct pending *p, struct verr *err);
+int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err);
 
 /* removal (agent_removal.c) */
 /* Is it certain that the disk was removed: its record says so, or it has none and its image says so? 1, 0, -errno. */
@@ -156,12 +156,11 @@ int agent_rows_settle(struct agent *a, struct verr *err);
 void agent_rows_free(struct agent *a);
 
 /* rows (agent_ops.c) */
-int agent_pending_row(struct agent *a, const struct node *disk, const struct pending *p, struct snaprow *out, struct verr *err);
+void agent_pending_row(struct agent *a, const struct snapinfo *p, struct snaprow *out);
 int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                         struct verr *err);
 /* agent_freeze_due; op_lock is held. */
 int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err);
-uint32_t agent_snap_flags(uint32_t pend_flags);
 
 /* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. op_lock is held. */
 int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct verr *err);

@@ -32,13 +32,14 @@ static uint32_t members_of(struct agent *a, const struct snaprow *s)
 {
     struct snaprcp hdr;
     struct snapattr attr;
-    struct pending p;
+    struct snapinfo p;
     struct live *l;
     uint32_t members = 1;
     if (s->state == SNAPST_STORED)
-        return snap_load(a->store, &s->disk, s->seq, &s->id, &hdr, &attr, NULL) == 0 ? hdr.group_members : 1;
-    if (live_get(a->live, &s->disk, &l, NULL) == 0) {
-        if (live_pending_by_seq(l, s->seq, &p, NULL) == 0)
+        return snap_load(a->store, &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, &hdr, &attr,
+                         NULL) == 0 ? hdr.info.group_members : 1;
+    if (live_get(a->live, &s->info.ref.disk, &l, NULL) == 0) {
+        if (live_pending_by_seq(l, s->info.ref.seq, &p, NULL) == 0)
             members = p.group_members;
         live_put(l);
     }
@@ -47,7 +48,7 @@ static uint32_t members_of(struct agent *a, const struct snaprow *s)
 
 static int count_member(void *ctx, const struct snaprow *s)
 {
-    struct group *g = group_of(ctx, &s->group);
+    struct group *g = group_of(ctx, &s->info.group);
     if (g != NULL)
         g->present++;
     return 0;
@@ -61,7 +62,7 @@ static int groups_of(struct agent *a, const struct snaprow *rows, size_t n, stru
     for (size_t i = 0; i < n; i++) {
         uint32_t members = members_of(a, &rows[i]);
         if (members > 1)
-            out->v[out->n++] = (struct group){.id = rows[i].group, .members = members};
+            out->v[out->n++] = (struct group){.id = rows[i].info.group, .members = members};
     }
     if (out->n == 0)
         return 0;
@@ -74,23 +75,25 @@ static int groups_of(struct agent *a, const struct snaprow *rows, size_t n, stru
 static json_t *snapshot_json(struct agent *a, const struct node *disk, const struct snaprow *s, const struct group *g, bool root)
 {
     char id[VID_HEX], host[VID_HEX], when[32], name[NODE_NAME_MAX + 1];
-    vid_hex(&s->id, id);
-    vid_hex(&s->host, host);
-    agent_time_text(s->freeze_ns, when);
-    if (snapname_make(disk->name, s->label, s->name_s, name) < 0)
+    vid_hex(&s->info.ref.snap, id);
+    vid_hex(&s->info.host, host);
+    agent_time_text(s->info.freeze_ns, when);
+    if (snapname_make(disk->name, s->info.label, s->info.name_s, name) < 0)
         name[0] = '\0';
-    json_t *o = json_pack("{so ss so ss so ss so so so so so so sb}", "name", vjson_text(name), "id", id, "sequence", vjson_u64(s->seq), "time", when,
-                     "flags", agent_flags_json(s->flags), "state", agent_state_text(s->state),
-                     "host", vjson_text(vid_eq(&s->host, &a->host) ? a->host_name : host), "label", vjson_text(s->label), "size", vjson_u64(s->size),
-                     "allocated", vjson_u64(s->alloc_bytes), "dirty_segments", vjson_u64(s->dirty_segments), "note", vjson_text(s->note), "protected",
-                     s->protected_);
+    json_t *o = json_pack("{so ss so ss so ss so so so so so so sb}", "name", vjson_text(name), "id", id, "sequence",
+                          vjson_u64(s->info.ref.seq), "time", when,
+                     "flags", agent_flags_json(s->info.flags), "state", agent_state_text(s->state),
+                     "host", vjson_text(vid_eq(&s->info.host, &a->host)
+                                        ? a->host_name : host), "label", vjson_text(s->info.label), "size", vjson_u64(s->info.size),
+                     "allocated", vjson_u64(s->info.alloc_bytes), "dirty_segments", vjson_u64(s->info.dirty_segments), "note", vjson_text(s->info.note), "protected",
+                     s->info.protected_);
     if (g != NULL) {
         vid_hex(&g->id, id);
         json_object_set_new(o, "group", json_pack("{ss so so}", "id", id, "members", vjson_u64(g->members), "present", vjson_u64(g->present)));
     }
     if (root) {
-        json_object_set_new(o, "added", vjson_u64(s->levels.stored));
-        json_object_set_new(o, "levels", agent_levels_json(&s->levels));
+        json_object_set_new(o, "added", vjson_u64(s->info.levels.stored));
+        json_object_set_new(o, "levels", agent_levels_json(&s->info.levels));
     }
     return o;
 }
@@ -119,7 +122,7 @@ static int64_t visible_rows(struct agent *a, const struct node *disk, const stru
                 free(rows);
             return n < 0 ? n : (int64_t)kept;
         }
-        after = rows[kept + (size_t)n - 1].seq;
+        after = rows[kept + (size_t)n - 1].info.ref.seq;
         for (size_t i = kept, end = kept + (size_t)n; i < end; i++)
             if (who->may_read == NULL || who->may_read(who->ctx, &rows[i]))
                 rows[kept++] = rows[i];
@@ -136,7 +139,7 @@ int agent_log_json(struct agent *a, const struct node *disk, const struct agent_
     int64_t n = visible_rows(a, disk, who, &rows, err);
     int r = n < 0 ? (int)n : who->root ? groups_of(a, rows, (size_t)n, &groups, err) : 0;
     for (int64_t i = 0; r == 0 && i < n; i++)
-        json_array_append_new(list, snapshot_json(a, disk, &rows[i], group_of(&groups, &rows[i].group), who->root));
+        json_array_append_new(list, snapshot_json(a, disk, &rows[i], group_of(&groups, &rows[i].info.group), who->root));
     if (n >= 0)
         free(rows);
     free(groups.v);

@@ -11,36 +11,14 @@
 
 enum { GROUP_MAX = 256 };
 
-uint32_t agent_snap_flags(uint32_t pend_flags)
-{
-    return ((pend_flags & PEND_PROVISIONAL) ? (uint32_t)SNAP_PROVISIONAL : 0) | ((pend_flags & PEND_PARTIAL) ? (uint32_t)SNAP_PARTIAL : 0);
-}
-
-int agent_pending_row(struct agent *a, const struct node *disk, const struct pending *p, struct snaprow *out, struct verr *err)
+void agent_pending_row(struct agent *a, const struct snapinfo *p, struct snaprow *out)
 {
     struct snaprow parent;
-    (void)err;
-    memset(out, 0, sizeof *out);
-    out->id = p->snap;
-    out->disk = disk->id;
-    out->host = a->host;
-    out->group = p->group;
-    out->seq = p->seq;
-    out->state = (p->flags & PEND_FAILED) ? SNAPST_FAILED : SNAPST_PENDING;
-    out->flags = agent_snap_flags(p->flags);
-    out->mode = p->mode;        /* not the disk's of today: see struct pending */
-    out->uid = p->uid;
-    out->gid = p->gid;
-    out->size = p->size;
-    out->alloc_bytes = p->alloc_bytes;
-    out->dirty_segments = p->dirty_segments;
-    out->freeze_ns = p->freeze_ns;
-    out->name_s = p->name_s;
-    memcpy(out->label, p->label, sizeof out->label);
-    memcpy(out->note, p->note, sizeof out->note);
-    if (catalog_snap_latest(a->catalog, &disk->id, &parent, NULL) == 0)
-        out->parent = parent.id;
-    return 0;
+    *out = (struct snaprow){.info = *p, .state = (p->flags & SNAP_FAILED) ? SNAPST_FAILED : SNAPST_PENDING};
+    out->info.flags &= SNAP_RECIPE_FLAGS;
+    out->info.host = a->host;
+    if (catalog_snap_latest(a->catalog, &p->ref.disk, &parent, NULL) == 0)
+        out->info.parent = parent.info.ref.snap;
 }
 
 static int check_label(struct agent *a, const struct node *disk, const char *label, struct verr *err)
@@ -63,7 +41,7 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
     struct live *l[GROUP_MAX];
     struct freeze_owner owners[GROUP_MAX];
     struct freeze_req all = *req;
-    struct pending *pend = calloc(n, sizeof *pend);
+    struct snapinfo *pend = calloc(n, sizeof *pend);
     unsigned got = 0;
     int r = pend == NULL ? verr_set(err, ENOMEM, "out of memory") : 0;
     for (unsigned i = 0; i < n && r == 0; i++)
@@ -79,16 +57,15 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
         r = live_freeze(l, n, &all, pend, err);
     for (unsigned i = 0; i < n && r == 0; i++) {
         struct snaprow row;
-        r = agent_pending_row(a, &disks[i], &pend[i], &row, err);
-        if (r == 0)
-            r = agent_row_put(a, &row, err);
+        agent_pending_row(a, &pend[i], &row);
+        r = agent_row_put(a, &row, err);
         if (r == 0)
             r = agent_queue_disk(a, &disks[i].id);
         if (r == 0 && out != NULL)
             out[i] = row;
         if (r == 0)
-            agent_event(a, "%s frozen: snapshot %llu, %llu dirty segments", disks[i].name, (unsigned long long)row.seq,
-                        (unsigned long long)row.dirty_segments);
+            agent_event(a, "%s frozen: snapshot %llu, %llu dirty segments", disks[i].name, (unsigned long long)row.info.ref.seq,
+                        (unsigned long long)row.info.dirty_segments);
     }
     while (got > 0)
         live_put(l[--got]);
@@ -139,37 +116,37 @@ int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct
 {
     struct snapattr attr;
     struct snaprcp hdr;
-    int r = snap_load(a->store, &row->disk, row->seq, &row->id, &hdr, &attr, err);
+    int r = snap_load(a->store, &row->info.ref.disk, row->info.ref.seq, &row->info.ref.snap, &hdr, &attr, err);
     if (r < 0)
         return r;
     attr.clear_flags |= SNAP_PROVISIONAL;
     if (!clean)
         attr.set_flags |= SNAP_PARTIAL;
     attr.version++;
-    r = snap_attr_save(a->store, &row->disk, row->seq, &attr, err);
+    r = snap_attr_save(a->store, &row->info.ref.disk, row->info.ref.seq, &attr, err);
     if (r < 0)
         return r;
-    row->flags = (row->flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
+    row->info.flags = (row->info.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
     return agent_row_put(a, row, err);
 }
 
-static int settle_pending(struct agent *a, struct live *l, const struct pending *p, bool clean, struct verr *err)
+static int settle_pending(struct agent *a, struct live *l, const struct snapinfo *p, bool clean, struct verr *err)
 {
     struct snaprow row;
-    int r = live_pending_update(l, p->seq, clean ? 0 : PEND_PARTIAL, PEND_PROVISIONAL, NULL, err);
+    int r = live_pending_update(l, p->ref.seq, clean ? 0 : SNAP_PARTIAL, SNAP_PROVISIONAL, NULL, err);
     if (r < 0)
         return r;
-    r = agent_row_get(a, &p->snap, &row, err);
+    r = agent_row_get(a, &p->ref.snap, &row, err);
     if (r < 0)
         return r;
-    row.flags = (row.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
+    row.info.flags = (row.info.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
     return agent_row_put(a, &row, err);
 }
 
 /* late: a new writer may be at work by now, and the mark may be his. */
 static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, bool late, struct verr *err)
 {
-    struct pending p;
+    struct snapinfo p;
     struct snaprow row;
     const struct vid *disk = live_id(l);
     int r = 0;
@@ -220,23 +197,23 @@ int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool cle
     return r;
 }
 
-static int drop_pending(struct agent *a, struct live *l, const struct pending *p, struct verr *err)
+static int drop_pending(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err)
 {
-    const struct snaprow row = {.id = p->snap, .seq = p->seq};
-    int r = live_pending_drop(l, p->seq, err);
+    const struct snaprow row = {.info = *p};
+    int r = live_pending_drop(l, p->ref.seq, err);
     return r < 0 ? r : agent_row_del(a, &row, err);
 }
 
 int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err)
 {
     struct live *l;
-    struct pending p;
+    struct snapinfo p;
     int r = live_get(a->live, disk, &l, err);
     if (r < 0)
         return r;
     pthread_mutex_lock(&a->op_lock);
     r = live_pending_by_seq(l, seq, &p, NULL);
-    if (r == 0 && (p.flags & PEND_PROVISIONAL) && !(p.flags & (PEND_STARTED | PEND_EXPLICIT))) {
+    if (r == 0 && (p.flags & SNAP_PROVISIONAL) && !(p.flags & (SNAP_STARTED | SNAP_EXPLICIT))) {
         r = drop_pending(a, l, &p, err);
         if (r == -EBUSY)
             r = 0;
@@ -251,30 +228,31 @@ int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struc
 static int remove_pending(struct agent *a, const struct snaprow *s, bool *found, struct verr *err)
 {
     struct live *l;
-    struct pending p;
+    struct snapinfo p;
     *found = false;
-    int r = live_get(a->live, &s->disk, &l, err);
+    int r = live_get(a->live, &s->info.ref.disk, &l, err);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    *found = live_pending_by_seq(l, s->seq, &p, NULL) == 0;
+    *found = live_pending_by_seq(l, s->info.ref.seq, &p, NULL) == 0;
     live_put(l);
     if (!*found)
         return 0;
-    r = agent_discard_if_gone(a, &s->disk, err);
+    r = agent_discard_if_gone(a, &s->info.ref.disk, err);
     if (r == 1)
         return agent_row_del(a, s, err);
     bool busy = r == -EBUSY;
     if (r < 0 && !busy)
         return r;
-    r = live_get(a->live, &s->disk, &l, err);
+    r = live_get(a->live, &s->info.ref.disk, &l, err);
     if (r < 0)
         return r;
     r = drop_pending(a, l, &p, err);
     live_put(l);
     if (busy && (r == -ENOSPC || r == -EDQUOT)) /* without its user it would take none */
-        return verr_set(err, EBUSY, "snapshot %llu is in use: close it or `varve wait`, then remove it", (unsigned long long)s->seq);
+        return verr_set(err, EBUSY, "snapshot %llu is in use: close it or `varve wait`, then remove it",
+                        (unsigned long long)s->info.ref.seq);
     if (r == -EBUSY)
-        verr_set(err, EBUSY, "snapshot %llu is just being stored: `varve wait`, then remove it", (unsigned long long)s->seq);
+        verr_set(err, EBUSY, "snapshot %llu is just being stored: `varve wait`, then remove it", (unsigned long long)s->info.ref.seq);
     return r;
 }
 
@@ -298,15 +276,15 @@ static int snap_remove_locked(struct agent *a, const struct snaprow *s, struct v
     bool pending;
     int r = agent_rows_pay(a, err);
     if (r == 0)
-        r = agent_row_get(a, &s->id, &now, err); /* it may have been stored since the caller looked */
-    if (r == 0 && now.protected_)
+        r = agent_row_get(a, &s->info.ref.snap, &now, err); /* it may have been stored since the caller looked */
+    if (r == 0 && now.info.protected_)
         r = verr_set(err, EPERM, "the snapshot is protected: clear user.varve.protected first");
     if (r == 0)
         r = remove_pending(a, &now, &pending, err);
     if (r == 0 && !pending)
         r = names_snap_remove(a->names, &now, err);
     if (r == 0)
-        r = forget_node(a, &now.disk, err);
+        r = forget_node(a, &now.info.ref.disk, err);
     return r;
 }
 
@@ -320,7 +298,7 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
         r = snap_remove_locked(a, s, &why);
         if (r == -ENOENT) { /* the first attempt came so far */
             why = (struct verr){0};
-            r = forget_node(a, &s->disk, &why);
+            r = forget_node(a, &s->info.ref.disk, &why);
         }
         agent_reserve_end(a);
     }
@@ -328,7 +306,7 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
     if (r < 0 && err != NULL)
         *err = why;
     if (r == 0) {
-        agent_event(a, "snapshot %llu removed", (unsigned long long)s->seq);
+        agent_event(a, "snapshot %llu removed", (unsigned long long)s->info.ref.seq);
         agent_kick(a);      /* it may have made room for others */
     }
     return r;
@@ -364,21 +342,21 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
     struct node disk;
     struct live *l;
     pthread_mutex_lock(&a->op_lock);
-    int r = agent_row_get(a, &s->id, &now, err);
+    int r = agent_row_get(a, &s->info.ref.snap, &now, err);
     if (r == 0)
-        r = catalog_node_by_id(a->catalog, &now.disk, &disk, err);
+        r = catalog_node_by_id(a->catalog, &now.info.ref.disk, &disk, err);
     if (r == 0)
         r = check_label(a, &disk, label, err);
     if (r == 0 && now.state == SNAPST_STORED) {
-        r = names_snap_relabel(a->names, &now.id, label, err);
+        r = names_snap_relabel(a->names, &now.info.ref.snap, label, err);
     } else if (r == 0) {
-        r = live_get(a->live, &now.disk, &l, err);
+        r = live_get(a->live, &now.info.ref.disk, &l, err);
         if (r == 0) {
-            r = live_pending_update(l, now.seq, 0, 0, label, err);
+            r = live_pending_update(l, now.info.ref.seq, 0, 0, label, err);
             live_put(l);
         }
         if (r == 0) {
-            strncpy(now.label, label, sizeof now.label - 1);
+            strncpy(now.info.label, label, sizeof now.info.label - 1);
             r = agent_row_put(a, &now, err);
         }
     }

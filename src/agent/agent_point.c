@@ -27,16 +27,16 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
         r = agent_freeze_due_locked(a, &before, l, NULL, err);
     const enum live_unsaved unsaved = r == 0 && before.attr.changed ? LIVE_DROP : LIVE_KEEP;
     if (r >= 0)
-        r = store_anchor(a->store, &disk->id, &s->disk, s->seq, &s->id, err);
+        r = store_anchor(a->store, &disk->id, &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, err);
     if (r == 0)
-        r = snap_open(a->store, a->segread, &s->disk, s->seq, &s->id, &snap, err);
+        r = snap_open(a->store, a->segread, &s->info.ref, &snap, err);
     if (r == 0) {
-        struct live_anchor anchor = {.disk = s->disk, .seq = s->seq, .snap = s->id, .stamp = next_seq(l)};
-        const struct live_target to = {snap_header(snap)->size, snap_header(snap)->alloc_bytes, snap_place, snap, &anchor};
+        struct live_anchor anchor = {.ref = s->info.ref, .stamp = next_seq(l)};
+        const struct live_target to = {snap_header(snap)->info.size, snap_header(snap)->info.alloc_bytes, snap_place, snap, &anchor};
         r = live_revert(l, &to, unsaved, err);
     }
     if (r == 0)
-        agent_event(a, "%s reverted to snapshot %llu", disk->name, (unsigned long long)s->seq);
+        agent_event(a, "%s reverted to snapshot %llu", disk->name, (unsigned long long)s->info.ref.seq);
     snap_close(snap);
     if (l != NULL)
         live_put(l);
@@ -78,7 +78,7 @@ static int anchor_source(struct agent *a, struct live *dst, struct live *src, co
     for (; live_anchor_at(src, n, &an, NULL) == 0; n++) {
         if (n > 0)
             return -ENOENT; /* several snapshots hold the source's data: rare (just reverted); bytes are copied */
-        int r = store_anchor(a->store, dst_disk, &an.disk, an.seq, &an.snap, err);
+        int r = store_anchor(a->store, dst_disk, &an.ref.disk, an.ref.seq, &an.ref.snap, err);
         if (r < 0)
             return r;
         *last = an;
@@ -103,10 +103,10 @@ static int clone_segments(struct agent *a, struct live *dst, const struct node *
     struct live_anchor anchor = {0};
     int r;
     if (src_snap != NULL) {
-        anchor = (struct live_anchor){.disk = src_snap->disk, .seq = src_snap->seq, .snap = src_snap->id, .stamp = next_seq(dst)};
-        r = store_anchor(a->store, &dst_node->id, &src_snap->disk, src_snap->seq, &src_snap->id, err);
+        anchor = (struct live_anchor){.ref = src_snap->info.ref, .stamp = next_seq(dst)};
+        r = store_anchor(a->store, &dst_node->id, &src_snap->info.ref.disk, src_snap->info.ref.seq, &src_snap->info.ref.snap, err);
         if (r == 0)
-            r = snap_open(a->store, a->segread, &src_snap->disk, src_snap->seq, &src_snap->id, &sh.snap, err);
+            r = snap_open(a->store, a->segread, &src_snap->info.ref, &sh.snap, err);
     } else {
         r = all_pure(src, src_first, count) ? anchor_source(a, dst, src, &dst_node->id, &anchor, err) : -EOPNOTSUPP;
     }
@@ -128,7 +128,7 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
     if (r < 0)
         return r;
     if (src_snap != NULL) {
-        src_size = src_snap->size;
+        src_size = src_snap->info.size;
     } else {
         r = live_get(a->live, &src_disk->id, &src, err);
         if (r == 0)

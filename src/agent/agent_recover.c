@@ -108,11 +108,11 @@ static int open_live(struct agent *a, struct verr *err)
     return live_set_open(&env, &a->live, err);
 }
 
-static int recover_pendings(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
+static int recover_pendings(struct agent *a, struct live *l, struct verr *err)
 {
-    struct pending p;
+    struct snapinfo p;
     for (unsigned i = 0; live_pending(l, i, &p, NULL) == 0;) {
-        int r = i == 0 ? agent_recipe_published(a, live_id(l), &p, err) : 0;
+        int r = i == 0 ? agent_recipe_published(a, &p.ref, err) : 0;
         if (r < 0)
             return r;
         if (r == 1) {
@@ -123,14 +123,14 @@ static int recover_pendings(struct agent *a, struct live *l, const struct node *
         }
         struct snaprow row;
         /* Its handle died with the daemon: whether its writer was done nobody can say any more. */
-        bool open = (p.flags & PEND_PROVISIONAL) != 0;
-        r = live_pending_update(l, p.seq, open ? PEND_PARTIAL : 0, PEND_STARTED | PEND_PROVISIONAL, NULL, err);
+        bool open = (p.flags & SNAP_PROVISIONAL) != 0;
+        r = live_pending_update(l, p.ref.seq, open ? SNAP_PARTIAL : 0, SNAP_STARTED | SNAP_PROVISIONAL, NULL, err);
         if (r == 0)
-            r = live_pending_by_seq(l, p.seq, &p, err);
-        if (r == 0)
-            r = agent_pending_row(a, disk, &p, &row, err);
-        if (r == 0)
+            r = live_pending_by_seq(l, p.ref.seq, &p, err);
+        if (r == 0) {
+            agent_pending_row(a, &p, &row);
             r = agent_row_put(a, &row, err);
+        }
         if (r == 0)
             r = agent_queue_disk(a, live_id(l));
         if (r < 0)
@@ -146,7 +146,7 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
     struct snaprow row;
     int r = agent_freeze_due_locked(a, &c, l, &row, err);
     if (r == 1)
-        agent_event(a, "%s changed and was not seen closing: snapshot %llu is partial", disk->name, (unsigned long long)row.seq);
+        agent_event(a, "%s changed and was not seen closing: snapshot %llu is partial", disk->name, (unsigned long long)row.info.ref.seq);
     return r < 0 ? r : 0;
 }
 
@@ -156,7 +156,7 @@ static int raise_numbers(struct agent *a, struct live *l, const struct node *dis
     struct snaprow last;
     int r = catalog_snap_latest(a->catalog, &disk->id, &last, err);
     if (r == 0)
-        live_raise(l, last.seq + 1, last.name_s);
+        live_raise(l, last.info.ref.seq + 1, last.info.name_s);
     return r == -ENOENT ? 0 : r;
 }
 
@@ -172,7 +172,7 @@ static int recover_named(struct agent *a, struct live *l, const struct node *dis
     if (r == 0)
         r = raise_numbers(a, l, disk, err);
     if (r == 0)
-        r = recover_pendings(a, l, disk, err);
+        r = recover_pendings(a, l, err);
     return r == 0 ? recover_changed(a, l, disk, err) : r;
 }
 
@@ -206,12 +206,12 @@ static int recover_unnamed(struct agent *a, struct live *l, const struct node *g
         return r;
     if (r == 0 && !is_stillborn(l))
         return recover_nameless(a, l, err);
-    struct pending p;
+    struct snapinfo p;
     bool pending = live_pending(l, 0, &p, NULL) == 0;
     if (pending && gone == NULL)    /* what nobody knows of was not removed */
         return recover_nameless(a, l, err);
     *remove = true;
-    return pending ? recover_pendings(a, l, gone, err) : 0;
+    return pending ? recover_pendings(a, l, err) : 0;
 }
 
 int agent_recover_disk(struct agent *a, const struct vid *id, struct verr *err)
@@ -285,14 +285,14 @@ static int list_row(struct row_list *list, const struct snaprow *s)
 static int collect_leftover(void *ctx, const struct snaprow *s)
 {
     struct row_list *list = ctx;
-    struct pending p;
+    struct snapinfo p;
     struct live *l;
     if (s->state == SNAPST_STORED)
-        return (s->flags & SNAP_PROVISIONAL) && vid_eq(&s->host, &list->a->host) ? list_row(list, s) : 0;
-    int r = live_get(list->a->live, &s->disk, &l, NULL);
+        return (s->info.flags & SNAP_PROVISIONAL) && vid_eq(&s->info.host, &list->a->host) ? list_row(list, s) : 0;
+    int r = live_get(list->a->live, &s->info.ref.disk, &l, NULL);
     if (r == 0) {
-        r = live_pending_by_seq(l, s->seq, &p, NULL);
-        if (r == 0 && !vid_eq(&p.snap, &s->id))
+        r = live_pending_by_seq(l, s->info.ref.seq, &p, NULL);
+        if (r == 0 && !vid_eq(&p.ref.snap, &s->info.ref.snap))
             r = -ENOENT;    /* a power loss undid the freeze that this row is of, and another one got its number */
         live_put(l);
     }
@@ -309,7 +309,7 @@ static int mend_leftovers(struct agent *a, struct verr *err)
         if (row->state != SNAPST_STORED)
             r = agent_row_del(a, row, err);
         else if (agent_settle_stored(a, row, false, &why) < 0)
-            agent_mend_settle(a, &row->disk, row->seq, false, &why);
+            agent_mend_settle(a, &row->info.ref.disk, row->info.ref.seq, false, &why);
     }
     free(list.rows);
     return r;

@@ -56,7 +56,7 @@ static int unanchor(struct agent *a, const struct vid *disk, const struct anchor
 {
     int r = 0;
     for (unsigned i = 0; r == 0 && i < list->n; i++)
-        r = store_unanchor(a->store, disk, list->v[i].seq, &list->v[i].snap, err);
+        r = store_unanchor(a->store, disk, list->v[i].ref.seq, &list->v[i].ref.snap, err);
     return r;
 }
 
@@ -72,7 +72,7 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
     if (r <= 0)
         return r;
     struct live *l;
-    struct pending p;
+    struct snapinfo p;
     r = live_get(a->live, disk, &l, err);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
@@ -100,11 +100,11 @@ int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *
 {
     struct node node;
     struct live *l;
-    struct pending p, next;
+    struct snapinfo p, next;
     int r = catalog_node_by_id(a->catalog, disk, &node, NULL);
     if (r < 0 || !(node.flags & NODE_GONE) || agent_removal_certain(a, disk, NULL) <= 0 || live_get(a->live, disk, &l, NULL) < 0)
         return 0;
-    bool only = live_pending(l, 0, &p, NULL) == 0 && live_pending(l, 1, &next, NULL) == -ENOENT && !(p.flags & PEND_STARTED);
+    bool only = live_pending(l, 0, &p, NULL) == 0 && live_pending(l, 1, &next, NULL) == -ENOENT && !(p.flags & SNAP_STARTED);
     live_put(l);
     if (!only)
         return 0;

@@ -14,7 +14,7 @@ static int take_anchors(struct agent *a, struct live *src, const struct vid *tar
 {
     struct live_anchor an;
     for (unsigned i = 0; live_anchor_at(src, i, &an, NULL) == 0; i++) {
-        int r = store_anchor(a->store, target, &an.disk, an.seq, &an.snap, err);
+        int r = store_anchor(a->store, target, &an.ref.disk, an.ref.seq, &an.ref.snap, err);
         if (r < 0)
             return r;
     }

@@ -189,10 +189,10 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
     pthread_mutex_lock(&a->op_lock);
     r = live_pending(job->live, 0, &job->pend, err);
     if (r == 0)
-        r = live_pending_update(job->live, job->pend.seq, PEND_STARTED, 0, NULL, err);
+        r = live_pending_update(job->live, job->pend.ref.seq, SNAP_STARTED, 0, NULL, err);
     pthread_mutex_unlock(&a->op_lock);
     if (r == 0)
-        r = live_pending_by_seq(job->live, job->pend.seq, &job->pend, err);
+        r = live_pending_by_seq(job->live, job->pend.ref.seq, &job->pend, err);
     bool pending = r == 0;
     if (r == 0)
         r = catalog_node_by_id(a->catalog, disk, &node, err);
@@ -202,19 +202,14 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         r = verr_set(err, EIO, "the catalog has no record of the disk or of its directory: unmount, `varve rebuild`, mount");
     if (r == 0) {
         job->vm = vm.id;
-        job->mode = job->pend.mode;
-        job->uid = job->pend.uid;
-        job->gid = job->pend.gid;
         job->selective = (vm.flags & NODE_SELECTIVE) != 0;
         r = owner_claim(a->store, &vm.id, &a->host, &job->epoch, err);
     }
-    if (r == 0 && catalog_snap_latest(a->catalog, disk, &parent, NULL) == 0) {
-        job->parent_snap = parent.id;
-        job->parent_seq = parent.seq;
-    }
+    if (r == 0 && catalog_snap_latest(a->catalog, disk, &parent, NULL) == 0)
+        job->parent = parent.info.ref;
     if (r < 0) {
-        if (job->pend.seq != 0) /* not begun after all: it may be dropped or removed until the next attempt */
-            live_pending_update(job->live, job->pend.seq, 0, PEND_STARTED, NULL, NULL);
+        if (job->pend.ref.seq != 0) /* not begun after all: it may be dropped or removed until the next attempt */
+            live_pending_update(job->live, job->pend.ref.seq, 0, SNAP_STARTED, NULL, NULL);
         live_put(job->live);
         job->live = NULL;
         return r;
@@ -228,57 +223,53 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
 
 /* What was settled while the round ran, or is known only now, goes into the side file. Compared with what STORE says now, not with
  * the recipe alone: an attempt before a loss of power may have written that file, and the journal fell back behind it. */
-static int carry_flags(struct agent *a, const struct vid *disk, const struct pending *p, struct snaprcp *hdr, struct verr *err)
+static int carry_flags(struct agent *a, const struct vid *disk, const struct snapinfo *p, struct snaprcp *hdr, struct verr *err)
 {
-    uint32_t now = agent_snap_flags(p->flags);
+    uint32_t now = p->flags & SNAP_RECIPE_FLAGS;
     struct snapattr attr;
     struct snaprcp said;
-    int r = snap_load(a->store, disk, p->seq, &p->snap, &said, &attr, err);
+    int r = snap_load(a->store, disk, p->ref.seq, &p->ref.snap, &said, &attr, err);
     if (r < 0)
         return r;
-    hdr->flags = now;
-    if (now == said.flags && strcmp(p->label, said.label) == 0)
+    hdr->info.flags = now;
+    if (now == said.info.flags && strcmp(p->label, said.info.label) == 0)
         return 0;
-    uint32_t on = now & ~said.flags, off = said.flags & ~now;
+    uint32_t on = now & ~said.info.flags, off = said.info.flags & ~now;
     attr.set_flags = (attr.set_flags | on) & ~off;
     attr.clear_flags = (attr.clear_flags | off) & ~on;
     memcpy(attr.label, p->label, sizeof attr.label);
     attr.version++;
-    return snap_attr_save(a->store, disk, p->seq, &attr, err);
+    return snap_attr_save(a->store, disk, p->ref.seq, &attr, err);
 }
 
-static int stored_row(struct agent *a, const struct vid *disk, const struct pending *p, const struct snaprcp *hdr, struct verr *err)
+static int stored_row(struct agent *a, const struct snapinfo *p, const struct snaprcp *hdr, struct verr *err)
 {
     struct snaprow row;
-    int r = agent_row_get(a, &p->snap, &row, err);
-    if (r == -ENOENT) {
-        struct node node;
-        r = catalog_node_by_id(a->catalog, disk, &node, err);
-        if (r == 0)
-            r = agent_pending_row(a, &node, p, &row, err);
-    }
-    if (r < 0)
+    int r = agent_row_get(a, &p->ref.snap, &row, err);
+    if (r == -ENOENT)
+        agent_pending_row(a, p, &row);
+    else if (r < 0)
         return r;
     row.state = SNAPST_STORED;
-    row.flags = hdr->flags;
-    row.parent = hdr->parent;
-    row.alloc_bytes = hdr->alloc_bytes;
-    row.levels = hdr->levels;
-    row.mode = hdr->mode;
-    row.uid = hdr->uid;
-    row.gid = hdr->gid;
-    memcpy(row.label, p->label, sizeof row.label);
+    row.info.flags = hdr->info.flags;
+    row.info.parent = hdr->info.parent;
+    row.info.alloc_bytes = hdr->info.alloc_bytes;
+    row.info.levels = hdr->info.levels;
+    row.info.mode = hdr->info.mode;
+    row.info.uid = hdr->info.uid;
+    row.info.gid = hdr->info.gid;
+    memcpy(row.info.label, p->label, sizeof row.info.label);
     return agent_row_put(a, &row, err);
 }
 
-int agent_recipe_published(struct agent *a, const struct vid *disk, const struct pending *p, struct verr *err)
+int agent_recipe_published(struct agent *a, const struct snapref *snap, struct verr *err)
 {
     char name[SNAP_FILE_MAX];
     struct stat st;
-    int dir = store_disk_dir(a->store, DIR_SNAPSHOTS, disk, false, err);
+    int dir = store_disk_dir(a->store, DIR_SNAPSHOTS, &snap->disk, false, err);
     if (dir < 0)
         return dir == -ENOENT ? 0 : dir;
-    store_snap_file(p->seq, &p->snap, ".rcp", name);
+    store_snap_file(snap->seq, &snap->snap, ".rcp", name);
     int r = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? 1 : errno == ENOENT ? 0 : -errno;
     /* A kill may have come between its link and the fsync of the directory: tables must not rely on it before that. */
     if (r == 1) {
@@ -296,7 +287,7 @@ static void drop_anchors(struct agent *a, struct live *l, const struct live_anch
         struct verr why = {0};
         if (agent_stream_relies(a, l, &drop[i]))
             continue;
-        int r = store_unanchor(a->store, live_id(l), drop[i].seq, &drop[i].snap, &why);
+        int r = store_unanchor(a->store, live_id(l), drop[i].ref.seq, &drop[i].ref.snap, &why);
         if (r == 0)
             r = live_anchor_gone(l, &drop[i], &why);
         if (r < 0)
@@ -304,21 +295,21 @@ static void drop_anchors(struct agent *a, struct live *l, const struct live_anch
     }
 }
 
-int agent_finish_publication(struct agent *a, struct live *l, const struct pending *pending, struct verr *err)
+int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *pending, struct verr *err)
 {
     struct vid disk = *live_id(l);
-    struct pending p;
+    struct snapinfo p;
     struct snap *snap = NULL;
     struct verr why = {0};
-    int r = live_pending_by_seq(l, pending->seq, &p, err);
+    int r = live_pending_by_seq(l, pending->ref.seq, &p, err);
     if (r == 0)
-        r = store_anchor(a->store, &disk, &disk, p.seq, &p.snap, err);
+        r = store_anchor(a->store, &disk, &disk, p.ref.seq, &p.ref.snap, err);
     if (r == 0)
-        r = snap_open(a->store, a->segread, &disk, p.seq, &p.snap, &snap, err);
+        r = snap_open(a->store, a->segread, &p.ref, &snap, err);
     if (r < 0)
         return r;
     struct snaprcp hdr = *snap_header(snap);
-    struct live_anchor mine = {.disk = disk, .seq = p.seq, .snap = p.snap, .stamp = p.seq + 1};
+    struct live_anchor mine = {.ref = {disk, p.ref.seq, p.ref.snap}, .stamp = p.ref.seq + 1};
     struct live_anchor drop[DROPS_MAX];
     unsigned dropped = 0;
     r = carry_flags(a, &disk, &p, &hdr, err);
@@ -327,20 +318,20 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct pendi
         r = verr_set(err, fault, "finishing a snapshot: fault injected");
     pthread_mutex_lock(&a->anchor_lock);
     if (r == 0)
-        r = live_pending_published(l, p.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
+        r = live_pending_published(l, p.ref.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
     fault_point("agent.finish.after_pointers");
     if (r == 0)
         drop_anchors(a, l, drop, dropped);
     pthread_mutex_unlock(&a->anchor_lock);
     snap_close(snap);
     /* Once it is pending no more nothing here is tried again, and what the recipe says is true: the row comes in any case. */
-    struct pending still;
-    if (r < 0 && live_pending_by_seq(l, p.seq, &still, NULL) != -ENOENT)
+    struct snapinfo still;
+    if (r < 0 && live_pending_by_seq(l, p.ref.seq, &still, NULL) != -ENOENT)
         return r;
     if (r < 0)
         vlog(VLOG_ERROR, "agent", "a snapshot is stored, but its disk fails: %s", verr_str(err));
     /* It is stored, whatever the catalog says: nothing from here on is a failure of the snapshot. */
-    if (stored_row(a, &disk, &p, &hdr, &why) < 0)
+    if (stored_row(a, &p, &hdr, &why) < 0)
         agent_mend(a, &(struct vid){{0}}, MEND_NAMES, &why);
     return 0;
 }
@@ -359,19 +350,20 @@ static int show_progress(void *ctx, const char *stage, uint64_t done, uint64_t t
     return stop;
 }
 
-static void job_failed(struct agent *a, const struct vid *disk, struct live *l, const struct pending *p, int result, const struct verr *err)
+static void job_failed(struct agent *a, const struct vid *disk, struct live *l, const struct snapinfo *p, int result,
+                       const struct verr *err)
 {
     if (result == -EINTR)
         return; /* we are stopping: it stays pending and completes at the next mount */
     char hex[VID_HEX];
     vid_hex(disk, hex);
-    vlog(VLOG_ERROR, "agent", "disk %s, snapshot %llu: %s", hex, (unsigned long long)p->seq, verr_str(err));
-    agent_event(a, "snapshot %llu of disk %s failed: %s", (unsigned long long)p->seq, hex, verr_str(err));
+    vlog(VLOG_ERROR, "agent", "disk %s, snapshot %llu: %s", hex, (unsigned long long)p->ref.seq, verr_str(err));
+    agent_event(a, "snapshot %llu of disk %s failed: %s", (unsigned long long)p->ref.seq, hex, verr_str(err));
     struct snaprow row;
     bool final = postpone_disk(a, disk);
     if (l != NULL)
-        live_pending_update(l, p->seq, PEND_FAILED, PEND_STARTED, NULL, NULL);
-    if (final && agent_row_get(a, &p->snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
+        live_pending_update(l, p->ref.seq, SNAP_FAILED, SNAP_STARTED, NULL, NULL);
+    if (final && agent_row_get(a, &p->ref.snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
         row.state = SNAPST_FAILED;
         agent_row_put(a, &row, NULL);
     }
@@ -383,7 +375,7 @@ static void job_failed(struct agent *a, const struct vid *disk, struct live *l, 
 static void job_done(struct agent *a, struct dedup_job *job)
 {
     struct vid disk = *live_id(job->live);
-    struct pending next;
+    struct snapinfo next;
     pthread_mutex_lock(&a->op_lock);
     int r = job->result;
     if (r == 0) {
@@ -397,8 +389,8 @@ static void job_done(struct agent *a, struct dedup_job *job)
         pthread_mutex_unlock(&a->lock);
         char hex[VID_HEX];
         vid_hex(&disk, hex);
-        agent_event(a, "snapshot %llu of disk %s stored, %llu bytes added", (unsigned long long)job->pend.seq, hex,
-                    (unsigned long long)job->recipe.levels.stored);
+        agent_event(a, "snapshot %llu of disk %s stored, %llu bytes added", (unsigned long long)job->pend.ref.seq, hex,
+                    (unsigned long long)job->recipe.info.levels.stored);
         forget_backoffs(a);
         if (live_pending(job->live, 0, &next, NULL) != 0)
             unqueue_disk(a, &disk);
@@ -416,7 +408,7 @@ static void job_done(struct agent *a, struct dedup_job *job)
 static void unqueue_idle(struct agent *a, const struct vid *disk)
 {
     struct live *l;
-    struct pending p;
+    struct snapinfo p;
     pthread_mutex_lock(&a->op_lock);
     int r = live_get(a->live, disk, &l, NULL);
     if (r == 0) {
@@ -443,11 +435,11 @@ static bool has_failed(struct agent *a, const struct vid *disk)
 static int finish_published(struct agent *a, const struct vid *disk, struct verr *err)
 {
     struct live *l;
-    struct pending p;
+    struct snapinfo p;
     pthread_mutex_lock(&a->op_lock);
     int r = live_get(a->live, disk, &l, err);
     if (r == 0) {
-        r = live_pending(l, 0, &p, NULL) == 0 ? agent_recipe_published(a, disk, &p, err) : 0;
+        r = live_pending(l, 0, &p, NULL) == 0 ? agent_recipe_published(a, &p.ref, err) : 0;
         if (r == 1)
             r = agent_finish_publication(a, l, &p, err) < 0 ? -EIO : 1;
         live_put(l);
@@ -462,14 +454,14 @@ static int finish_published(struct agent *a, const struct vid *disk, struct verr
 static void seal_failed(struct agent *a, const struct vid *disk)
 {
     struct live *l;
-    struct pending p;
+    struct snapinfo p;
     struct verr err = {0};
     if (!has_failed(a, disk))
         return;
     int r = live_get(a->live, disk, &l, &err);
     if (r < 0)
         return;     /* nothing pending, or the next attempt says why */
-    r = live_pending(l, 0, &p, &err) == 0 ? live_pending_seal(l, p.seq, &err) : 0;
+    r = live_pending(l, 0, &p, &err) == 0 ? live_pending_seal(l, p.ref.seq, &err) : 0;
     live_put(l);
     if (r < 0 && r != -ENOENT)
         vlog(VLOG_WARN, "agent", "a snapshot that is not stored yet would not survive a loss of power: %s", verr_str(&err));

@@ -20,7 +20,7 @@ struct owed_row {
 static struct owed_row **find(struct agent *a, const struct vid *snap)
 {
     struct owed_row **p = &a->owed;
-    while (*p != NULL && !vid_eq(&(*p)->row.id, snap))
+    while (*p != NULL && !vid_eq(&(*p)->row.info.ref.snap, snap))
         p = &(*p)->next;
     return p;
 }
@@ -28,7 +28,7 @@ static struct owed_row **find(struct agent *a, const struct vid *snap)
 static int owe(struct agent *a, const struct snaprow *row, bool deleted)
 {
     pthread_mutex_lock(&a->lock);
-    struct owed_row **p = find(a, &row->id);
+    struct owed_row **p = find(a, &row->info.ref.snap);
     if (*p == NULL)
         *p = calloc(1, sizeof **p);
     bool ok = *p != NULL;
@@ -53,14 +53,14 @@ static void paid(struct agent *a, const struct vid *snap)
 static int settle_row(struct agent *a, const struct snaprow *row, bool deleted, struct verr *err)
 {
     struct verr why = {0};
-    int r = deleted ? catalog_snap_del(a->catalog, &row->id, &why) : catalog_snap_put(a->catalog, row, &why);
+    int r = deleted ? catalog_snap_del(a->catalog, &row->info.ref.snap, &why) : catalog_snap_put(a->catalog, row, &why);
     if (r == 0) {
         pthread_mutex_lock(&a->lock);
-        paid(a, &row->id);
+        paid(a, &row->info.ref.snap);
         pthread_mutex_unlock(&a->lock);
         return 0;
     }
-    vlog(VLOG_WARN, "agent", "the catalog does not take snapshot %llu yet: %s", (unsigned long long)row->seq, verr_str(&why));
+    vlog(VLOG_WARN, "agent", "the catalog does not take snapshot %llu yet: %s", (unsigned long long)row->info.ref.seq, verr_str(&why));
     r = owe(a, row, deleted);
     return r < 0 ? verr_set(err, -r, "out of memory") : 0;
 }
@@ -92,7 +92,7 @@ int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, stru
 {
     pthread_mutex_lock(&a->lock);
     const struct owed_row *o = a->owed;
-    while (o != NULL && (o->deleted || o->row.seq != seq || !vid_eq(&o->row.disk, disk)))
+    while (o != NULL && (o->deleted || o->row.info.ref.seq != seq || !vid_eq(&o->row.info.ref.disk, disk)))
         o = o->next;
     if (o != NULL)
         *out = o->row;
@@ -102,7 +102,7 @@ int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, stru
     int n = catalog_snaps(a->catalog, disk, seq - 1, out, 1, err);
     if (n < 0)
         return n;
-    return n == 1 && out->seq == seq ? 0 : verr_set(err, ENOENT, "there is no such snapshot");
+    return n == 1 && out->info.ref.seq == seq ? 0 : verr_set(err, ENOENT, "there is no such snapshot");
 }
 
 /* Until the first one that is refused again: the others would be, too. */
@@ -118,12 +118,12 @@ int agent_rows_pay(struct agent *a, struct verr *err)
         pthread_mutex_unlock(&a->lock);
         if (!left)
             break;
-        int r = o.deleted ? catalog_snap_del(a->catalog, &o.row.id, err) : catalog_snap_put(a->catalog, &o.row, err);
+        int r = o.deleted ? catalog_snap_del(a->catalog, &o.row.info.ref.snap, err) : catalog_snap_put(a->catalog, &o.row, err);
         if (r < 0)
             return r;
         any = true;
         pthread_mutex_lock(&a->lock);
-        paid(a, &o.row.id);
+        paid(a, &o.row.info.ref.snap);
         pthread_mutex_unlock(&a->lock);
     }
     if (any)

@@ -138,11 +138,11 @@ static int add_waiting(void *ctx, const struct snaprow *s)
     if (s->state == SNAPST_STORED)
         return 0;
     char id[VID_HEX], disk[VID_HEX];
-    vid_hex(&s->id, id);
-    vid_hex(&s->disk, disk);
-    json_array_append_new(w->list, json_pack("{ss ss so ss so so}", "id", id, "disk", disk, "sequence", vjson_u64(s->seq),
-                                             "state", agent_state_text(s->state), "flags", agent_flags_json(s->flags),
-                                             "dirty_segments", vjson_u64(s->dirty_segments)));
+    vid_hex(&s->info.ref.snap, id);
+    vid_hex(&s->info.ref.disk, disk);
+    json_array_append_new(w->list, json_pack("{ss ss so ss so so}", "id", id, "disk", disk, "sequence", vjson_u64(s->info.ref.seq),
+                                             "state", agent_state_text(s->state), "flags", agent_flags_json(s->info.flags),
+                                             "dirty_segments", vjson_u64(s->info.dirty_segments)));
     return 0;
 }
 

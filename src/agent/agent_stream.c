@@ -79,7 +79,7 @@ static bool anchor_parent(struct stream *s)
     const struct live_anchor *an = &s->anchor;
     pthread_mutex_lock(&s->a->anchor_lock);
     if (s->anchored == 0)
-        s->anchored = store_anchor(s->a->store, live_id(s->l), &an->disk, an->seq, &an->snap, NULL) == 0 ? 1 : -1;
+        s->anchored = store_anchor(s->a->store, live_id(s->l), &an->ref.disk, an->ref.seq, &an->ref.snap, NULL) == 0 ? 1 : -1;
     bool ok = s->anchored == 1;
     pthread_mutex_unlock(&s->a->anchor_lock);
     return ok;
@@ -89,7 +89,7 @@ bool agent_stream_relies(const struct agent *a, const struct live *l, const stru
 {
     for (unsigned i = 0; i < STREAMS_MAX; i++) {
         const struct stream *s = a->stream[i];
-        if (s != NULL && s->l == l && s->anchored == 1 && s->anchor.seq == an->seq && vid_eq(&s->anchor.snap, &an->snap))
+        if (s != NULL && s->l == l && s->anchored == 1 && snapref_eq(&s->anchor.ref, &an->ref))
             return true;
     }
     return false;
@@ -105,7 +105,7 @@ static bool is_equal(struct segbuf *b, enum outcome *how)
     bool zero = true;
     uint64_t place;
     uint32_t pages;
-    if (b->seg >= seg_count(snap_header(s->parent)->size) || snap_place(s->parent, b->seg, &zero, &place, &pages, NULL) < 0 || zero ||
+    if (b->seg >= seg_count(snap_header(s->parent)->info.size) || snap_place(s->parent, b->seg, &zero, &place, &pages, NULL) < 0 || zero ||
         live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 || segread_recipe(s->a->segread, place, &rcp, NULL) < 0)
         return false;
     bool same = rcp.bytes == b->fill && fper_segment(b->fper, b->data, b->fill, digest, NULL) == 0 &&
@@ -282,7 +282,7 @@ static struct segbuf *begin_segment(struct stream *s, uint64_t seg, uint32_t off
     uint64_t place;
     uint32_t pages;
     s->next = seg;
-    if (seg >= seg_count(snap_header(s->parent)->size) || snap_place(s->parent, seg, &zero, &place, &pages, NULL) < 0 || zero ||
+    if (seg >= seg_count(snap_header(s->parent)->info.size) || snap_place(s->parent, seg, &zero, &place, &pages, NULL) < 0 || zero ||
         live_segment_pure_held(s->l, seg, &now, NULL) != 1 || (off != 0 && now.kind != SEGK_ZERO))
         return NULL;
     if (s->busy == STREAM_BUFFERS)
@@ -424,9 +424,9 @@ static int open_parent(struct stream *s)
     struct snaprow last;
     int r = catalog_snap_latest(a->catalog, live_id(s->l), &last, NULL);
     if (r == 0)
-        r = snap_open(a->store, a->segread, &last.disk, last.seq, &last.id, &s->parent, NULL);
+        r = snap_open(a->store, a->segread, &last.info.ref, &s->parent, NULL);
     if (r == 0)     /* its stamp: live_point */
-        s->anchor = (struct live_anchor){.disk = last.disk, .seq = last.seq, .snap = last.id};
+        s->anchor = (struct live_anchor){.ref = last.info.ref};
     return r;
 }
 

@@ -22,9 +22,9 @@ static int waiter_state(struct agent *a, const struct agent_wait *w)
             continue;
         if (r < 0 || row.state == SNAPST_FAILED)
             return -EIO;
-        if (row.state == SNAPST_STORED && !(row.flags & SNAP_PROVISIONAL))
+        if (row.state == SNAPST_STORED && !(row.info.flags & SNAP_PROVISIONAL))
             continue;
-        if (agent_mend_owes(a, &row.disk) || (row.state == SNAPST_PENDING && agent_failing(a, &row.disk)))
+        if (agent_mend_owes(a, &row.info.ref.disk) || (row.state == SNAPST_PENDING && agent_failing(a, &row.info.ref.disk)))
             return -EIO;
         result = -EINPROGRESS;
     }
@@ -73,7 +73,7 @@ static void try_again(struct agent *a, const struct vid *ids, unsigned n)
             row.state = SNAPST_PENDING;
             agent_row_put(a, &row, NULL);
         }
-        agent_queue_retry(a, &row.disk);
+        agent_queue_retry(a, &row.info.ref.disk);
     }
     pthread_mutex_unlock(&a->op_lock);
 }
@@ -246,11 +246,11 @@ static int list_add(struct pending_list *list, const struct vid *snap, const str
 static int add_pending(void *ctx, const struct snaprow *s)
 {
     struct pending_list *list = ctx;
-    if (s->state == SNAPST_STORED && !(s->flags & SNAP_PROVISIONAL))
+    if (s->state == SNAPST_STORED && !(s->info.flags & SNAP_PROVISIONAL))
         return 0;
     if (list->who->may_read != NULL && !list->who->may_read(list->who->ctx, s))
         return 0;
-    return list_add(list, &s->id, &s->disk);
+    return list_add(list, &s->info.ref.snap, &s->info.ref.disk);
 }
 
 int agent_pending_ids(struct agent *a, const struct node *below, const struct agent_viewer *who, struct vid **ids, unsigned *n,

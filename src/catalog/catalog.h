@@ -44,15 +44,8 @@ int catalog_node_each(struct catalog *c, int (*fn)(void *ctx, const struct node 
 /* ---- snapshots ---- */
 enum snap_state { SNAPST_PENDING = 1, SNAPST_STORED = 2, SNAPST_FAILED = 3 };
 struct snaprow {
-    struct vid id, disk, parent, host, group;
-    uint64_t seq;
-    uint32_t state, flags;          /* enum snap_state, enum snap_flags */
-    uint32_t mode, uid, gid;        /* permission bits without write bits */
-    bool protected_;
-    uint64_t size, alloc_bytes, dirty_segments;
-    int64_t freeze_ns, name_s;
-    char label[65], note[1025];     /* label "": named by time */
-    struct snap_levels levels;
+    struct snapinfo info;           /* flags of SNAP_RECIPE_FLAGS; mode without write bits */
+    uint32_t state;                 /* enum snap_state */
 };
 /* Insert or replace, by id. -EINVAL: no sensible row. Names are not kept apart here: names and agent do that. */
 int catalog_snap_put(struct catalog *c, const struct snaprow *s, struct verr *err);

@@ -27,19 +27,19 @@ static bool label_is_sound(const char *label, size_t cap)
 /* What both sides must satisfy: NULL, or the column that does not. */
 static const char *snap_doubt(const struct snaprow *s)
 {
-    if (vid_is_zero(&s->id))
+    if (vid_is_zero(&s->info.ref.snap))
         return "id";
-    if (vid_is_zero(&s->disk))
+    if (vid_is_zero(&s->info.ref.disk))
         return "disk";
     if (s->state < SNAPST_PENDING || s->state > SNAPST_FAILED)
         return "state";
-    if (s->mode > 07777)
+    if (s->info.mode > 07777)
         return "mode";
-    if (s->name_s < 0 || s->name_s > TIME_NAME_MAX)
+    if (s->info.name_s < 0 || s->info.name_s > TIME_NAME_MAX)
         return "name_s";
-    if (!label_is_sound(s->label, sizeof s->label))
+    if (!label_is_sound(s->info.label, sizeof s->info.label))
         return "label";
-    if (strnlen(s->note, sizeof s->note) == sizeof s->note)
+    if (strnlen(s->info.note, sizeof s->info.note) == sizeof s->info.note)
         return "note";
     return NULL;
 }
@@ -60,29 +60,29 @@ static void read_levels(struct catalog_use *u, struct snap_levels *l)
 static int read_snap(struct catalog_use *u, struct snaprow *s, struct verr *err)
 {
     memset(s, 0, sizeof *s);
-    read_id(u, "id", &s->id);
+    read_id(u, "id", &s->info.ref.snap);
     int64_t ino = read_int(u, "ino", 0, INT64_MAX);
-    read_id(u, "disk", &s->disk);
-    read_id(u, "parent", &s->parent);
-    read_id(u, "host", &s->host);
-    read_id(u, "grp", &s->group);
-    s->seq = read_u64(u, "seq");
+    read_id(u, "disk", &s->info.ref.disk);
+    read_id(u, "parent", &s->info.parent);
+    read_id(u, "host", &s->info.host);
+    read_id(u, "grp", &s->info.group);
+    s->info.ref.seq = read_u64(u, "seq");
     s->state = read_u32(u, "state");
-    s->flags = read_u32(u, "flags");
-    s->mode = read_u32(u, "mode");
-    s->uid = read_u32(u, "uid");
-    s->gid = read_u32(u, "gid");
-    s->protected_ = read_int(u, "protected", 0, 1) != 0;
-    s->size = read_u64(u, "size");
-    s->alloc_bytes = read_u64(u, "alloc_bytes");
-    s->dirty_segments = read_u64(u, "dirty_segments");
-    s->freeze_ns = read_int(u, "freeze_ns", INT64_MIN, INT64_MAX);
-    s->name_s = read_int(u, "name_s", 0, TIME_NAME_MAX);
-    read_bytes(u, "label", SQLITE_TEXT, s->label, sizeof s->label);
-    read_bytes(u, "note", SQLITE_BLOB, s->note, sizeof s->note);
-    read_levels(u, &s->levels);
+    s->info.flags = read_u32(u, "flags");
+    s->info.mode = read_u32(u, "mode");
+    s->info.uid = read_u32(u, "uid");
+    s->info.gid = read_u32(u, "gid");
+    s->info.protected_ = read_int(u, "protected", 0, 1) != 0;
+    s->info.size = read_u64(u, "size");
+    s->info.alloc_bytes = read_u64(u, "alloc_bytes");
+    s->info.dirty_segments = read_u64(u, "dirty_segments");
+    s->info.freeze_ns = read_int(u, "freeze_ns", INT64_MIN, INT64_MAX);
+    s->info.name_s = read_int(u, "name_s", 0, TIME_NAME_MAX);
+    read_bytes(u, "label", SQLITE_TEXT, s->info.label, sizeof s->info.label);
+    read_bytes(u, "note", SQLITE_BLOB, s->info.note, sizeof s->info.note);
+    read_levels(u, &s->info.levels);
     const char *bad = u->bad != NULL ? u->bad : snap_doubt(s);
-    if (bad == NULL && (uint64_t)ino != vid_ino(&s->id))
+    if (bad == NULL && (uint64_t)ino != vid_ino(&s->info.ref.snap))
         bad = "ino";
     return bad == NULL ? 0 : catalog_bad_row(u->c, "snaps", bad, err);
 }
@@ -112,27 +112,27 @@ int catalog_snap_put(struct catalog *c, const struct snaprow *s, struct verr *er
     int r = catalog_use(c, SQL_SNAP_PUT, &u, err);
     if (r < 0)
         return r;
-    bind_id(&u, &s->id);
-    bind_u64(&u, vid_ino(&s->id));
-    bind_id(&u, &s->disk);
-    bind_id(&u, &s->parent);
-    bind_id(&u, &s->host);
-    bind_id(&u, &s->group);
-    bind_u64(&u, s->seq);
+    bind_id(&u, &s->info.ref.snap);
+    bind_u64(&u, vid_ino(&s->info.ref.snap));
+    bind_id(&u, &s->info.ref.disk);
+    bind_id(&u, &s->info.parent);
+    bind_id(&u, &s->info.host);
+    bind_id(&u, &s->info.group);
+    bind_u64(&u, s->info.ref.seq);
     bind_int(&u, s->state);
-    bind_int(&u, s->flags);
-    bind_int(&u, s->mode);
-    bind_int(&u, s->uid);
-    bind_int(&u, s->gid);
-    bind_int(&u, s->protected_ ? 1 : 0);
-    bind_u64(&u, s->size);
-    bind_u64(&u, s->alloc_bytes);
-    bind_u64(&u, s->dirty_segments);
-    bind_int(&u, s->freeze_ns);
-    bind_int(&u, s->name_s);
-    bind_text(&u, s->label);
-    bind_bytes(&u, s->note, strlen(s->note));
-    bind_levels(&u, &s->levels);
+    bind_int(&u, s->info.flags);
+    bind_int(&u, s->info.mode);
+    bind_int(&u, s->info.uid);
+    bind_int(&u, s->info.gid);
+    bind_int(&u, s->info.protected_ ? 1 : 0);
+    bind_u64(&u, s->info.size);
+    bind_u64(&u, s->info.alloc_bytes);
+    bind_u64(&u, s->info.dirty_segments);
+    bind_int(&u, s->info.freeze_ns);
+    bind_int(&u, s->info.name_s);
+    bind_text(&u, s->info.label);
+    bind_bytes(&u, s->info.note, strlen(s->info.note));
+    bind_levels(&u, &s->info.levels);
     return catalog_run(&u, "entering a snapshot", err);
 }
 
@@ -221,9 +221,9 @@ static int many_snaps(struct catalog_use *u, struct snaprow *out, unsigned max, 
     }
     if (r >= 0 && n == max && max > 0 && whole_seqs && (r = catalog_step(u, "listing snapshots", err)) > 0) {
         r = read_snap(u, &more, err);
-        if (r == 0 && more.seq == out[n - 1].seq) {
+        if (r == 0 && more.info.ref.seq == out[n - 1].info.ref.seq) {
             unsigned keep = n;
-            while (keep > 0 && out[keep - 1].seq == more.seq)
+            while (keep > 0 && out[keep - 1].info.ref.seq == more.info.ref.seq)
                 keep--;
             n = keep > 0 ? keep : n;
         }
@@ -288,7 +288,7 @@ int catalog_snap_each(struct catalog *c, int (*fn)(void *ctx, const struct snapr
         for (int i = 0; r == 0 && i < n; i++)
             r = fn(ctx, &batch[i]);
         if (n > 0)
-            after = batch[n - 1].id;
+            after = batch[n - 1].info.ref.snap;
         first = false;
     } while (r == 0 && n == CATALOG_BATCH);
     free(batch);

@@ -49,14 +49,15 @@ void check_hit_name(struct store *st, const struct snaprcp *rcp, struct check_hi
     struct snaprcp now = *rcp;
     struct node disk;
     char name[NODE_NAME_MAX + 1], hex[VID_HEX], snap[VID_HEX];
-    snap_load(st, &rcp->disk, rcp->seq, &rcp->snap, &now, NULL, NULL);  /* its label of today, if there is one */
-    if (store_node_load(st, &rcp->disk, &disk, NULL) == 0 && snapname_make(disk.name, now.label, now.name_s, name) == 0 &&
+    snap_load(st, &rcp->info.ref.disk, rcp->info.ref.seq, &rcp->info.ref.snap, &now, NULL, NULL);  /* its label of today, if there is one */
+    if (store_node_load(st, &rcp->info.ref.disk, &disk, NULL) == 0 &&
+        snapname_make(disk.name, now.info.label, now.info.name_s, name) == 0 &&
         parents(st, &disk.parent, 0, hit->name, sizeof hit->name) == 0 && strlen(hit->name) + strlen(name) < sizeof hit->name) {
         memcpy(hit->name + strlen(hit->name), name, strlen(name) + 1);
         return;
     }
-    vid_hex(&rcp->disk, hex);
-    vid_hex(&rcp->snap, snap);
+    vid_hex(&rcp->info.ref.disk, hex);
+    vid_hex(&rcp->info.ref.snap, snap);
     snprintf(hit->name, sizeof hit->name, "disk %s snapshot %s", hex, snap);
 }
 

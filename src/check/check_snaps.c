@@ -49,9 +49,9 @@ static bool still_a_snapshot(struct recipes_walk *w, const struct snaprcp *rcp)
 {
     char file[SNAP_FILE_MAX];
     struct stat anchor, snap;
-    store_snap_file(rcp->seq, &rcp->snap, ".rcp", file);
+    store_snap_file(rcp->info.ref.seq, &rcp->info.ref.snap, ".rcp", file);
     int from = store_disk_dir(w->k->st, DIR_ANCHORS, &w->disk, false, NULL);
-    int to = store_disk_dir(w->k->st, DIR_SNAPSHOTS, &rcp->disk, false, NULL);
+    int to = store_disk_dir(w->k->st, DIR_SNAPSHOTS, &rcp->info.ref.disk, false, NULL);
     bool same = from >= 0 && to >= 0 && fstatat(from, file, &anchor, AT_SYMLINK_NOFOLLOW) == 0 &&
                 fstatat(to, file, &snap, AT_SYMLINK_NOFOLLOW) == 0 && anchor.st_ino == snap.st_ino && anchor.st_dev == snap.st_dev;
     if (from >= 0)

@@ -42,8 +42,8 @@ static bool parse_name(const char *name, struct trash_name *t)
 static int check_header(struct checker *k, const struct trash_name *t, const struct snaprcp *h, const char **why)
 {
     *why = "it is of another store, disk or snapshot";
-    return vid_eq(&h->store, &store_conf(k->st)->id) && vid_eq(&h->snap, &t->snap) && h->seq == t->seq &&
-           (t->anchor || vid_eq(&h->disk, &t->disk)) ? 0 : -EBADMSG;
+    return vid_eq(&h->store, &store_conf(k->st)->id) && vid_eq(&h->info.ref.snap, &t->snap) && h->info.ref.seq == t->seq &&
+           (t->anchor || vid_eq(&h->info.ref.disk, &t->disk)) ? 0 : -EBADMSG;
 }
 
 /* Pages 1, 2, ...: each by itself, then that they follow each other to the end of the disk. */
@@ -60,7 +60,7 @@ static int check_pages(int fd, const struct snaprcp *h, const char **why)
         *why = "it is shorter than its header says";
         if (got < (ssize_t)sizeof page)
             return -EBADMSG;
-        int r = snaprcp_page_decode(&h->snap, number, page, runs, &n, why);
+        int r = snaprcp_page_decode(&h->info.ref.snap, number, page, runs, &n, why);
         if (r < 0)
             return r;
         *why = "its runs do not follow each other";
@@ -70,7 +70,7 @@ static int check_pages(int fd, const struct snaprcp *h, const char **why)
         left -= n;
     }
     *why = "its runs do not end with the disk";
-    return segment == seg_count(h->size) ? 0 : -EBADMSG;
+    return segment == seg_count(h->info.size) ? 0 : -EBADMSG;
 }
 
 static int check_recipe(struct checker *k, int fd, const struct trash_name *t, const char **why)

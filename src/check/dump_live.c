@@ -17,10 +17,10 @@
 static void print_pending(struct out *o, const struct live_pend *lp)
 {
     static const char *const names[] = { "provisional", "partial", "sealed", "started", "failed", "explicit" };
-    const struct pending *p = &lp->p;
+    const struct snapinfo *p = &lp->p;
     out_object(o, NULL);
-    out_u64(o, "seq", p->seq);
-    out_id(o, "snap", &p->snap);
+    out_u64(o, "seq", p->ref.seq);
+    out_id(o, "snap", &p->ref.snap);
     out_id(o, "group", &p->group);
     out_u64(o, "group_members", p->group_members);
     out_flags(o, "flags", p->flags, names, 6);
@@ -49,9 +49,9 @@ static void print_lists(struct out *o, const struct live_head *h)
     out_array(o, "anchors");
     for (unsigned i = 0; i < h->nanchors; i++) {
         out_line(o, NULL);
-        out_id(o, "disk", &h->anchors[i].disk);
-        out_u64(o, "seq", h->anchors[i].seq);
-        out_id(o, "snap", &h->anchors[i].snap);
+        out_id(o, "disk", &h->anchors[i].ref.disk);
+        out_u64(o, "seq", h->anchors[i].ref.seq);
+        out_id(o, "snap", &h->anchors[i].ref.snap);
         out_u64(o, "stamp", h->anchors[i].stamp);
         out_end(o);
     }

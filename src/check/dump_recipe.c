@@ -57,23 +57,23 @@ static void print_levels(struct out *o, const struct snap_levels *l)
 static void print_header(struct out *o, const struct snaprcp *r)
 {
     out_id(o, "store", &r->store);
-    out_id(o, "disk", &r->disk);
+    out_id(o, "disk", &r->info.ref.disk);
     out_id(o, "vm", &r->vm);
-    out_id(o, "snap", &r->snap);
-    out_id(o, "parent", &r->parent);
-    out_id(o, "host", &r->host);
-    out_id(o, "group", &r->group);
-    out_u64(o, "group_members", r->group_members);
-    out_u64(o, "seq", r->seq);
+    out_id(o, "snap", &r->info.ref.snap);
+    out_id(o, "parent", &r->info.parent);
+    out_id(o, "host", &r->info.host);
+    out_id(o, "group", &r->info.group);
+    out_u64(o, "group_members", r->info.group_members);
+    out_u64(o, "seq", r->info.ref.seq);
     out_u64(o, "epoch", r->epoch);
-    out_flags(o, "flags", r->flags, snap_flag_names, 2);
-    out_u64(o, "size", r->size);
-    out_u64(o, "alloc_bytes", r->alloc_bytes);
-    out_i64(o, "freeze_ns", r->freeze_ns);
-    out_i64(o, "name_s", r->name_s);
-    out_text(o, "label", r->label);
-    out_text(o, "note", r->note);
-    print_levels(o, &r->levels);
+    out_flags(o, "flags", r->info.flags, snap_flag_names, 2);
+    out_u64(o, "size", r->info.size);
+    out_u64(o, "alloc_bytes", r->info.alloc_bytes);
+    out_i64(o, "freeze_ns", r->info.freeze_ns);
+    out_i64(o, "name_s", r->info.name_s);
+    out_text(o, "label", r->info.label);
+    out_text(o, "note", r->info.note);
+    print_levels(o, &r->info.levels);
     out_hex(o, "runs_digest", r->runs_digest, FP_BYTES);
     out_u64(o, "nruns", r->nruns);
 }
@@ -105,7 +105,7 @@ static int print_pages(struct dump *d, const struct snaprcp *hdr, struct verr *e
             dump_note(&r, -e, err, "%s", verr_str(&short_file));
             break;
         }
-        e = snaprcp_page_decode(&hdr->snap, page, raw, runs, &n, &why);
+        e = snaprcp_page_decode(&hdr->info.ref.snap, page, raw, runs, &n, &why);
         if (e < 0) {
             dump_note(&r, -e, err, "page %" PRIu64 ": %s", page, why);
             continue;
@@ -117,7 +117,7 @@ static int print_pages(struct dump *d, const struct snaprcp *hdr, struct verr *e
         print_runs(&d->out, runs, n);
     }
     out_end(&d->out);
-    if (seen != hdr->nruns || next != seg_count(hdr->size) || d->size != (1 + pages) * SNAPRCP_PAGE)
+    if (seen != hdr->nruns || next != seg_count(hdr->info.size) || d->size != (1 + pages) * SNAPRCP_PAGE)
         dump_note(&r, EBADMSG, err, "runs, size of the disk and length of the file do not fit");
     return r;
 }

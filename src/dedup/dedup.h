@@ -62,13 +62,11 @@ struct dedup_env {
 /* One frozen disk in the batch: input, then result. */
 struct dedup_job {
     struct live *live;                  /* referenced by the caller during the round */
-    struct pending pend;                /* must be the oldest pending of its disk, sealed and started */
+    struct snapinfo pend;                /* must be the oldest pending of its disk, sealed and started */
     struct vid vm;                      /* directory of the disk: its containers, its lease */
     uint64_t epoch;                     /* owner epoch of the VM */
-    uint32_t mode, uid, gid;            /* of the disk: go into the recipe (mode without write bits) */
     bool selective;                     /* stops after level 3 */
-    struct vid parent_snap;             /* newest stored snapshot of the disk, for level 2 when the table has none; zero: none */
-    uint64_t parent_seq;
+    struct snapref parent;              /* newest stored snapshot of the disk, for level 2 when the table has none; snap zero: none */
     uint64_t last_blocks, last_recipes; /* containers to go on in; REF_NONE. Updated. */
     /* result */
     int result;                         /* 0 published; else -errno: stays pending, err says why */

@@ -54,7 +54,7 @@ void parent_load(struct segwork *w)
     if (w->entry.kind == SEGK_STORED) {
         p->place = w->entry.place;
         zero = false;
-    } else if (snap != NULL && w->s.segment < seg_count(snap_header(snap)->size)) {
+    } else if (snap != NULL && w->s.segment < seg_count(snap_header(snap)->info.size)) {
         if (snap_place(snap, w->s.segment, &zero, &p->place, &pages, &w->note) < 0)
             return;
     }

@@ -227,7 +227,7 @@ static bool published_before(struct round *r, struct jobstate *js, struct verr *
 {
     struct dedup_job *job = js->job;
     struct snap *snap;
-    int rc = snap_open(r->env->store, r->env->segread, live_id(job->live), job->pend.seq, &job->pend.snap, &snap, why);
+    int rc = snap_open(r->env->store, r->env->segread, &job->pend.ref, &snap, why);
     if (rc == -ENOENT)
         return false;
     if (rc == 0) {

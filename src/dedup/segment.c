@@ -16,7 +16,7 @@ int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err)
     const struct dedup_job *job = w->js->job;
     uint64_t segment = w->s.segment, off = segment << SEG_SHIFT, left = job->pend.size - off;
     size_t want = left < SEG_BYTES ? (size_t)left : SEG_BYTES;
-    ssize_t got = live_pending_read(job->live, job->pend.seq, off, w->seg, want, err);
+    ssize_t got = live_pending_read(job->live, job->pend.ref.seq, off, w->seg, want, err);
     if (got < 0)
         return verr_prefix(err, (int)-got, "reading segment %llu of the frozen disk", (unsigned long long)segment);
     if ((size_t)got != want)
@@ -31,7 +31,7 @@ int entries_get(struct entries *c, const struct dedup_job *job, uint64_t segment
     uint64_t first = segment / PEND_ENTRIES * PEND_ENTRIES;
     if (!c->any || c->first != first) {
         c->any = false;
-        int rc = live_pending_entries(job->live, job->pend.seq, first, c->e, err);
+        int rc = live_pending_entries(job->live, job->pend.ref.seq, first, c->e, err);
         if (rc < 0)
             return rc;
         c->any = true;

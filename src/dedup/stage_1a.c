@@ -157,8 +157,8 @@ static int plan_job(struct round *r, struct jobstate *js, struct verr *err)
     if (rc < 0)
         return rc;
     r->parent_snap = NULL;
-    if (!vid_is_zero(&js->job->parent_snap) &&
-        snap_open(r->env->store, r->env->segread, live_id(js->job->live), js->job->parent_seq, &js->job->parent_snap, &r->parent_snap,
+    if (!vid_is_zero(&js->job->parent.snap) &&
+        snap_open(r->env->store, r->env->segread, &js->job->parent, &r->parent_snap,
                   &note) < 0) {
         r->parent_snap = NULL;      /* without its parent a disk is stored all the same, only dearer */
         round_note(r, "stage_1a", &note);

@@ -230,36 +230,19 @@ static int seal_both(struct completion *c, struct verr *err)
 static void fill_header(const struct round *r, const struct jobstate *js, struct snaprcp *h)
 {
     struct dedup_job *job = js->job;
-    const struct pending *p = &job->pend;
-    struct pending now;
+    const struct snapinfo *p = &job->pend;
+    struct snapinfo now;
     /* Flags and label as late as can be: the writer's release comes while the round runs, and what the recipe does not say
      * needs a side file. */
-    if (live_pending_by_seq(job->live, p->seq, &now, NULL) == 0)
+    if (live_pending_by_seq(job->live, p->ref.seq, &now, NULL) == 0)
         job->pend = now;
-    memset(h, 0, sizeof *h);
-    h->store = r->conf->id;
-    h->disk = *live_id(job->live);
-    h->vm = job->vm;
-    h->snap = p->snap;
-    h->parent = job->parent_snap;
-    h->host = r->env->host;
-    h->group = p->group;
-    h->seq = p->seq;
-    h->epoch = job->epoch;
-    h->flags = ((p->flags & PEND_PROVISIONAL) != 0 ? SNAP_PROVISIONAL : 0) | ((p->flags & PEND_PARTIAL) != 0 ? SNAP_PARTIAL : 0);
-    h->group_members = p->group_members;
-    h->size = p->size;
-    h->alloc_bytes = p->alloc_bytes;
-    h->freeze_ns = p->freeze_ns;
-    h->name_s = p->name_s;
+    *h = (struct snaprcp){.info = *p, .store = r->conf->id, .vm = job->vm, .epoch = job->epoch};
+    h->info.flags &= SNAP_RECIPE_FLAGS;
+    h->info.parent = job->parent.snap;
+    h->info.host = r->env->host;
     /* Some may lie behind the end. */
-    h->dirty_segments = p->dirty_segments < seg_count(p->size) ? p->dirty_segments : seg_count(p->size);
-    h->mode = job->mode;
-    h->uid = job->uid;
-    h->gid = job->gid;
-    memcpy(h->label, p->label, sizeof p->label);
-    memcpy(h->note, p->note, sizeof p->note);
-    h->label[sizeof h->label - 1] = h->note[sizeof h->note - 1] = '\0';
+    if (h->info.dirty_segments > seg_count(p->size))
+        h->info.dirty_segments = seg_count(p->size);
 }
 
 static int complete_files(struct completion *c, struct verr *err)
@@ -292,8 +275,8 @@ static int publish_once(struct completion *c, bool check_own, struct snaprcp *hd
     if (rc == 0)
         rc = complete_files(c, err);
     if (rc == 0) {
-        hdr->levels = c->lv;
-        hdr->levels.stored = c->js->stored;
+        hdr->info.levels = c->lv;
+        hdr->info.levels.stored = c->js->stored;
         fault_point("dedup.4b.before_publish");
         rc = commit_publish(c->commit, hdr, err);
         c->revoked = rc == -ESTALE;

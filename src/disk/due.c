@@ -55,12 +55,12 @@ enum due due(const struct due_case *c)
 
 uint32_t due_flags(const struct due_case *c, enum due what)
 {
-    uint32_t flags = what == DUE_PARTIAL ? PEND_PARTIAL : 0;
+    uint32_t flags = what == DUE_PARTIAL ? SNAP_PARTIAL : 0;
     if (what != DUE_SNAPSHOT && what != DUE_PARTIAL)
         return 0;
     if (c->occasion == DUE_CLOSE || c->occasion == DUE_RELEASE)
-        flags |= PEND_PROVISIONAL;
+        flags |= SNAP_PROVISIONAL;
     if (c->occasion == DUE_REQUEST || c->occasion == DUE_REQUEST_DIR)
-        flags |= PEND_EXPLICIT;
+        flags |= SNAP_EXPLICIT;
     return flags;
 }

@@ -5,8 +5,6 @@
 #include "base/clock.h"
 #include "format/record_internal.h"
 
-enum { SNAP_FLAGS_KNOWN = SNAP_PROVISIONAL | SNAP_PARTIAL };
-enum { LABEL_ROOM = 64, NOTE_ROOM = 1024 };
 /* First + count of a run are 32 bits: the largest disk has 2^32 segments. */
 #define SNAP_SIZE_MAX (UINT64_C(1) << (32 + SEG_SHIFT))
 
@@ -16,7 +14,7 @@ enum {
     HDR_PAGE_BYTES = 16, HDR_STORE = 24, HDR_DISK = 40, HDR_VM = 56, HDR_SNAP = 72, HDR_PARENT = 88, HDR_HOST = 104, HDR_GROUP = 120,
     HDR_SEQ = 136, HDR_EPOCH = 144, HDR_FLAGS = 152, HDR_MEMBERS = 156, HDR_SIZE = 160, HDR_ALLOC = 168, HDR_FREEZE = 176,
     HDR_NAME = 184, HDR_LEVELS = 192, HDR_NRUNS = 264, HDR_DIGEST = 272, HDR_LABEL_LEN = 304, HDR_NOTE_LEN = 306, HDR_LABEL = 308,
-    HDR_NOTE = HDR_LABEL + LABEL_ROOM, HDR_MODE = HDR_NOTE + NOTE_ROOM,
+    HDR_NOTE = HDR_LABEL + LABEL_MAX, HDR_MODE = HDR_NOTE + NOTE_MAX,
     HDR_UID = HDR_MODE + 4, HDR_GID = HDR_UID + 4, HDR_DIRTY = HDR_GID + 4, HDR_REST = HDR_DIRTY + 8, HDR_PAGE_RUNS = 20,
 };
 _Static_assert((int)HDR_REST + (int)RECORD_TAIL <= (int)SNAPRCP_PAGE, "the header must fit its page");
@@ -25,7 +23,7 @@ _Static_assert(16 + 16 * (int)SNAPRCP_PAGE_RUNS == (int)SNAPRCP_PAGE, "runs must
 /* A label becomes part of a file name, so nothing that could leave its directory or break a terminal gets in or out. */
 static bool label_valid(const char *s, size_t len)
 {
-    if (len > LABEL_ROOM)
+    if (len > LABEL_MAX)
         return false;
     for (size_t i = 0; i < len; i++) {
         char c = s[i];
@@ -37,35 +35,35 @@ static bool label_valid(const char *s, size_t len)
 
 static bool note_valid(const char *s, size_t len)
 {
-    return len <= NOTE_ROOM && memchr(s, '\0', len) == NULL;
+    return len <= NOTE_MAX && memchr(s, '\0', len) == NULL;
 }
 
 static const char *snap_problem(const struct snaprcp *r, size_t label_len, size_t note_len)
 {
-    if (vid_is_zero(&r->store) || vid_is_zero(&r->disk) || vid_is_zero(&r->snap))
+    if (vid_is_zero(&r->store) || vid_is_zero(&r->info.ref.disk) || vid_is_zero(&r->info.ref.snap))
         return "store, disk or snapshot id is zero";
-    if (vid_eq(&r->parent, &r->snap))
+    if (vid_eq(&r->info.parent, &r->info.ref.snap))
         return "snapshot is its own parent";
-    if ((r->flags & ~(uint32_t)SNAP_FLAGS_KNOWN) != 0)
+    if ((r->info.flags & ~(uint32_t)SNAP_RECIPE_FLAGS) != 0)
         return "unknown flags";
-    if (r->seq == 0)
+    if (r->info.ref.seq == 0)
         return "sequence number is zero";
-    if (r->name_s < 0 || r->name_s > TIME_NAME_MAX)
+    if (r->info.name_s < 0 || r->info.name_s > TIME_NAME_MAX)
         return "time of the name out of range";
-    if (r->size > SNAP_SIZE_MAX)
+    if (r->info.size > SNAP_SIZE_MAX)
         return "size out of range";
-    uint64_t segments = seg_count(r->size);
-    if (r->alloc_bytes > segments << SEG_SHIFT)
+    uint64_t segments = seg_count(r->info.size);
+    if (r->info.alloc_bytes > segments << SEG_SHIFT)
         return "more bytes allocated than the disk has";
     if (r->nruns > segments || (r->nruns == 0 && segments != 0))
         return "number of runs does not fit the size";
-    if ((r->mode & ~0555u) != 0)
+    if ((r->info.mode & ~0555u) != 0)
         return "mode has bits other than reading and executing";
-    if (r->dirty_segments > segments)
+    if (r->info.dirty_segments > segments)
         return "more segments were written than the disk has";
-    if (!label_valid(r->label, label_len))
+    if (!label_valid(r->info.label, label_len))
         return "label has characters other than [A-Za-z0-9._-], or more than 64";
-    if (!note_valid(r->note, note_len))
+    if (!note_valid(r->info.note, note_len))
         return "note is too long or contains NUL";
     return NULL;
 }
@@ -88,37 +86,38 @@ static struct snap_levels levels_get(const uint8_t *p)
 
 int snaprcp_encode(const struct snaprcp *r, uint8_t out[SNAPRCP_PAGE])
 {
-    size_t label_len = strnlen(r->label, sizeof r->label);
-    size_t note_len = strnlen(r->note, sizeof r->note);
+    size_t label_len = strnlen(r->info.label, sizeof r->info.label);
+    size_t note_len = strnlen(r->info.note, sizeof r->info.note);
     memset(out, 0, SNAPRCP_PAGE);
     if (snap_problem(r, label_len, note_len) != NULL)
         return -EINVAL;
     put_le32(out + HDR_PAGE_BYTES, SNAPRCP_PAGE);
     put_le32(out + HDR_PAGE_RUNS, SNAPRCP_PAGE_RUNS);
-    put_vid(out + HDR_DISK, &r->disk);
+    put_vid(out + HDR_DISK, &r->info.ref.disk);
     put_vid(out + HDR_VM, &r->vm);
-    put_vid(out + HDR_PARENT, &r->parent);
-    put_vid(out + HDR_HOST, &r->host);
-    put_vid(out + HDR_GROUP, &r->group);
+    put_vid(out + HDR_PARENT, &r->info.parent);
+    put_vid(out + HDR_HOST, &r->info.host);
+    put_vid(out + HDR_GROUP, &r->info.group);
     put_le64(out + HDR_EPOCH, r->epoch);
-    put_le32(out + HDR_FLAGS, r->flags);
-    put_le32(out + HDR_MEMBERS, r->group_members);
-    put_le64(out + HDR_SIZE, r->size);
-    put_le64(out + HDR_ALLOC, r->alloc_bytes);
-    put_le64(out + HDR_FREEZE, (uint64_t)r->freeze_ns);
-    put_le64(out + HDR_NAME, (uint64_t)r->name_s);
-    levels_put(out + HDR_LEVELS, &r->levels);
+    put_le32(out + HDR_FLAGS, r->info.flags);
+    put_le32(out + HDR_MEMBERS, r->info.group_members);
+    put_le64(out + HDR_SIZE, r->info.size);
+    put_le64(out + HDR_ALLOC, r->info.alloc_bytes);
+    put_le64(out + HDR_FREEZE, (uint64_t)r->info.freeze_ns);
+    put_le64(out + HDR_NAME, (uint64_t)r->info.name_s);
+    levels_put(out + HDR_LEVELS, &r->info.levels);
     put_le64(out + HDR_NRUNS, r->nruns);
     memcpy(out + HDR_DIGEST, r->runs_digest, FP_BYTES);
     put_le16(out + HDR_LABEL_LEN, (uint16_t)label_len);
     put_le16(out + HDR_NOTE_LEN, (uint16_t)note_len);
-    memcpy(out + HDR_LABEL, r->label, label_len);
-    memcpy(out + HDR_NOTE, r->note, note_len);
-    put_le32(out + HDR_MODE, r->mode);
-    put_le32(out + HDR_UID, r->uid);
-    put_le32(out + HDR_GID, r->gid);
-    put_le64(out + HDR_DIRTY, r->dirty_segments);
-    seal_close(&(struct seal){.kind = SEAL_SNAPSHOT, .store = &r->store, .id = &r->snap, .number = r->seq}, out, SNAPRCP_PAGE);
+    memcpy(out + HDR_LABEL, r->info.label, label_len);
+    memcpy(out + HDR_NOTE, r->info.note, note_len);
+    put_le32(out + HDR_MODE, r->info.mode);
+    put_le32(out + HDR_UID, r->info.uid);
+    put_le32(out + HDR_GID, r->info.gid);
+    put_le64(out + HDR_DIRTY, r->info.dirty_segments);
+    seal_close(&(struct seal){.kind = SEAL_SNAPSHOT, .store = &r->store, .id = &r->info.ref.snap, .number = r->info.ref.seq}, out,
+               SNAPRCP_PAGE);
     return 0;
 }
 
@@ -127,14 +126,14 @@ static const char *snap_texts(const uint8_t *in, struct snaprcp *r, size_t *labe
 {
     *label_len = get_le16(in + HDR_LABEL_LEN);
     *note_len = get_le16(in + HDR_NOTE_LEN);
-    if (*label_len > LABEL_ROOM || *note_len > NOTE_ROOM)
+    if (*label_len > LABEL_MAX || *note_len > NOTE_MAX)
         return "label or note is too long";
-    if (!all_zero(in + HDR_LABEL + *label_len, LABEL_ROOM - *label_len) ||
-        !all_zero(in + HDR_NOTE + *note_len, NOTE_ROOM - *note_len) ||
+    if (!all_zero(in + HDR_LABEL + *label_len, LABEL_MAX - *label_len) ||
+        !all_zero(in + HDR_NOTE + *note_len, NOTE_MAX - *note_len) ||
         !all_zero(in + HDR_REST, SNAPRCP_PAGE - RECORD_TAIL - HDR_REST))
         return "bytes that must be zero are not";
-    memcpy(r->label, in + HDR_LABEL, *label_len);
-    memcpy(r->note, in + HDR_NOTE, *note_len);
+    memcpy(r->info.label, in + HDR_LABEL, *label_len);
+    memcpy(r->info.note, in + HDR_NOTE, *note_len);
     return NULL;
 }
 
@@ -146,14 +145,15 @@ int snaprcp_decode(const uint8_t in[SNAPRCP_PAGE], struct snaprcp *out, const ch
     if (get_le32(in + HDR_PAGE_BYTES) != SNAPRCP_PAGE || get_le32(in + HDR_PAGE_RUNS) != SNAPRCP_PAGE_RUNS)
         return record_bad(why, "unknown size of a page");
     struct snaprcp r = {
-        .store = get_vid(in + HDR_STORE), .disk = get_vid(in + HDR_DISK), .vm = get_vid(in + HDR_VM), .snap = get_vid(in + HDR_SNAP),
-        .parent = get_vid(in + HDR_PARENT), .host = get_vid(in + HDR_HOST), .group = get_vid(in + HDR_GROUP),
-        .seq = get_le64(in + HDR_SEQ), .epoch = get_le64(in + HDR_EPOCH),
-        .flags = get_le32(in + HDR_FLAGS), .group_members = get_le32(in + HDR_MEMBERS),
-        .size = get_le64(in + HDR_SIZE), .alloc_bytes = get_le64(in + HDR_ALLOC),
-        .freeze_ns = (int64_t)get_le64(in + HDR_FREEZE), .name_s = (int64_t)get_le64(in + HDR_NAME),
-        .mode = get_le32(in + HDR_MODE), .uid = get_le32(in + HDR_UID), .gid = get_le32(in + HDR_GID),
-        .dirty_segments = get_le64(in + HDR_DIRTY), .levels = levels_get(in + HDR_LEVELS), .nruns = get_le64(in + HDR_NRUNS),
+        .store = get_vid(in + HDR_STORE), .vm = get_vid(in + HDR_VM),
+        .info.ref = {get_vid(in + HDR_DISK), get_le64(in + HDR_SEQ), get_vid(in + HDR_SNAP)},
+        .info.parent = get_vid(in + HDR_PARENT), .info.host = get_vid(in + HDR_HOST), .info.group = get_vid(in + HDR_GROUP),
+        .epoch = get_le64(in + HDR_EPOCH),
+        .info.flags = get_le32(in + HDR_FLAGS), .info.group_members = get_le32(in + HDR_MEMBERS),
+        .info.size = get_le64(in + HDR_SIZE), .info.alloc_bytes = get_le64(in + HDR_ALLOC),
+        .info.freeze_ns = (int64_t)get_le64(in + HDR_FREEZE), .info.name_s = (int64_t)get_le64(in + HDR_NAME),
+        .info.mode = get_le32(in + HDR_MODE), .info.uid = get_le32(in + HDR_UID), .info.gid = get_le32(in + HDR_GID),
+        .info.dirty_segments = get_le64(in + HDR_DIRTY), .info.levels = levels_get(in + HDR_LEVELS), .nruns = get_le64(in + HDR_NRUNS),
     };
     memcpy(r.runs_digest, in + HDR_DIGEST, FP_BYTES);
     size_t label_len, note_len;
@@ -235,7 +235,7 @@ enum {
     ATTR_SNAP = 16, ATTR_VERSION = 32, ATTR_SET = 40, ATTR_CLEAR = 44, ATTR_MODE = 48, ATTR_UID = 52, ATTR_GID = 56,
     ATTR_PROTECTED = 60, ATTR_OWNER_SET = 61, ATTR_LABEL_LEN = 62, ATTR_VERIFIED = 64, ATTR_NOTE_LEN = 72, ATTR_ZERO = 74,
     ATTR_TEXT = 76,
-    ATTR_MIN = ATTR_TEXT + RECORD_TAIL, ATTR_MAX = ATTR_TEXT + LABEL_ROOM + NOTE_ROOM + RECORD_TAIL,
+    ATTR_MIN = ATTR_TEXT + RECORD_TAIL, ATTR_MAX = ATTR_TEXT + LABEL_MAX + NOTE_MAX + RECORD_TAIL,
 };
 _Static_assert((int)ATTR_MAX <= (int)SNAPATTR_BYTES, "a side file must fit its buffer");
 
@@ -243,7 +243,7 @@ static const char *attr_problem(const struct snapattr *a, size_t label_len, size
 {
     if (vid_is_zero(&a->snap))
         return "snapshot id is zero";
-    if (((a->set_flags | a->clear_flags) & ~(uint32_t)SNAP_FLAGS_KNOWN) != 0)
+    if (((a->set_flags | a->clear_flags) & ~(uint32_t)SNAP_RECIPE_FLAGS) != 0)
         return "unknown flags";
     if (a->version == 0)
         return "version is zero";
@@ -292,7 +292,7 @@ int snapattr_decode(const uint8_t *data, size_t len, struct snapattr *out, const
     if (len < ATTR_MIN || len > ATTR_MAX)
         return record_bad(why, "length out of range");
     size_t label_len = get_le16(data + ATTR_LABEL_LEN), note_len = get_le16(data + ATTR_NOTE_LEN);
-    if (label_len > LABEL_ROOM || note_len > NOTE_ROOM || label_len + note_len != len - ATTR_MIN)
+    if (label_len > LABEL_MAX || note_len > NOTE_MAX || label_len + note_len != len - ATTR_MIN)
         return record_bad(why, "lengths of label and note do not agree with the record");
     if (data[ATTR_PROTECTED] > 1 || data[ATTR_OWNER_SET] > 1 || get_le16(data + ATTR_ZERO) != 0)
         return record_bad(why, "a yes-or-no field is neither, or bytes that must be zero are not");

@@ -12,6 +12,7 @@
 
 #include "base/id.h"
 #include "format/ref.h"
+#include "format/snapinfo.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,21 +46,10 @@ void segrcp_release(struct segrcp *r);
 
 /* ---- snapshot recipe ---- */
 enum { SNAPRCP_PAGE = 4096, SNAPRCP_PAGE_RUNS = 255 };
-enum snap_flags { SNAP_PROVISIONAL = 1u << 0, SNAP_PARTIAL = 1u << 1 };
-
-struct snap_levels {            /* bytes of the disk by what settled them, for `varve log` and `varve status` */
-    uint64_t zero, clean, parent_segment, parent_block, common, global, dup_new, fresh;
-    uint64_t stored;            /* bytes added to containers (compressed, with overhead) */
-};
 struct snaprcp {
-    struct vid store, disk, vm, snap, parent, host, group;   /* parent: zero if none */
-    uint64_t seq, epoch;        /* epoch: owner epoch of the VM */
-    uint32_t flags, group_members;
-    uint64_t size, alloc_bytes, dirty_segments;
-    int64_t freeze_ns, name_s;
-    uint32_t mode, uid, gid;            /* of the disk at the freeze; mode without write bits */
-    char label[65], note[1025];
-    struct snap_levels levels;
+    struct snapinfo info;               /* flags of SNAP_RECIPE_FLAGS */
+    struct vid store, vm;
+    uint64_t epoch;                     /* owner epoch of the VM */
     uint64_t nruns;
     uint8_t runs_digest[FP_BYTES];      /* SHA-256 over the SHA-256 of each page's runs, in order: the cost follows the change */
 };
@@ -82,9 +72,9 @@ enum { SNAPATTR_BYTES = 2048 };
 struct snapattr {
     struct vid snap;
     uint64_t version;
-    char label[65], note[1025];
+    char label[LABEL_MAX + 1], note[NOTE_MAX + 1];
     bool protected_;
-    uint32_t set_flags, clear_flags;    /* of enum snap_flags: (recipe's | set) & ~clear */
+    uint32_t set_flags, clear_flags;    /* of SNAP_RECIPE_FLAGS: (recipe's | set) & ~clear */
     uint32_t mode, uid, gid;
     bool owner_set;
     int64_t verified_s;

@@ -161,8 +161,9 @@ void fs_stat_listed(struct fs *f, const struct listed *item, struct stat *st)
 
 void fs_stat_snap(struct fs *f, const struct snaprow *s, struct stat *st)
 {
-    struct listed item = {.ino = vid_ino(&s->id), .size = s->size, .alloc_bytes = s->alloc_bytes, .mtime_ns = s->freeze_ns,
-                          .mode = s->mode, .uid = s->uid, .gid = s->gid};
+    struct listed item = {.ino = vid_ino(&s->info.ref.snap), .size = s->info.size, .alloc_bytes = s->info.alloc_bytes,
+                          .mtime_ns = s->info.freeze_ns,
+                          .mode = s->info.mode, .uid = s->info.uid, .gid = s->info.gid};
     fs_stat_listed(f, &item, st);
 }
 
@@ -175,7 +176,7 @@ void fs_stat_label(struct fs *f, uint64_t ino, const struct node *disk, uint64_t
 
 static double snap_timeout(const struct snaprow *s)
 {
-    return s->state == SNAPST_STORED && (s->flags & SNAP_PROVISIONAL) == 0 ? FS_TIMEOUT_STORED : FS_TIMEOUT_LIVE;
+    return s->state == SNAPST_STORED && (s->info.flags & SNAP_PROVISIONAL) == 0 ? FS_TIMEOUT_STORED : FS_TIMEOUT_LIVE;
 }
 
 int fs_stat(struct fs *f, uint64_t ino, const struct what *w, struct stat *st, double *timeout, struct verr *err)
@@ -263,7 +264,7 @@ static int setattr_snap(struct op *op, const struct snaprow *s, struct verr *err
         return -EROFS;
     if (pm == NULL && pu == NULL && pg == NULL)
         return 0;       /* times alone: nothing is done, and `touch` and `cp -p` are content */
-    return names_snap_set(op->f->names, &s->id, NULL, NULL, pm, pu, pg, err);
+    return names_snap_set(op->f->names, &s->info.ref.snap, NULL, NULL, pm, pu, pg, err);
 }
 
 /* Which attributes of the node record change; values are filled in. */

@@ -161,14 +161,14 @@ static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snap
         return what;
     rc = fs_freeze(f, &node, due_flags(&c, (enum due)what), NULL, NULL, row, err);
     if (rc == 0 && f->conf.sync_close)      /* only what is settled gets stored for good: it cannot wait for the release */
-        rc = agent_settle(f->agent, &d->id, row->seq, clean, err);
+        rc = agent_settle(f->agent, &d->id, row->info.ref.seq, clean, err);
     else if (rc == 0)
-        rc = fs_disk_made_add(d, row->seq, clean);
+        rc = fs_disk_made_add(d, row->info.ref.seq, clean);
     if (rc < 0) {
         atomic_store(&h->changed, true);
         return rc;
     }
-    atomic_store(&h->made_seq, f->conf.sync_close ? 0 : row->seq);
+    atomic_store(&h->made_seq, f->conf.sync_close ? 0 : row->info.ref.seq);
     return 1;
 }
 
@@ -191,7 +191,7 @@ static void flush_run(struct op *op)
     if (rc < 0)
         fuse_reply_err(op->req, fs_io_errno("close", op->ino, rc, &err));
     else if (rc > 0 && op->f->conf.sync_close)
-        fs_wait(op->f, op->req, &row.id, 1, -1, flush_stored, NULL);
+        fs_wait(op->f, op->req, &row.info.ref.snap, 1, -1, flush_stored, NULL);
     else
         fuse_reply_err(op->req, 0);
 }
@@ -226,7 +226,7 @@ static int release_freeze(struct fs *f, struct fs_disk *d, const struct node *no
     bool clean = d->ever_clean && !fs_disk_lacks(d);
     struct due_case c = {.occasion = DUE_RELEASE, .node = node, .unclean = !clean};
     int rc = agent_freeze_due(f->agent, &c, d->live, &row, err);
-    return rc <= 0 ? rc : fs_disk_made_add(d, row.seq, clean);
+    return rc <= 0 ? rc : fs_disk_made_add(d, row.info.ref.seq, clean);
 }
 
 /* A dot-file, or an image whose last state an asked-for snapshot holds: nothing to settle, but the rewrite is finished. */

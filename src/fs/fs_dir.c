@@ -81,9 +81,10 @@ static int list_entry(void *ctx, const char *name, const struct entry *e)
     struct listed item = {.kind = (uint8_t)e->kind, .ino = vid_ino(&e->node.id)};
     if (e->kind == ENTRY_SNAP) {
         const struct snaprow *s = &e->snap;
-        item = (struct listed){.kind = ENTRY_SNAP, .ino = vid_ino(&s->id), .size = s->size, .alloc_bytes = s->alloc_bytes,
-                               .mtime_ns = s->freeze_ns, .mode = s->mode, .uid = s->uid, .gid = s->gid,
-                               .stored = s->state == SNAPST_STORED && (s->flags & SNAP_PROVISIONAL) == 0};
+        item = (struct listed){.kind = ENTRY_SNAP, .ino = vid_ino(&s->info.ref.snap), .size = s->info.size,
+                               .alloc_bytes = s->info.alloc_bytes,
+                               .mtime_ns = s->info.freeze_ns, .mode = s->info.mode, .uid = s->info.uid, .gid = s->info.gid,
+                               .stored = s->state == SNAPST_STORED && (s->info.flags & SNAP_PROVISIONAL) == 0};
     }
     return listing_add(ctx, name, &item);
 }

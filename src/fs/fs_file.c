@@ -168,21 +168,19 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 
 int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **out, struct verr *err)
 {
-    struct handle *h = handle_new(f, HANDLE_SNAP, vid_ino(&s->id));
+    struct handle *h = handle_new(f, HANDLE_SNAP, vid_ino(&s->info.ref.snap));
     if (h == NULL)
         return -ENOMEM;
-    h->snap_disk = s->disk;
-    h->snap_id = s->id;
-    h->snap_seq = s->seq;
-    h->snap_size = s->size;
+    h->snap_ref = s->info.ref;
+    h->snap_size = s->info.size;
     int rc = 0;
     if (s->state != SNAPST_STORED) {
-        rc = live_get(f->live, &s->disk, &h->live, err);
+        rc = live_get(f->live, &s->info.ref.disk, &h->live, err);
         if (rc == -ENOENT)      /* stored a moment ago, and its disk gone */
             rc = 0;
     }
     if (rc == 0 && h->live == NULL)
-        rc = snap_open(agent_store(f->agent), agent_segread(f->agent), &s->disk, s->seq, &s->id, &h->snap, err);
+        rc = snap_open(agent_store(f->agent), agent_segread(f->agent), &s->info.ref, &h->snap, err);
     if (rc < 0) {
         handle_free(f, h);
         return rc == -ENOENT ? -ESTALE : rc;
@@ -198,7 +196,7 @@ static int snap_switch(struct fs *f, struct handle *h, struct verr *err)
     pthread_mutex_lock(&h->lock);
     if (h->snap == NULL) {
         struct snap *s = NULL;
-        rc = snap_open(agent_store(f->agent), agent_segread(f->agent), &h->snap_disk, h->snap_seq, &h->snap_id, &s, err);
+        rc = snap_open(agent_store(f->agent), agent_segread(f->agent), &h->snap_ref, &s, err);
         if (rc == 0)
             __atomic_store_n(&h->snap, s, __ATOMIC_RELEASE);
     }
@@ -210,7 +208,7 @@ ssize_t fs_snap_handle_read(struct fs *f, struct handle *h, uint64_t off, void *
 {
     struct snap *s = __atomic_load_n(&h->snap, __ATOMIC_ACQUIRE);
     if (s == NULL && h->live != NULL) {
-        ssize_t n = live_pending_read(h->live, h->snap_seq, off, buf, len, err);
+        ssize_t n = live_pending_read(h->live, h->snap_ref.seq, off, buf, len, err);
         if (n != -ESTALE)
             return n;
     }
@@ -227,7 +225,7 @@ off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hol
 {
     struct snap *s = __atomic_load_n(&h->snap, __ATOMIC_ACQUIRE);
     if (s == NULL && h->live != NULL) {
-        off_t n = live_pending_seek(h->live, h->snap_seq, off, hole, err);
+        off_t n = live_pending_seek(h->live, h->snap_ref.seq, off, hole, err);
         if (n != -ESTALE)
             return n;
     }

@@ -106,8 +106,8 @@ struct handle {
     _Atomic uint64_t made_seq;      /* what its last flush made; 0 none */
 
     /* HANDLE_SNAP */
-    struct vid snap_disk, snap_id;
-    uint64_t snap_seq, snap_size;
+    struct snapref snap_ref;
+    uint64_t snap_size;
     struct live *live;              /* of the snapshot's disk, while it may be pending */
     struct snap *snap;              /* the stored one, once opened */
 

@@ -99,7 +99,7 @@ static int group_seal(struct group *g, const struct snaprow *rows)
         rc = live_get(g->f->live, &g->disks[i].id, &l, g->err);
         if (rc < 0)
             return rc;
-        rc = live_pending_seal(l, rows[i].seq, g->err);
+        rc = live_pending_seal(l, rows[i].info.ref.seq, g->err);
         live_put(l);
         if (rc == -ENOENT || rc == -ESTALE)
             rc = 0;                 /* stored already */
@@ -124,7 +124,7 @@ static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *e
     if (rc == 0 && g.n > 0) {
         io->count = g.n;
         char name[NODE_NAME_MAX + 1];
-        if (snapname_make(g.disks[0].name, rows[0].label, rows[0].name_s, name) == 0)
+        if (snapname_make(g.disks[0].name, rows[0].info.label, rows[0].info.name_s, name) == 0)
             snprintf(io->name, sizeof io->name, "%s", name);
         rc = group_seal(&g, rows);
     }
@@ -163,7 +163,7 @@ static int revert(struct op *op, struct varve_ioc_revert *io, struct verr *err)
     int rc = catalog_snap_by_id(f->catalog, &id, &row, err);
     /* An id is no permission: what is read through it must be readable, also in the disk's own history, which may go back to
      * another owner's time. One answer for both, so that nobody learns which ids there are. */
-    if (rc == -ENOENT || (rc == 0 && !fs_may(op->req, row.uid, row.gid, row.mode, 4)))
+    if (rc == -ENOENT || (rc == 0 && !fs_may(op->req, row.info.uid, row.info.gid, row.info.mode, 4)))
         return verr_set(err, ENOENT, "there is no snapshot %s that you may read", text);
     if (rc < 0)
         return rc;
@@ -228,7 +228,7 @@ static int wait_ids(struct op *op, struct vid **ids, unsigned *n, struct verr *e
         *ids = malloc(sizeof **ids);
         if (*ids == NULL)
             return -ENOMEM;
-        (*ids)[0] = h->snap_id;
+        (*ids)[0] = h->snap_ref.snap;
         *n = 1;
         return 0;
     }
@@ -297,7 +297,7 @@ static int log_text(struct op *op, uint64_t offset, struct verr *err)
     uint32_t uid = fuse_req_ctx(op->req)->uid;
     if (offset != 0 && h->text != NULL && h->text_uid == uid)
         return 0;
-    int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_disk : &h->disk->id, &node, err);
+    int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_ref.disk : &h->disk->id, &node, err);
     if (rc == 0)
         rc = agent_log_json(op->f->agent, &node, &who, &text, &len, err);
     if (rc < 0)

@@ -128,12 +128,12 @@ void fs_label_flush(struct op *op)
     if (rc < 0)
         h->label_state = LABEL_NEW;
     else if (take)
-        h->label_snap = row.id;
+        h->label_snap = row.info.ref.snap;
     pthread_mutex_unlock(&h->lock);
     if (rc < 0) {
         fuse_reply_err(op->req, fs_errno("snapshot", op->ino, rc, &err));
     } else if (take && op->f->conf.sync_close) {
-        fs_wait(op->f, op->req, &row.id, 1, -1, label_stored, NULL);
+        fs_wait(op->f, op->req, &row.info.ref.snap, 1, -1, label_stored, NULL);
     } else {
         fuse_reply_err(op->req, 0);
     }

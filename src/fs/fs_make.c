@@ -70,9 +70,9 @@ static int history_end(struct fs *f, const struct vid *disk, uint64_t *min_seq, 
     int n;
     while ((n = catalog_snaps(f->catalog, disk, after, rows, BATCH, err)) > 0) {
         for (int i = 0; i < n; i++)
-            if (rows[i].name_s > *last_name_s)
-                *last_name_s = rows[i].name_s;
-        after = rows[n - 1].seq;
+            if (rows[i].info.name_s > *last_name_s)
+                *last_name_s = rows[i].info.name_s;
+        after = rows[n - 1].info.ref.seq;
         *min_seq = after + 1;
     }
     free(rows);

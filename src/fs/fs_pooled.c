@@ -256,7 +256,7 @@ bool fs_may(fuse_req_t req, uint32_t uid, uint32_t gid, uint32_t mode, unsigned 
 
 static bool may_read_snap(void *ctx, const struct snaprow *s)
 {
-    return fs_may(ctx, s->uid, s->gid, s->mode, 4);
+    return fs_may(ctx, s->info.uid, s->info.gid, s->info.mode, 4);
 }
 
 struct agent_viewer fs_viewer(fuse_req_t req)

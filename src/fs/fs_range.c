@@ -203,7 +203,7 @@ static int64_t copy_pointers(struct op *op, uint64_t len, struct verr *err)
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;      /* unlinked: its bytes are copied */
     bool snap = op->h->kind == HANDLE_SNAP;
-    rc = snap ? catalog_snap_by_id(f->catalog, &op->h->snap_id, &row, err) : names_by_ino(f->names, op->h->disk->ino, &src, err);
+    rc = snap ? catalog_snap_by_id(f->catalog, &op->h->snap_ref.snap, &row, err) : names_by_ino(f->names, op->h->disk->ino, &src, err);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
     return agent_clone_range(f->agent, op->h2->disk->live, &dst, op->off2, snap ? &row : NULL, snap ? NULL : &src, op->off, len, err);

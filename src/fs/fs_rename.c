@@ -75,7 +75,7 @@ static int move_snap(struct op *op, const struct move *m, struct verr *err)
     if (op->ino != op->ino2 || fs_label_of(m->from.node.name, op->name2, label) < 0)
         return verr_set(err, EINVAL, "a snapshot can only be renamed to another label of its disk");
     if (m->replaces)
-        return m->to.kind == ENTRY_SNAP && vid_eq(&m->to.snap.id, &m->from.snap.id) ? 0 : -EEXIST;
+        return m->to.kind == ENTRY_SNAP && vid_eq(&m->to.snap.info.ref.snap, &m->from.snap.info.ref.snap) ? 0 : -EEXIST;
     return agent_snap_relabel(op->f->agent, &m->from.snap, label, err);
 }
 

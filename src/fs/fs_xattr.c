@@ -50,12 +50,12 @@ static int put_flags(char *out, const char *a, const char *b)
 static int put_parent(struct fs *f, fuse_req_t req, const struct snaprow *s, char *out)
 {
     struct snaprow parent;
-    if (vid_is_zero(&s->parent))
+    if (vid_is_zero(&s->info.parent))
         return -ENODATA;
-    int rc = catalog_snap_by_id(f->catalog, &s->parent, &parent, NULL);
-    if (fuse_req_ctx(req)->uid != 0 && (rc < 0 || !fs_may(req, parent.uid, parent.gid, parent.mode, 4)))
+    int rc = catalog_snap_by_id(f->catalog, &s->info.parent, &parent, NULL);
+    if (fuse_req_ctx(req)->uid != 0 && (rc < 0 || !fs_may(req, parent.info.uid, parent.info.gid, parent.info.mode, 4)))
         return -ENODATA;
-    return put_id(out, &s->parent);
+    return put_id(out, &s->info.parent);
 }
 
 static int value_snap(struct fs *f, fuse_req_t req, const struct snaprow *s, const char *key, char *out)
@@ -63,17 +63,17 @@ static int value_snap(struct fs *f, fuse_req_t req, const struct snaprow *s, con
     if (strcmp(key, "state") == 0)
         return put_text(out, s->state == SNAPST_STORED ? "stored" : s->state == SNAPST_FAILED ? "failed" : "pending");
     if (strcmp(key, "flags") == 0)
-        return put_flags(out, s->flags & SNAP_PROVISIONAL ? "provisional" : "", s->flags & SNAP_PARTIAL ? "partial" : "");
+        return put_flags(out, s->info.flags & SNAP_PROVISIONAL ? "provisional" : "", s->info.flags & SNAP_PARTIAL ? "partial" : "");
     if (strcmp(key, "id") == 0)
-        return put_id(out, &s->id);
+        return put_id(out, &s->info.ref.snap);
     if (strcmp(key, "parent") == 0)
         return put_parent(f, req, s, out);
     if (strcmp(key, "host") == 0)
-        return put_host(f, out, &s->host);
+        return put_host(f, out, &s->info.host);
     if (strcmp(key, "note") == 0)
-        return s->note[0] != '\0' ? put_text(out, s->note) : -ENODATA;
+        return s->info.note[0] != '\0' ? put_text(out, s->info.note) : -ENODATA;
     if (strcmp(key, "protected") == 0)
-        return put_text(out, s->protected_ ? "1" : "0");
+        return put_text(out, s->info.protected_ ? "1" : "0");
     return -ENODATA;
 }
 
@@ -99,7 +99,7 @@ static int value_disk(struct fs *f, const struct node *n, const char *key, char 
 
 static int value_trusted(struct fs *f, const struct snaprow *s, const char *key, char *out, struct verr *err)
 {
-    const struct snap_levels *v = &s->levels;
+    const struct snap_levels *v = &s->info.levels;
     if (s->state != SNAPST_STORED)
         return -ENODATA;
     if (strcmp(key, "levels") == 0)
@@ -114,7 +114,7 @@ static int value_trusted(struct fs *f, const struct snaprow *s, const char *key,
     struct snaprcp *r = malloc(sizeof *r);
     if (r == NULL)
         return -ENOMEM;
-    int rc = snap_load(agent_store(f->agent), &s->disk, s->seq, &s->id, r, NULL, err);
+    int rc = snap_load(agent_store(f->agent), &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, r, NULL, err);
     if (rc == 0)
         hex_print(r->runs_digest, FP_BYTES, out);
     free(r);
@@ -230,7 +230,7 @@ void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     }
     /* The kernel asks no permission for a list; which attributes there are (a note) is for those who may read them. */
     if (w.kind == WHAT_SNAP) {
-        if (fs_may(req, w.snap.uid, w.snap.gid, w.snap.mode, 4))
+        if (fs_may(req, w.snap.info.uid, w.snap.info.gid, w.snap.info.mode, 4))
             list_snap(f, req, &w.snap, &l);
     } else if ((w.kind == WHAT_NODE || w.kind == WHAT_ORPHAN) && fs_may(req, w.node.uid, w.node.gid, w.node.mode, 4)) {
         const char *const *keys = w.node.kind == NODE_DISK ? disk_keys : dir_keys;
@@ -251,7 +251,7 @@ static int set_value(struct fs *f, uint64_t ino, const char *key, const char *va
     if (w.kind != WHAT_SNAP)
         return -EOPNOTSUPP;
     bool note = strcmp(key, "note") == 0;
-    bool there = !note || w.snap.note[0] != '\0';
+    bool there = !note || w.snap.info.note[0] != '\0';
     if ((flags & XATTR_CREATE) && there)
         return -EEXIST;
     if ((flags & XATTR_REPLACE) && !there)
@@ -265,12 +265,12 @@ static int set_value(struct fs *f, uint64_t ino, const char *key, const char *va
         if (len > 0)
             memcpy(text, value, len);
         text[len] = '\0';
-        return names_snap_set(f->names, &w.snap.id, text, NULL, NULL, NULL, NULL, err);
+        return names_snap_set(f->names, &w.snap.info.ref.snap, text, NULL, NULL, NULL, NULL, err);
     }
     if (len != 1 || (value[0] != '0' && value[0] != '1'))
         return -EINVAL;
     bool on = value[0] == '1';
-    return names_snap_set(f->names, &w.snap.id, NULL, &on, NULL, NULL, NULL, err);
+    return names_snap_set(f->names, &w.snap.info.ref.snap, NULL, &on, NULL, NULL, NULL, err);
 }
 
 static void set_run(struct op *op)

@@ -33,6 +33,7 @@
 #include "base/clock.h"
 #include "base/id.h"
 #include "format/ref.h"
+#include "format/snapinfo.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -144,28 +145,7 @@ int live_fsync(struct live *l, struct verr *err);       /* durable on return: al
 int live_has_data(struct live *l, struct verr *err);
 
 /* ---- freeze and pending snapshots ---- */
-enum pend_flags {
-    PEND_PROVISIONAL = 1u << 0,     /* made by a flush whose handle is still open */
-    PEND_PARTIAL = 1u << 1,
-    PEND_SEALED = 1u << 2,          /* its data are durable; else volatile */
-    PEND_STARTED = 1u << 3,         /* a round works on it: not replaced any more */
-    PEND_FAILED = 1u << 4,          /* the last attempt failed */
-    PEND_EXPLICIT = 1u << 5,        /* asked for (varve snapshot, label): never superseded */
-};
-enum { LABEL_MAX = 64, NOTE_MAX = 1024 };
-struct pending {
-    uint64_t seq;
-    struct vid snap;                /* id */
-    struct vid group;               /* same for all disks frozen at one instant */
-    uint32_t group_members;
-    uint32_t flags;
-    uint64_t size, alloc_bytes, dirty_segments;
-    int64_t freeze_ns;              /* moment of the freeze = mtime of the snapshot */
-    int64_t name_s;                 /* time in its name: max(now, last name + 1 s) */
-    uint32_t mode, uid, gid;        /* of the disk at the freeze (mode: of 0555): a later chown of the disk opens no older data */
-    char label[LABEL_MAX + 1];      /* "" : named by time */
-    char note[NOTE_MAX + 1];
-};
+/* A pending snapshot is a struct snapinfo with flags of SNAP_PENDING_FLAGS. */
 struct freeze_owner { uint32_t mode, uid, gid; };
 /* owners: one for each disk, in the order of the list; NULL: the snapshots belong to root, mode 0. each: flags of single disks besides
  * `flags`, in that order too; NULL: none. */
@@ -173,13 +153,13 @@ struct freeze_req { uint32_t flags; const char *label, *note; const struct freez
 
 /* Freezes n disks at one instant (same group id). Instant: no fsync; survives kill -9. out[i] gets each record.
  * A disk that stands twice in the list is an error. Clears `changed`; snap id, seq and name are chosen here. */
-int live_freeze(struct live **l, unsigned n, const struct freeze_req *req, struct pending *out, struct verr *err);
+int live_freeze(struct live **l, unsigned n, const struct freeze_req *req, struct snapinfo *out, struct verr *err);
 /* Pending snapshots in order of sequence: the i-th. 0 or -ENOENT. */
-int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *err);
-int live_pending_by_seq(struct live *l, uint64_t seq, struct pending *out, struct verr *err);
+int live_pending(struct live *l, unsigned i, struct snapinfo *out, struct verr *err);
+int live_pending_by_seq(struct live *l, uint64_t seq, struct snapinfo *out, struct verr *err);
 /* Changes flags (or, label non-NULL, the label) of a pending snapshot; journalled. -ENOENT. */
 int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t clear, const char *label, struct verr *err);
-/* Makes it durable: layer, map, table, journal (order above), then flag PEND_SEALED in a durable record. */
+/* Makes it durable: layer, map, table, journal (order above), then flag SNAP_SEALED in a durable record. */
 int live_pending_seal(struct live *l, uint64_t seq, struct verr *err);
 /* Drops a pending snapshot that is not STARTED: its dirty set goes into the next younger one or the live table, its data
  * into that layer, in one durable record. -EBUSY if started. */
@@ -203,7 +183,7 @@ typedef int (*live_place_fn)(void *ctx, uint64_t segment, bool *zero, uint64_t *
 /* The recipe of seq is published, its directory fsynced and the recipe anchored (seq sealed or not: STORE has its data): entries that
  * say "frozen seq" become stored places (live table and younger pending tables) -> fdatasync -> head record without seq -> its layer
  * becomes cache or goes. Anchors whose stamp is <= seq are returned to be dropped. Only the oldest pending may be published. */
-struct live_anchor { struct vid disk; uint64_t seq; struct vid snap; uint64_t stamp; };
+struct live_anchor { struct snapref ref; uint64_t stamp; };
 int live_pending_published(struct live *l, uint64_t seq, live_place_fn fn, void *ctx, const struct live_anchor *mine,
                            struct live_anchor *drop, unsigned drop_max, unsigned *dropped, struct verr *err);
 /* Anchors that the head lists: the i-th. 0 or -ENOENT. For recovery and status. */

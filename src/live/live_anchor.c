@@ -10,16 +10,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-static bool same_snapshot(const struct live_anchor *a, const struct live_anchor *b)
-{
-    return a->seq == b->seq && vid_eq(&a->snap, &b->snap) && vid_eq(&a->disk, &b->disk);
-}
-
 int live_list_anchor(struct live *l, struct live_head *nh, const struct live_anchor *anchor, uint64_t stamp, bool *changed,
                      struct verr *err)
 {
     unsigned i = 0;
-    while (i < nh->nanchors && !same_snapshot(&nh->anchors[i], anchor))
+    while (i < nh->nanchors && !snapref_eq(&nh->anchors[i].ref, &anchor->ref))
         i++;
     bool lifts = i == nh->nanchors || nh->anchors[i].stamp < stamp;
     if (i >= LIVE_ANCHOR_MAX)
@@ -38,7 +33,7 @@ unsigned live_anchors_obsolete(const struct live_head *h, uint64_t seq, const st
 {
     unsigned n = 0;
     for (unsigned i = 0; i < h->nanchors && n < max; i++)
-        if (h->anchors[i].stamp <= seq && (mine == NULL || !same_snapshot(&h->anchors[i], mine)))
+        if (h->anchors[i].stamp <= seq && (mine == NULL || !snapref_eq(&h->anchors[i].ref, &mine->ref)))
             drop[n++] = h->anchors[i];
     return n;
 }
@@ -60,12 +55,12 @@ int live_anchor_gone(struct live *l, const struct live_anchor *a, struct verr *e
     int r = live_head_now(l, &nh, err);
     if (r == 0) {
         unsigned i = 0;
-        while (i < nh.nanchors && !same_snapshot(&nh.anchors[i], a))
+        while (i < nh.nanchors && !snapref_eq(&nh.anchors[i].ref, &a->ref))
             i++;
         if (i == nh.nanchors) {
             r = 0;                  /* gone already */
         } else if (nh.anchors[i].stamp != a->stamp) {
-            r = live_fail(l, err, ESTALE, "the anchor of snapshot %" PRIu64 " is relied on again", a->seq);
+            r = live_fail(l, err, ESTALE, "the anchor of snapshot %" PRIu64 " is relied on again", a->ref.seq);
         } else {
             memmove(&nh.anchors[i], &nh.anchors[i + 1], (nh.nanchors - i - 1) * sizeof *nh.anchors);
             nh.nanchors--;

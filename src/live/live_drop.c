@@ -309,7 +309,7 @@ static int drop_locked(struct live *l, uint64_t seq, struct verr *err)
     r = i < 0 ? i : 0;
     /* A round that reads the dirty set of the next younger one forbids it too: that set would grow. */
     for (unsigned k = (unsigned)i; r == 0 && k < (unsigned)i + 2 && k < l->nlv; k++)
-        if ((l->head.pend[k].p.flags & PEND_STARTED) != 0)
+        if ((l->head.pend[k].p.flags & SNAP_STARTED) != 0)
             r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[k].seq);
     pthread_mutex_unlock(&l->head_lock);
     return r < 0 ? r : live_drop_at(l, (unsigned)i, err);

@@ -74,7 +74,7 @@ int live_slot_decode(const struct vid *disk, uint64_t segment, const uint8_t in[
 
 /* ---- journal ---- */
 struct live_pend {
-    struct pending p;
+    struct snapinfo p;
     uint64_t table, layer;          /* file numbers */
     uint64_t table_bytes, map_bytes;    /* these files are at least that long */
 };

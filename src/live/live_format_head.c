@@ -11,7 +11,6 @@
 
 enum { FIXED_BYTES = 128, ANCHOR_BYTES = 48, PEND_BYTES = 160 };
 static const char record_magic[9] = "VARVHEAD";
-static const uint32_t pend_flags_known = PEND_PROVISIONAL | PEND_PARTIAL | PEND_SEALED | PEND_STARTED | PEND_FAILED | PEND_EXPLICIT;
 
 size_t live_record_length(const struct live_head *h)
 {
@@ -43,10 +42,10 @@ static void encode_fixed(const struct live_head *h, uint8_t *p)
 
 static uint8_t *encode_pend(const struct live_pend *lp, uint8_t *p)
 {
-    const struct pending *s = &lp->p;
+    const struct snapinfo *s = &lp->p;
     size_t label = strlen(s->label), note = strlen(s->note);
-    put_le64(p, s->seq);
-    memcpy(p + 8, s->snap.b, VID_BYTES);
+    put_le64(p, s->ref.seq);
+    memcpy(p + 8, s->ref.snap.b, VID_BYTES);
     memcpy(p + 24, s->group.b, VID_BYTES);
     put_le32(p + 40, s->group_members);
     put_le32(p + 44, s->flags);
@@ -81,9 +80,9 @@ void live_record_encode(const struct vid *disk, uint64_t offset, const struct li
     encode_fixed(h, p);
     p += FIXED_BYTES;
     for (unsigned i = 0; i < h->nanchors; i++, p += ANCHOR_BYTES) {
-        memcpy(p, h->anchors[i].disk.b, VID_BYTES);
-        put_le64(p + 16, h->anchors[i].seq);
-        memcpy(p + 24, h->anchors[i].snap.b, VID_BYTES);
+        memcpy(p, h->anchors[i].ref.disk.b, VID_BYTES);
+        put_le64(p + 16, h->anchors[i].ref.seq);
+        memcpy(p + 24, h->anchors[i].ref.snap.b, VID_BYTES);
         put_le64(p + 40, h->anchors[i].stamp);
     }
     for (unsigned i = 0; i < h->npend; i++)
@@ -146,14 +145,15 @@ static int copy_text(char *out, const uint8_t *p, size_t n)
 }
 
 /* One pending snapshot at *pos of the record; moves *pos behind it. */
-static int decode_pend(const uint8_t *in, size_t len, size_t *pos, const struct live_head *h, struct live_pend *lp)
+static int decode_pend(const struct vid *disk, const uint8_t *in, size_t len, size_t *pos, const struct live_head *h, struct live_pend *lp)
 {
     if (len - *pos < PEND_BYTES)
         return -EBADMSG;
     const uint8_t *p = in + *pos;
-    struct pending *s = &lp->p;
-    s->seq = get_le64(p);
-    memcpy(s->snap.b, p + 8, VID_BYTES);
+    struct snapinfo *s = &lp->p;
+    s->ref.disk = *disk;
+    s->ref.seq = get_le64(p);
+    memcpy(s->ref.snap.b, p + 8, VID_BYTES);
     memcpy(s->group.b, p + 24, VID_BYTES);
     s->group_members = get_le32(p + 40);
     s->flags = get_le32(p + 44);
@@ -172,10 +172,11 @@ static int decode_pend(const uint8_t *in, size_t len, size_t *pos, const struct 
     size_t label = get_le16(p + 112), note = get_le16(p + 114);
     if (label > LABEL_MAX || note > NOTE_MAX || len - *pos - PEND_BYTES < label + note)
         return -EBADMSG;
-    if (s->name_s < 0 || s->name_s > TIME_NAME_MAX || s->seq == 0 || vid_is_zero(&s->snap) || get_le32(p + 116) != 0 ||
+    if (s->name_s < 0 || s->name_s > TIME_NAME_MAX || s->ref.seq == 0 || vid_is_zero(&s->ref.snap) || get_le32(p + 116) != 0 ||
         !zeros(p + 140, 20))
         return -EBADMSG;
-    if (s->seq >= h->next_seq || s->size > LIVE_SIZE_MAX || (s->flags & ~pend_flags_known) != 0 || (s->mode & ~0555u) != 0 ||
+    if (s->ref.seq >= h->next_seq || s->size > LIVE_SIZE_MAX || (s->flags & ~(uint32_t)SNAP_PENDING_FLAGS) != 0 ||
+        (s->mode & ~0555u) != 0 ||
         lp->table == 0 || lp->table >= h->next_no || lp->layer == 0 || lp->layer >= h->next_no)
         return -EBADMSG;
     if (copy_text(s->label, p + PEND_BYTES, label) < 0 || copy_text(s->note, p + PEND_BYTES + label, note) < 0)
@@ -184,7 +185,7 @@ static int decode_pend(const uint8_t *in, size_t len, size_t *pos, const struct 
     return 0;
 }
 
-static int decode_lists(const uint8_t *in, size_t len, struct live_head *h)
+static int decode_lists(const struct vid *disk, const uint8_t *in, size_t len, struct live_head *h)
 {
     size_t pos = LIVE_RECORD_HEAD + FIXED_BYTES;
     if ((len - pos) / ANCHOR_BYTES < h->nanchors)
@@ -194,18 +195,18 @@ static int decode_lists(const uint8_t *in, size_t len, struct live_head *h)
     if (h->anchors == NULL || h->pend == NULL)
         return -ENOMEM;
     for (unsigned i = 0; i < h->nanchors; i++, pos += ANCHOR_BYTES) {
-        memcpy(h->anchors[i].disk.b, in + pos, VID_BYTES);
-        h->anchors[i].seq = get_le64(in + pos + 16);
-        memcpy(h->anchors[i].snap.b, in + pos + 24, VID_BYTES);
+        memcpy(h->anchors[i].ref.disk.b, in + pos, VID_BYTES);
+        h->anchors[i].ref.seq = get_le64(in + pos + 16);
+        memcpy(h->anchors[i].ref.snap.b, in + pos + 24, VID_BYTES);
         h->anchors[i].stamp = get_le64(in + pos + 40);
-        if (vid_is_zero(&h->anchors[i].disk) || vid_is_zero(&h->anchors[i].snap))
+        if (vid_is_zero(&h->anchors[i].ref.disk) || vid_is_zero(&h->anchors[i].ref.snap))
             return -EBADMSG;
     }
     for (unsigned i = 0; i < h->npend; i++) {
-        int r = decode_pend(in, len, &pos, h, &h->pend[i]);
+        int r = decode_pend(disk, in, len, &pos, h, &h->pend[i]);
         if (r < 0)
             return r;
-        if (i > 0 && h->pend[i].p.seq <= h->pend[i - 1].p.seq)
+        if (i > 0 && h->pend[i].p.ref.seq <= h->pend[i - 1].p.ref.seq)
             return -EBADMSG;
     }
     /* Nothing but the padding may be left. */
@@ -231,7 +232,7 @@ int live_record_decode(const struct vid *disk, uint64_t offset, const uint8_t *i
     struct live_head got = {0};
     r = decode_fixed(in + LIVE_RECORD_HEAD, &got);
     if (r == 0)
-        r = decode_lists(in, len, &got);
+        r = decode_lists(disk, in, len, &got);
     if (r < 0) {
         live_head_release(&got);
         return r;

@@ -75,25 +75,26 @@ static int copy_table(struct live *l, uint64_t seq, struct ltable *to, struct ve
 }
 
 static void fill_pending(const struct frozen *f, const struct freeze_req *req, const struct vid *group, unsigned n, int64_t now,
-                         struct pending *p)
+                         struct snapinfo *p)
 {
     struct live *l = f->l;
     memset(p, 0, sizeof *p);
     pthread_mutex_lock(&l->head_lock);
     int64_t last_name_s = l->head.last_name_s;
-    p->seq = l->head.next_seq;
+    p->ref.seq = l->head.next_seq;
     pthread_mutex_unlock(&l->head_lock);
-    p->snap = vid_random();
+    p->ref.disk = *live_id(l);
+    p->ref.snap = vid_random();
     p->group = *group;
     p->group_members = n;
-    p->flags = (req->flags | (req->each != NULL ? req->each[f->at] : 0)) & (PEND_PROVISIONAL | PEND_PARTIAL | PEND_EXPLICIT);
+    p->flags = (req->flags | (req->each != NULL ? req->each[f->at] : 0)) & (SNAP_PROVISIONAL | SNAP_PARTIAL | SNAP_EXPLICIT);
     p->size = atomic_load(&l->size);
     struct live_attr a;
     live_attr(l, &a, NULL);
     /* Only its writer's flush and release settle an unfinished rewrite. The caller that asks for the freeze decides by the mark too
      * (disk/due.h); here the mark is read where it cannot change any more. */
-    if ((a.marks & LIVE_REWRITING) != 0 && (p->flags & PEND_PROVISIONAL) == 0)
-        p->flags |= PEND_PARTIAL;
+    if ((a.marks & LIVE_REWRITING) != 0 && (p->flags & SNAP_PROVISIONAL) == 0)
+        p->flags |= SNAP_PARTIAL;
     p->alloc_bytes = a.alloc_bytes;
     p->dirty_segments = a.dirty_segments;
     p->freeze_ns = now;
@@ -111,7 +112,7 @@ static void fill_pending(const struct frozen *f, const struct freeze_req *req, c
 }
 
 /* The head with one more pending level and new open files. head_lock held until the record is written. */
-static int next_head(struct frozen *f, const struct pending *p, struct verr *err)
+static int next_head(struct frozen *f, const struct snapinfo *p, struct verr *err)
 {
     struct live *l = f->l;
     int r = live_head_now(l, &f->nh, err);
@@ -124,13 +125,13 @@ static int next_head(struct frozen *f, const struct pending *p, struct verr *err
     h->table = f->table->no;
     h->layer = f->layer->no;
     h->table_bytes = h->map_bytes = 0;
-    h->next_seq = p->seq + 1;
+    h->next_seq = p->ref.seq + 1;
     h->last_name_s = p->name_s;
     h->changed = false;
     return 0;
 }
 
-static int prepare(struct frozen *f, const struct freeze_req *req, const struct vid *group, unsigned n, int64_t now, struct pending *out,
+static int prepare(struct frozen *f, const struct freeze_req *req, const struct vid *group, unsigned n, int64_t now, struct snapinfo *out,
                    struct verr *err)
 {
     struct live *l = f->l;
@@ -139,7 +140,7 @@ static int prepare(struct frozen *f, const struct freeze_req *req, const struct 
         return r;
     if (l->nlv >= LIVE_PENDING_MAX)
         return live_fail(l, err, ENOSPC, "%u snapshots are pending already", l->nlv);
-    struct pending p;
+    struct snapinfo p;
     fill_pending(f, req, group, n, now, &p);
     const struct live_state st = {
         .size = p.size, .alloc_bytes = p.alloc_bytes, .mtime_ns = atomic_load(&l->mtime_ns), .unknown = atomic_load(&l->unknown)};
@@ -150,7 +151,7 @@ static int prepare(struct frozen *f, const struct freeze_req *req, const struct 
     if (r == 0)
         r = llayer_create(l, live_new_no(l), &st, &f->layer, err);
     if (r == 0)
-        r = copy_table(l, p.seq, f->table, err);
+        r = copy_table(l, p.ref.seq, f->table, err);
     if (r == 0)
         *out = p;
     return r;
@@ -171,7 +172,7 @@ static void take_back(struct frozen *f)
     }
 }
 
-static int record_all(struct frozen *f, unsigned n, const struct pending *got, struct verr *err)
+static int record_all(struct frozen *f, unsigned n, const struct snapinfo *got, struct verr *err)
 {
     int r = 0;
     for (unsigned i = 0; r == 0 && i < n; i++) {
@@ -214,7 +215,7 @@ static void frozen_free(struct frozen *f)
     live_head_release(&f->old);
 }
 
-static int freeze_all(struct frozen *f, unsigned n, const struct freeze_req *req, struct pending *got, struct verr *err)
+static int freeze_all(struct frozen *f, unsigned n, const struct freeze_req *req, struct snapinfo *got, struct verr *err)
 {
     struct vid group = vid_random();
     int64_t now = (int64_t)live_now(f[0].l);
@@ -229,7 +230,7 @@ static int freeze_all(struct frozen *f, unsigned n, const struct freeze_req *req
     if (r == 0)
         fault_point("live.freeze.recorded");
     for (unsigned i = 0; r == 0 && i < n; i++)
-        switch_over(&f[i], got[i].seq);
+        switch_over(&f[i], got[i].ref.seq);
     for (unsigned i = n; i-- > 0;)
         pthread_mutex_unlock(&f[i].l->head_lock);
     return r;
@@ -246,12 +247,12 @@ static int check_request(struct frozen *f, unsigned n, const struct freeze_req *
     return 0;
 }
 
-int live_freeze(struct live **l, unsigned n, const struct freeze_req *req, struct pending *out, struct verr *err)
+int live_freeze(struct live **l, unsigned n, const struct freeze_req *req, struct snapinfo *out, struct verr *err)
 {
     if (n == 0)
         return verr_set(err, EINVAL, "no disk to freeze");
     struct frozen *f = calloc(n, sizeof *f);
-    struct pending *got = calloc(n, sizeof *got);
+    struct snapinfo *got = calloc(n, sizeof *got);
     int r = f == NULL || got == NULL ? verr_set(err, ENOMEM, "no memory to freeze %u disks", n) : 0;
     for (unsigned i = 0; r == 0 && i < n; i++)
         f[i] = (struct frozen){.l = l[i], .at = i};

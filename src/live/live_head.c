@@ -171,8 +171,8 @@ uint64_t live_sealed_size(const struct live *l, uint64_t seq)
 {
     uint64_t size = l->head.size;
     for (unsigned i = 0; i < l->head.npend; i++) {
-        const struct pending *p = &l->head.pend[i].p;
-        if (p->seq == seq && p->seq >= l->head.first_seq && (p->flags & PEND_SEALED) == 0)
+        const struct snapinfo *p = &l->head.pend[i].p;
+        if (p->ref.seq == seq && p->ref.seq >= l->head.first_seq && (p->flags & SNAP_SEALED) == 0)
             size = p->size;
     }
     return size;

@@ -15,12 +15,12 @@ static int no_such(const struct live *l, int code, uint64_t seq, struct verr *er
 int live_pending_index(const struct live *l, uint64_t seq, struct verr *err)
 {
     for (unsigned i = 0; i < l->head.npend; i++)
-        if (l->head.pend[i].p.seq == seq)
+        if (l->head.pend[i].p.ref.seq == seq)
             return (int)i;
     return no_such(l, ENOENT, seq, err);
 }
 
-int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *err)
+int live_pending(struct live *l, unsigned i, struct snapinfo *out, struct verr *err)
 {
     pthread_mutex_lock(&l->head_lock);
     bool any = i < l->head.npend;
@@ -30,7 +30,7 @@ int live_pending(struct live *l, unsigned i, struct pending *out, struct verr *e
     return any ? 0 : live_fail(l, err, ENOENT, "has no pending snapshot number %u", i);
 }
 
-int live_pending_by_seq(struct live *l, uint64_t seq, struct pending *out, struct verr *err)
+int live_pending_by_seq(struct live *l, uint64_t seq, struct snapinfo *out, struct verr *err)
 {
     pthread_mutex_lock(&l->head_lock);
     int i = live_pending_index(l, seq, err);
@@ -42,14 +42,14 @@ int live_pending_by_seq(struct live *l, uint64_t seq, struct pending *out, struc
 
 int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t clear, const char *label, struct verr *err)
 {
-    const uint32_t ours = PEND_PROVISIONAL | PEND_PARTIAL | PEND_STARTED | PEND_FAILED | PEND_EXPLICIT;
+    const uint32_t ours = SNAP_PROVISIONAL | SNAP_PARTIAL | SNAP_STARTED | SNAP_FAILED | SNAP_EXPLICIT;
     if (((set | clear) & ~ours) != 0 || (label != NULL && strlen(label) > LABEL_MAX))
         return live_fail(l, err, EINVAL, "flags %#x cannot be set, %#x not cleared, or the label is too long", set, clear);
     struct live_head nh;
     pthread_mutex_lock(&l->head_lock);
     int i = live_pending_index(l, seq, err), r = i < 0 ? i : live_head_now(l, &nh, err);
     if (r == 0) {
-        struct pending *p = &nh.pend[i].p;
+        struct snapinfo *p = &nh.pend[i].p;
         uint32_t flags = (p->flags | set) & ~clear;
         bool differs = flags != p->flags || (label != NULL && strcmp(label, p->label) != 0);
         p->flags = flags;
@@ -59,8 +59,8 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
             r = ljournal_put(l, &nh, !live_files_fresh(l), err);
         /* STARTED is true of this process alone: the next start clears it whatever the journal says. When a full disk refuses the
          * record, memory clears it all the same, so that the snapshot can be removed, which makes room. */
-        if (r < 0 && (clear & PEND_STARTED) != 0)
-            l->head.pend[i].p.flags &= ~(uint32_t)PEND_STARTED;
+        if (r < 0 && (clear & SNAP_STARTED) != 0)
+            l->head.pend[i].p.flags &= ~(uint32_t)SNAP_STARTED;
         live_head_release(&nh);
     }
     pthread_mutex_unlock(&l->head_lock);
@@ -70,7 +70,7 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
 /* The level and the size of a pending snapshot. freeze held. */
 static const struct lview *view_of(struct live *l, uint64_t seq, uint64_t *size)
 {
-    struct pending p = {0};
+    struct snapinfo p = {0};
     const struct lview *v = live_view_by_seq(l, seq);
     if (v == NULL || live_pending_by_seq(l, seq, &p, NULL) < 0)
         return NULL;

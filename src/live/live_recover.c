@@ -114,7 +114,7 @@ static int open_files(struct live *l, bool trusted, struct verr *err)
     for (unsigned i = 0; r == 0 && i < h->npend; i++) {
         const struct live_pend *p = &h->pend[i];
         l->nlv = i + 1;
-        r = open_view(l, &l->lv[i], p->p.seq, p->table, p->table_bytes, p->layer, p->map_bytes, trusted ? LAYER_TRUSTED : LAYER_REBUILD,
+        r = open_view(l, &l->lv[i], p->p.ref.seq, p->table, p->table_bytes, p->layer, p->map_bytes, trusted ? LAYER_TRUSTED : LAYER_REBUILD,
                       err);
     }
     if (r == 0)
@@ -283,7 +283,7 @@ static int drop_volatile(struct live *l, struct verr *err)
 {
     int r = 0;
     for (unsigned i = l->nlv; r == 0 && i-- > 0;)
-        if ((l->head.pend[i].p.flags & PEND_SEALED) == 0)
+        if ((l->head.pend[i].p.flags & SNAP_SEALED) == 0)
             r = live_drop_at(l, i, err);
     return r;
 }

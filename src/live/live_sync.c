@@ -81,7 +81,7 @@ static int seal_data(struct live *l, uint64_t last, uint64_t skip, struct verr *
     uint32_t flags = 0;
     int r = 0;
     for (unsigned i = 0; r == 0 && level_at(l, i, &v, &flags); i++) {
-        if (v.seq <= last && v.seq != skip && (flags & PEND_SEALED) == 0) {
+        if (v.seq <= last && v.seq != skip && (flags & SNAP_SEALED) == 0) {
             r = llayer_data_sync(l, v.layer, err);
             if (r == 0)
                 r = ltable_sync(l, v.table, err);   /* dirty bits before presence */
@@ -99,10 +99,10 @@ static bool mark_sealed(struct live_head *nh, uint64_t last, uint64_t skip)
 {
     bool any = false;
     for (unsigned i = 0; i < nh->npend; i++) {
-        struct pending *p = &nh->pend[i].p;
-        if (p->seq > last || p->seq == skip || (p->flags & PEND_SEALED) != 0)
+        struct snapinfo *p = &nh->pend[i].p;
+        if (p->ref.seq > last || p->ref.seq == skip || (p->flags & SNAP_SEALED) != 0)
             continue;
-        p->flags |= PEND_SEALED;
+        p->flags |= SNAP_SEALED;
         any = true;
     }
     return any;
@@ -165,9 +165,9 @@ static uint64_t newest_shown(struct live *l)
     uint64_t seq = 0;
     pthread_mutex_lock(&l->head_lock);
     for (unsigned i = 0; i < l->head.npend; i++) {
-        const struct pending *p = &l->head.pend[i].p;
-        if (p->seq >= l->head.first_seq && (p->flags & PEND_SEALED) == 0)
-            seq = p->seq;
+        const struct snapinfo *p = &l->head.pend[i].p;
+        if (p->ref.seq >= l->head.first_seq && (p->flags & SNAP_SEALED) == 0)
+            seq = p->ref.seq;
     }
     pthread_mutex_unlock(&l->head_lock);
     return seq;
@@ -192,12 +192,12 @@ int live_seal_shown(struct live *l, struct verr *err)
 
 int live_pending_seal(struct live *l, uint64_t seq, struct verr *err)
 {
-    struct pending p;
+    struct snapinfo p;
     pthread_mutex_lock(&l->sync_lock);
     int r = live_check_failed(l, err);
     if (r == 0)
         r = live_pending_by_seq(l, seq, &p, err);
-    if (r == 0 && (p.flags & PEND_SEALED) == 0)
+    if (r == 0 && (p.flags & SNAP_SEALED) == 0)
         r = seal_up_to(l, seq, err);
     pthread_mutex_unlock(&l->sync_lock);
     return r;

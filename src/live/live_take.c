@@ -140,7 +140,7 @@ static int take_locked(struct live *dst, struct live *src, uint32_t marks, enum 
 int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err)
 {
     struct live_attr at;
-    struct pending p;
+    struct snapinfo p;
     if (dst == src)
         return live_fail(dst, err, EINVAL, "cannot take its own content");
     live_give(dst);

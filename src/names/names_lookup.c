@@ -88,7 +88,7 @@ static int list_snaps(struct list *l, const struct node *disk)
             return got;
         for (int i = 0; i < got; i++) {
             const struct snaprow *s = &l->snaps[i];
-            if (snapname_make(disk->name, s->label, s->name_s, l->name) < 0)
+            if (snapname_make(disk->name, s->info.label, s->info.name_s, l->name) < 0)
                 return verr_set(l->err, ENAMETOOLONG, "%s: no room for the names of its snapshots", disk->name);
             l->entry.kind = ENTRY_SNAP;
             l->entry.snap = *s;
@@ -96,7 +96,7 @@ static int list_snaps(struct list *l, const struct node *disk)
             if (r != 0)
                 return r;
         }
-        after = l->snaps[got - 1].seq;
+        after = l->snaps[got - 1].info.ref.seq;
     }
 }
 

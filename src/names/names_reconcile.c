@@ -454,20 +454,20 @@ static void stand_in(struct reconcile *rc, const struct snaprow *s, struct node 
     char hex[VID_HEX];
     struct snaprcp rcp;
     memset(out, 0, sizeof *out);
-    out->id = s->disk;
+    out->id = s->info.ref.disk;
     out->parent = rc->root->id;
     out->kind = NODE_DISK;
     out->flags = NODE_GONE;
-    out->mode = s->mode;
-    out->uid = s->uid;
-    out->gid = s->gid;
-    out->atime_ns = out->mtime_ns = out->ctime_ns = out->btime_ns = s->freeze_ns;
-    vid_hex(&s->disk, hex);
+    out->mode = s->info.mode;
+    out->uid = s->info.uid;
+    out->gid = s->info.gid;
+    out->atime_ns = out->mtime_ns = out->ctime_ns = out->btime_ns = s->info.freeze_ns;
+    vid_hex(&s->info.ref.disk, hex);
     snprintf(out->name, sizeof out->name, "lost-%.8s", hex);
-    int dirfd = store_disk_dir(rc->n->store, DIR_SNAPSHOTS, &s->disk, false, NULL);
+    int dirfd = store_disk_dir(rc->n->store, DIR_SNAPSHOTS, &s->info.ref.disk, false, NULL);
     if (dirfd < 0)
         return;
-    if (names_read_header(rc->n->store, dirfd, &s->disk, s->seq, &s->id, &rcp, NULL) == 0) {
+    if (names_read_header(rc->n->store, dirfd, &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, &rcp, NULL) == 0) {
         const struct rnode *vm = reconcile_find(rc, &rcp.vm);
         if (vm != NULL && vm->kind == NODE_DIR && vm->shown != SHOWN_DROPPED)
             out->parent = vm->id;

@@ -102,22 +102,22 @@ static bool file_is_gone(const struct disk_scan *s, const struct snaprow *row)
 {
     struct stat st;
     char file[SNAP_FILE_MAX];
-    store_snap_file(row->seq, &row->id, ".rcp", file);
+    store_snap_file(row->info.ref.seq, &row->info.ref.snap, ".rcp", file);
     return s->dirfd < 0 || (fstatat(s->dirfd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT);
 }
 
 /* The row of a recipe that is gone goes too; if nobody removed it, that is told. */
 static int row_without_file(struct disk_scan *s, const struct snaprow *row)
 {
-    int removed = reconcile_was_removed(s->rc, &row->disk, row->seq, &row->id);
+    int removed = reconcile_was_removed(s->rc, &row->info.ref.disk, row->info.ref.seq, &row->info.ref.snap);
     if (removed == 0) {
         char hex[VID_HEX], file[SNAP_FILE_MAX];
-        vid_hex(&row->disk, hex);
-        store_snap_file(row->seq, &row->id, ".rcp", file);
+        vid_hex(&row->info.ref.disk, hex);
+        store_snap_file(row->info.ref.seq, &row->info.ref.snap, ".rcp", file);
         reconcile_report(s->rc, true, "%s/snapshots/%s/%s is gone, and nobody has removed it: the snapshot is lost", store_path(s->rc->n->store),
                          hex, file);
     }
-    return removed < 0 ? removed : catalog_snap_del(s->rc->n->catalog, &row->id, s->rc->err);
+    return removed < 0 ? removed : catalog_snap_del(s->rc->n->catalog, &row->info.ref.snap, s->rc->err);
 }
 
 static int check_rows(struct disk_scan *s)
@@ -133,10 +133,10 @@ static int check_rows(struct disk_scan *s)
         if (got < 0)
             r = got;
         for (int i = 0; r == 0 && i < got; i++) {
-            after = rows[i].seq;
+            after = rows[i].info.ref.seq;
             if (rows[i].state != SNAPST_STORED)
                 continue;
-            struct found *f = find(s->v, s->count, rows[i].seq, &rows[i].id);
+            struct found *f = find(s->v, s->count, rows[i].info.ref.seq, &rows[i].info.ref.snap);
             if (f != NULL)
                 f->known = true;
             else if (file_is_gone(s, &rows[i]))
@@ -149,39 +149,16 @@ static int check_rows(struct disk_scan *s)
 
 /* ---- row out of files ---- */
 
-static void from_header(const struct snaprcp *h, struct snaprow *row)
-{
-    row->id = h->snap;
-    row->disk = h->disk;
-    row->parent = h->parent;
-    row->host = h->host;
-    row->group = h->group;
-    row->seq = h->seq;
-    row->state = SNAPST_STORED;
-    row->flags = h->flags;
-    row->size = h->size;
-    row->alloc_bytes = h->alloc_bytes;
-    row->freeze_ns = h->freeze_ns;
-    row->name_s = h->name_s;
-    memcpy(row->label, h->label, sizeof row->label);
-    memcpy(row->note, h->note, sizeof row->note);
-    row->levels = h->levels;
-    row->mode = h->mode;
-    row->uid = h->uid;
-    row->gid = h->gid;
-    row->dirty_segments = h->dirty_segments;
-}
-
 static void from_attr(const struct snapattr *a, struct snaprow *row)
 {
-    memcpy(row->label, a->label, sizeof row->label);
-    memcpy(row->note, a->note, sizeof row->note);
-    row->flags = (row->flags | a->set_flags) & ~a->clear_flags;
-    row->protected_ = a->protected_;
+    memcpy(row->info.label, a->label, sizeof row->info.label);
+    memcpy(row->info.note, a->note, sizeof row->info.note);
+    row->info.flags = (row->info.flags | a->set_flags) & ~a->clear_flags;
+    row->info.protected_ = a->protected_;
     if (a->owner_set) {
-        row->mode = a->mode;
-        row->uid = a->uid;
-        row->gid = a->gid;
+        row->info.mode = a->mode;
+        row->info.uid = a->uid;
+        row->info.gid = a->gid;
     }
 }
 
@@ -190,15 +167,15 @@ static int keep_names_apart(struct names *n, struct snaprow *row, struct verr *e
 {
     struct snaprow other;
     for (;;) {
-        int r = catalog_snap_by_name(n->catalog, &row->disk, row->label, row->name_s, &other, err);
+        int r = catalog_snap_by_name(n->catalog, &row->info.ref.disk, row->info.label, row->info.name_s, &other, err);
         if (r < 0)
             return r == -ENOENT ? 0 : r;
-        if (vid_eq(&other.id, &row->id))
+        if (vid_eq(&other.info.ref.snap, &row->info.ref.snap))
             return 0;
-        if (row->label[0] != '\0')
-            memset(row->label, 0, sizeof row->label);
+        if (row->info.label[0] != '\0')
+            memset(row->info.label, 0, sizeof row->info.label);
         else
-            row->name_s++;
+            row->info.name_s++;
     }
 }
 
@@ -223,9 +200,7 @@ static int enter(struct disk_scan *s, const struct found *f)
     int r = names_read_header(rc->n->store, s->dirfd, &s->disk, f->seq, &f->id, &header, &why);
     if (r < 0)
         return damaged(s, r, &why);
-    struct snaprow row;
-    memset(&row, 0, sizeof row);
-    from_header(&header, &row);
+    struct snaprow row = {.info = header.info, .state = SNAPST_STORED};
     if (f->attr) {
         r = names_read_attr(rc->n->store, s->dirfd, &s->disk, f->seq, &f->id, &attr, &why);
         if (r < 0 && (r = damaged(s, r, &why)) < 0)
@@ -235,7 +210,7 @@ static int enter(struct disk_scan *s, const struct found *f)
         if (r > 0)
             from_attr(&attr, &row);
     }
-    row.mode &= 0555;
+    row.info.mode &= 0555;
     r = keep_names_apart(rc->n, &row, rc->err);
     if (r == 0)
         r = catalog_snap_put(rc->n->catalog, &row, rc->err);

@@ -44,7 +44,8 @@ int names_read_header(struct store *st, int dirfd, const struct vid *disk, uint6
     int r = snaprcp_decode(page, &rcp, &why);
     if (r < 0)
         return file_bad(r, disk, file, why, err);
-    if (!vid_eq(&rcp.store, &store_conf(st)->id) || !vid_eq(&rcp.disk, disk) || !vid_eq(&rcp.snap, snap) || rcp.seq != seq)
+    if (!vid_eq(&rcp.store, &store_conf(st)->id) || !vid_eq(&rcp.info.ref.disk, disk) || !vid_eq(&rcp.info.ref.snap, snap) ||
+        rcp.info.ref.seq != seq)
         return file_bad(-EBADMSG, disk, file, "belongs to another store, disk or snapshot", err);
     *out = rcp;
     return 0;
@@ -85,10 +86,10 @@ int names_read_attr(struct store *st, int dirfd, const struct vid *disk, uint64_
 static void attr_of_row(const struct snaprow *s, struct snapattr *a)
 {
     memset(a, 0, sizeof *a);
-    a->snap = s->id;
-    memcpy(a->label, s->label, sizeof a->label);
-    memcpy(a->note, s->note, sizeof a->note);
-    a->protected_ = s->protected_;
+    a->snap = s->info.ref.snap;
+    memcpy(a->label, s->info.label, sizeof a->label);
+    memcpy(a->note, s->info.note, sizeof a->note);
+    a->protected_ = s->info.protected_;
 }
 
 /* Durable on return: temporary file -> fdatasync -> rename -> fsync of the directory. */
@@ -96,21 +97,21 @@ static int attr_save(struct names *n, int dirfd, const struct snaprow *s, struct
 {
     char rcp[SNAP_FILE_MAX], file[SNAP_FILE_MAX];
     uint8_t data[SNAPATTR_BYTES];
-    store_snap_file(s->seq, &s->id, ".rcp", rcp);
-    store_snap_file(s->seq, &s->id, ".attr", file);
+    store_snap_file(s->info.ref.seq, &s->info.ref.snap, ".rcp", rcp);
+    store_snap_file(s->info.ref.seq, &s->info.ref.snap, ".attr", file);
     if (faccessat(dirfd, rcp, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
         int e = errno;
         if (e == ENOENT)    /* another host has removed it */
-            catalog_snap_del(n->catalog, &s->id, NULL);
-        return file_bad(-e, &s->disk, rcp, strerror(e), err);
+            catalog_snap_del(n->catalog, &s->info.ref.snap, NULL);
+        return file_bad(-e, &s->info.ref.disk, rcp, strerror(e), err);
     }
     a->version++;
     size_t len = snapattr_encode(a, data);
     if (len == 0)
-        return file_bad(-EINVAL, &s->disk, file, "these attributes cannot be stored", err);
+        return file_bad(-EINVAL, &s->info.ref.disk, file, "these attributes cannot be stored", err);
     int r = file_replace(dirfd, file, data, len);
     if (r < 0)
-        return file_bad(r, &s->disk, file, strerror(-r), err);
+        return file_bad(r, &s->info.ref.disk, file, strerror(-r), err);
     fault_point("names.snap_attr.after_file");
     return 0;
 }
@@ -132,9 +133,9 @@ static void change_attr(const struct snap_change *ch, struct snapattr *a, const 
     if (ch->mode == NULL && ch->uid == NULL && ch->gid == NULL)
         return;
     if (!a->owner_set) {
-        a->mode = s->mode;
-        a->uid = s->uid;
-        a->gid = s->gid;
+        a->mode = s->info.mode;
+        a->uid = s->info.uid;
+        a->gid = s->info.gid;
     }
     a->owner_set = true;
     if (ch->mode != NULL)
@@ -148,23 +149,23 @@ static void change_attr(const struct snap_change *ch, struct snapattr *a, const 
 static void change_row(const struct snap_change *ch, const struct snapattr *a, struct snaprow *s)
 {
     if (ch->label != NULL)
-        memcpy(s->label, a->label, sizeof s->label);
-    memcpy(s->note, a->note, sizeof s->note);
-    s->protected_ = a->protected_;
+        memcpy(s->info.label, a->label, sizeof s->info.label);
+    memcpy(s->info.note, a->note, sizeof s->info.note);
+    s->info.protected_ = a->protected_;
     if (a->owner_set) {
-        s->mode = a->mode & ~0222u;
-        s->uid = a->uid;
-        s->gid = a->gid;
+        s->info.mode = a->mode & ~0222u;
+        s->info.uid = a->uid;
+        s->info.gid = a->gid;
     }
 }
 
 static int change_locked(struct names *n, struct snaprow *s, const struct snap_change *ch, struct verr *err)
 {
-    int dirfd = store_disk_dir(n->store, DIR_SNAPSHOTS, &s->disk, false, err);
+    int dirfd = store_disk_dir(n->store, DIR_SNAPSHOTS, &s->info.ref.disk, false, err);
     if (dirfd < 0)
         return dirfd;
     struct snapattr a;
-    int r = names_read_attr(n->store, dirfd, &s->disk, s->seq, &s->id, &a, err);
+    int r = names_read_attr(n->store, dirfd, &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, &a, err);
     if (r == 0)
         attr_of_row(s, &a);
     if (r >= 0) {
@@ -192,8 +193,8 @@ int names_snap_set(struct names *n, const struct vid *snap, const char *note, co
     struct verr why = {0};
     struct snaprow s;
     const struct snap_change ch = {.note = note, .protected_ = protected_, .mode = mode, .uid = uid, .gid = gid};
-    if (note != NULL && strnlen(note, sizeof s.note) == sizeof s.note)
-        return verr_set(err, E2BIG, "a note has at most %zu bytes", sizeof s.note - 1);
+    if (note != NULL && strnlen(note, sizeof s.info.note) == sizeof s.info.note)
+        return verr_set(err, E2BIG, "a note has at most %zu bytes", sizeof s.info.note - 1);
     pthread_mutex_lock(&n->lock);
     int r = load_stored(n, snap, &s, &why);
     if (r == 0)
@@ -210,12 +211,13 @@ static int check_label_free(struct names *n, const struct snaprow *s, const char
     struct node disk;
     struct entry e;
     char name[NODE_NAME_MAX + 1];
-    int r = catalog_snap_by_name(n->catalog, &s->disk, label, 0, &other, err);
+    int r = catalog_snap_by_name(n->catalog, &s->info.ref.disk, label, 0, &other, err);
     if (r == 0)
-        return vid_eq(&other.id, &s->id) ? 0 : verr_set(err, EEXIST, "%s: is the label of another snapshot of this disk", label);
+        return vid_eq(&other.info.ref.snap, &s->info.ref.snap) ? 0 : verr_set(err, EEXIST,
+                                                                              "%s: is the label of another snapshot of this disk", label);
     if (r != -ENOENT)
         return r;
-    r = catalog_node_by_id(n->catalog, &s->disk, &disk, err);
+    r = catalog_node_by_id(n->catalog, &s->info.ref.disk, &disk, err);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     if (snapname_make(disk.name, label, 0, name) < 0)
@@ -235,7 +237,7 @@ int names_snap_relabel(struct names *n, const struct vid *snap, const char *labe
         return verr_set(err, EINVAL, "%.80s: not a label: 1 to 64 of [A-Za-z0-9._-], not of the form of a timestamp", label);
     pthread_mutex_lock(&n->lock);
     int r = load_stored(n, snap, &s, &why);
-    if (r == 0 && strcmp(s.label, label) == 0)
+    if (r == 0 && strcmp(s.info.label, label) == 0)
         goto out;
     if (r == 0)
         r = check_label_free(n, &s, label, &why);
@@ -255,18 +257,18 @@ static int remove_locked(struct names *n, const struct vid *id, struct verr *err
     int r = catalog_snap_by_id(n->catalog, id, &s, err);
     if (r < 0)
         return r;
-    if (s.protected_)
+    if (s.info.protected_)
         return verr_set(err, EPERM, "the snapshot is protected: set user.varve.protected to 0 first");
     /* Deletion runs backwards: the recipe goes into trash/, durably, then the row, then what nothing needs any more. */
     if (s.state == SNAPST_STORED) {
-        r = store_snap_trash(n->store, &s.disk, s.seq, &s.id, err);
+        r = store_snap_trash(n->store, &s.info.ref.disk, s.info.ref.seq, &s.info.ref.snap, err);
         if (r < 0 && r != -ENOENT)
             return names_rows_done(n, r, err);  /* the recipe may be gone or there: whoever reconciles sees which */
         fault_point("names.snap_remove.after_trash");
     }
-    r = names_rows_done(n, catalog_snap_del(n->catalog, &s.id, err), err);
+    r = names_rows_done(n, catalog_snap_del(n->catalog, &s.info.ref.snap, err), err);
     if (r == 0)
-        r = catalog_node_by_id(n->catalog, &s.disk, &disk, err);
+        r = catalog_node_by_id(n->catalog, &s.info.ref.disk, &disk, err);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     r = names_drop_if_empty(n, &disk, err);
@@ -277,7 +279,7 @@ int names_snap_remove(struct names *n, const struct snaprow *s, struct verr *err
 {
     struct verr why = {0};
     pthread_mutex_lock(&n->lock);
-    int r = remove_locked(n, &s->id, &why);
+    int r = remove_locked(n, &s->info.ref.snap, &why);
     pthread_mutex_unlock(&n->lock);
     return names_end(r, &why, err);
 }

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { LABEL_MAX = 64, TIME_LEN = 16, SUFFIX_ROOM = LABEL_MAX + 2 };
+enum { TIME_LEN = 16, SUFFIX_ROOM = LABEL_MAX + 2 };
 
 /* The extension with its dot, or "" at the end of the name. */
 static const char *extension(const char *disk)

@@ -76,7 +76,7 @@ static int flush_page(struct commit *c, struct verr *err)
     if (c->n == 0)
         return 0;
     uint8_t page[SNAPRCP_PAGE];
-    int r = snaprcp_page_encode(&c->hdr.snap, c->pages + 1, c->runs, c->n, page);
+    int r = snaprcp_page_encode(&c->hdr.info.ref.snap, c->pages + 1, c->runs, c->n, page);
     if (r < 0)
         r = verr_set(err, -r, "snapshot recipe %s: its runs are not valid", c->name);
     if (r == 0)
@@ -101,7 +101,7 @@ int commit_begin(struct store *st, const struct snaprcp *hdr, struct commit **ou
     c->hdr = *hdr;
     c->hdr.store = store_conf(st)->id;
     c->fd = -1;
-    store_snap_file(hdr->seq, &hdr->snap, ".rcp", c->name);
+    store_snap_file(hdr->info.ref.seq, &hdr->info.ref.snap, ".rcp", c->name);
     int r = 0;
     c->fper = fper_new(FP_SHA256, store_conf(st)->digest_key, err);
     if (c->fper == NULL)
@@ -163,12 +163,13 @@ int commit_segment(struct commit *c, uint64_t segment, bool zero, uint64_t place
 static int finish_header(struct commit *c, const struct snaprcp *final, struct verr *err)
 {
     const struct snaprcp *h = &c->hdr;
-    if (!vid_eq(&final->disk, &h->disk) || !vid_eq(&final->vm, &h->vm) || !vid_eq(&final->snap, &h->snap) || final->seq != h->seq ||
+    if (!vid_eq(&final->info.ref.disk, &h->info.ref.disk) || !vid_eq(&final->vm, &h->vm) ||
+        !vid_eq(&final->info.ref.snap, &h->info.ref.snap) || final->info.ref.seq != h->info.ref.seq ||
         final->epoch != h->epoch)
         return verr_set(err, EINVAL, "snapshot recipe %s: published as another snapshot than was begun", c->name);
-    if (seg_count(final->size) != c->next)
+    if (seg_count(final->info.size) != c->next)
         return verr_set(err, EINVAL, "snapshot recipe %s: %" PRIu64 " segments given, %" PRIu64 " bytes have %" PRIu64, c->name, c->next,
-                        final->size, seg_count(final->size));
+                        final->info.size, seg_count(final->info.size));
     struct vid store = c->hdr.store;
     c->hdr = *final;
     c->hdr.store = store;
@@ -205,7 +206,7 @@ int commit_publish(struct commit *c, const struct snaprcp *final, struct verr *e
     if (r < 0)
         return r;
     fault_point("snapshot.commit.before_link");
-    int dir = store_disk_dir(c->st, DIR_SNAPSHOTS, &c->hdr.disk, true, err);
+    int dir = store_disk_dir(c->st, DIR_SNAPSHOTS, &c->hdr.info.ref.disk, true, err);
     if (dir < 0)
         return dir;
     r = lease_publish(c->lease, c->name, dir, c->name, err);

@@ -66,9 +66,9 @@ static int check_header(struct store *st, const struct where *w, const struct sn
 {
     if (!vid_eq(&h->store, &store_conf(st)->id))
         *why = "belongs to another store";
-    else if (w->disk != NULL && !vid_eq(&h->disk, w->disk))
+    else if (w->disk != NULL && !vid_eq(&h->info.ref.disk, w->disk))
         *why = "belongs to another disk";
-    else if (!vid_eq(&h->snap, w->id) || h->seq != w->seq)
+    else if (!vid_eq(&h->info.ref.snap, w->id) || h->info.ref.seq != w->seq)
         *why = "is another snapshot than its name says";
     else
         return 0;
@@ -142,7 +142,7 @@ static int open_where(struct store *st, struct segread *sr, const struct where *
         goto out_free;
     s->fd = r;
     s->segread = sr;
-    s->segments = seg_count(s->hdr.size);
+    s->segments = seg_count(s->hdr.info.size);
     s->npages = pages_of_runs(s->hdr.nruns);
     int e = pthread_mutex_init(&s->lock, NULL);
     if (e != 0) {
@@ -159,10 +159,9 @@ out_free:
     return r;
 }
 
-int snap_open(struct store *st, struct segread *sr, const struct vid *disk, uint64_t seq, const struct vid *id, struct snap **out,
-              struct verr *err)
+int snap_open(struct store *st, struct segread *sr, const struct snapref *ref, struct snap **out, struct verr *err)
 {
-    const struct where w = { .dir = DIR_SNAPSHOTS, .dir_disk = disk, .disk = disk, .seq = seq, .id = id };
+    const struct where w = { .dir = DIR_SNAPSHOTS, .dir_disk = &ref->disk, .disk = &ref->disk, .seq = ref->seq, .id = &ref->snap };
     return open_where(st, sr, &w, out, err);
 }
 
@@ -214,7 +213,7 @@ static int load_page(struct snap *s, struct run_page *p, uint64_t number, struct
     if (got != SNAPRCP_PAGE)
         return verr_set(err, EBADMSG, "%s: ends before page %" PRIu64, s->name, number);
     const char *why = "damaged";
-    int r = snaprcp_page_decode(&s->hdr.snap, number, raw, p->runs, &p->n, &why);
+    int r = snaprcp_page_decode(&s->hdr.info.ref.snap, number, raw, p->runs, &p->n, &why);
     if (r < 0)
         return verr_set(err, -r, "%s: page %" PRIu64 ": %s", s->name, number, why);
     p->number = number;
@@ -348,10 +347,10 @@ int snap_each_run(struct snap *s, int (*fn)(void *ctx, const struct snaprun *run
 
 ssize_t snap_read(struct snap *s, uint64_t off, void *buf, size_t len, struct verr *err)
 {
-    if (off >= s->hdr.size)
+    if (off >= s->hdr.info.size)
         return 0;
-    if (len > s->hdr.size - off)
-        len = (size_t)(s->hdr.size - off);
+    if (len > s->hdr.info.size - off)
+        len = (size_t)(s->hdr.info.size - off);
     if (len > SSIZE_MAX)
         len = SSIZE_MAX;
     size_t done = 0;
@@ -401,21 +400,21 @@ static int seek_step(struct snap *s, uint64_t *at, bool hole, bool *found, struc
 
 off_t snap_seek_near(struct snap *s, uint64_t off, bool hole, uint64_t steps, struct verr *err)
 {
-    if (off >= s->hdr.size)
+    if (off >= s->hdr.info.size)
         return verr_set(err, ENXIO, "%s: seek at or after the end", s->name);
     uint64_t at = off;
     bool found = false;
-    while (!found && at < s->hdr.size) {
+    while (!found && at < s->hdr.info.size) {
         if (steps-- == 0)
             return -EAGAIN;
         int r = seek_step(s, &at, hole, &found, err);
         if (r < 0)
             return r;
     }
-    if (at < s->hdr.size)
+    if (at < s->hdr.info.size)
         return (off_t)at;
     if (hole)
-        return (off_t)s->hdr.size;      /* the end of a file is a hole */
+        return (off_t)s->hdr.info.size;      /* the end of a file is a hole */
     return verr_set(err, ENXIO, "%s: no data up to the end", s->name);
 }
 
@@ -446,9 +445,9 @@ static int load_attr(int dir, const char *name, const char *file, const struct v
 /* What is in the side file counts instead of what the recipe says. */
 static void apply_attr(const struct snapattr *a, struct snaprcp *rcp)
 {
-    memcpy(rcp->label, a->label, sizeof rcp->label);
-    memcpy(rcp->note, a->note, sizeof rcp->note);
-    rcp->flags = (rcp->flags | a->set_flags) & ~a->clear_flags;
+    memcpy(rcp->info.label, a->label, sizeof rcp->info.label);
+    memcpy(rcp->info.note, a->note, sizeof rcp->info.note);
+    rcp->info.flags = (rcp->info.flags | a->set_flags) & ~a->clear_flags;
 }
 
 int snap_load(struct store *st, const struct vid *disk, uint64_t seq, const struct vid *id, struct snaprcp *out, struct snapattr *attr,
@@ -474,8 +473,8 @@ int snap_load(struct store *st, const struct vid *disk, uint64_t seq, const stru
         apply_attr(&side, &rcp);
     } else if (r == -ENOENT) {
         side = (struct snapattr){ .snap = *id };
-        memcpy(side.label, rcp.label, sizeof side.label);
-        memcpy(side.note, rcp.note, sizeof side.note);
+        memcpy(side.label, rcp.info.label, sizeof side.label);
+        memcpy(side.note, rcp.info.note, sizeof side.note);
     } else {
         return r;
     }

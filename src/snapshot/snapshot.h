@@ -15,8 +15,7 @@
 struct snap;
 
 /* -ENOENT, -EBADMSG (damaged or of another store or disk: names the file). */
-int snap_open(struct store *st, struct segread *sr, const struct vid *disk, uint64_t seq, const struct vid *id, struct snap **out,
-              struct verr *err);
+int snap_open(struct store *st, struct segread *sr, const struct snapref *ref, struct snap **out, struct verr *err);
 /* The same out of another directory of recipes: dir DIR_SNAPSHOTS or DIR_ANCHORS, dir_disk names the subdirectory. disk: the
  * disk the snapshot must belong to; NULL: any (an anchor may be of another disk). sr may be NULL: runs only. */
 int snap_open_in(struct store *st, struct segread *sr, enum store_dir dir, const struct vid *dir_disk, const struct vid *disk, uint64_t seq,

@@ -171,7 +171,7 @@ static size_t record_seed(unsigned i, uint8_t *out)
 {
     struct vid d = disk();
     struct live_pend pend[3];
-    struct live_anchor anchors[2] = {{fuzz_id(3), 1, fuzz_id(5), 2}, {fuzz_id(6), 4, fuzz_id(7), 5}};
+    struct live_anchor anchors[2] = {{{fuzz_id(3), 1, fuzz_id(5)}, 2}, {{fuzz_id(6), 4, fuzz_id(7)}, 5}};
     struct live_record rec = {.flags = LIVE_COMPLETE, .seq = 8, .synced = OFFSET};
     struct live_head h = {.size = 1 << 30, .alloc_bytes = 4096, .mtime_ns = 1, .last_name_s = 2, .next_seq = 9, .next_no = 20, .first_seq = 3,
                           .table = 5, .layer = 6, .cache = 7, .table_bytes = 8192, .map_bytes = 8192, .marks = LIVE_REWRITING, .changed = true,
@@ -180,7 +180,8 @@ static size_t record_seed(unsigned i, uint8_t *out)
         return 0;
     memset(pend, 0, sizeof pend);
     for (unsigned k = 0; k < 3; k++) {
-        pend[k].p = (struct pending){.seq = 3 + k, .snap = fuzz_id((uint8_t)(10 + k)), .group = fuzz_id(20), .group_members = 1, .flags = PEND_SEALED,
+        pend[k].p = (struct snapinfo){.ref.seq = 3 + k, .ref.snap = fuzz_id((uint8_t)(10 + k)), .group = fuzz_id(20), .group_members = 1,
+                                      .flags = SNAP_SEALED,
                                      .size = 1 << 20, .label = "before-upgrade", .note = "a note"};
         pend[k].table = 8 + k;
         pend[k].layer = 11 + k;

@@ -93,17 +93,19 @@ static bool seg_feed(const uint8_t *p, size_t len)
 
 static size_t snap_seed(unsigned i, uint8_t *out)
 {
-    struct snaprcp r = {.store = fuzz_id(1), .disk = fuzz_id(2), .vm = fuzz_id(3), .snap = fuzz_id(4), .host = fuzz_id(5), .seq = 9,
-                        .epoch = 1, .group_members = 1, .size = UINT64_C(5) << SEG_SHIFT, .alloc_bytes = 4096 * 9, .nruns = 3,
-                        .mode = 0440, .dirty_segments = 2, .name_s = 1790000000};
+    struct snaprcp r = {.store = fuzz_id(1), .info.ref.disk = fuzz_id(2), .vm = fuzz_id(3), .info.ref.snap = fuzz_id(4),
+                        .info.host = fuzz_id(5), .info.ref.seq = 9,
+                        .epoch = 1, .info.group_members = 1, .info.size = UINT64_C(5) << SEG_SHIFT,
+                        .info.alloc_bytes = 4096 * 9, .nruns = 3,
+                        .info.mode = 0440, .info.dirty_segments = 2, .info.name_s = 1790000000};
     if (i == 1) {
-        memset(r.label, 'l', 64);
-        memset(r.note, 'n', 1024);
-        r.parent = fuzz_id(6);
-        r.flags = SNAP_PARTIAL | SNAP_PROVISIONAL;
-        r.size = UINT64_C(1) << 53;
+        memset(r.info.label, 'l', 64);
+        memset(r.info.note, 'n', 1024);
+        r.info.parent = fuzz_id(6);
+        r.info.flags = SNAP_PARTIAL | SNAP_PROVISIONAL;
+        r.info.size = UINT64_C(1) << 53;
     } else if (i == 2) {
-        r.size = r.alloc_bytes = r.nruns = r.dirty_segments = 0;
+        r.info.size = r.info.alloc_bytes = r.nruns = r.info.dirty_segments = 0;
     } else if (i > 2) {
         return 0;
     }
@@ -121,7 +123,7 @@ static bool snap_feed(const uint8_t *p, size_t len)
         return false;
     }
     FUZZ_CHECK(snaprcp_encode(&r, again) == 0 && memcmp(again, p, sizeof again) == 0);
-    FUZZ_CHECK(strlen(r.label) <= 64 && strlen(r.note) <= 1024 && strchr(r.label, '/') == NULL);
+    FUZZ_CHECK(strlen(r.info.label) <= 64 && strlen(r.info.note) <= 1024 && strchr(r.info.label, '/') == NULL);
     return true;
 }
 

@@ -108,9 +108,9 @@ static void make_disk(void)
     struct vid d = disk();
     struct verr err = {0};
     struct live *l;
-    struct pending p;
+    struct snapinfo p;
     struct freeze_req req = {0};
-    struct live_anchor anchor = {.disk = d, .seq = 1, .snap = fuzz_id(9)};
+    struct live_anchor anchor = {.ref = {d, 1, fuzz_id(9)}};
     uint8_t page[5000];
     memset(page, 0x11, sizeof page);
     struct live_set *set = open_set(true);
@@ -120,7 +120,7 @@ static void make_disk(void)
     must(live_freeze(&l, 1, &req, &p, &err), &err);
     must(live_write(l, SEG_BYTES + 8192, page, sizeof page, &err), &err);
     must(live_freeze(&l, 1, &req, &p, &err), &err);
-    must(live_pending_seal(l, p.seq, &err), &err);
+    must(live_pending_seal(l, p.ref.seq, &err), &err);
     must(live_write(l, 40960, page, sizeof page, &err), &err);
     must(live_fsync(l, &err), &err);
     must(live_write(l, 81920, page, sizeof page, &err), &err);
@@ -177,7 +177,7 @@ static void use(struct live *l)
 {
     uint8_t buf[10000];
     struct live_attr a;
-    struct pending p;
+    struct snapinfo p;
     struct verr err = {0};
     int r = live_attr(l, &a, &err);
     FUZZ_CHECK(r == 0 && a.size <= LIVE_SIZE_MAX);
@@ -188,7 +188,7 @@ static void use(struct live *l)
         FUZZ_CHECK(expected((int)(o < 0 ? o : 0)) || o == -ENXIO);
     }
     for (unsigned i = 0; i < 8 && live_pending(l, i, &p, &err) == 0; i++)
-        FUZZ_CHECK(expected((int)live_pending_read(l, p.seq, 0, buf, sizeof buf, &err)));
+        FUZZ_CHECK(expected((int)live_pending_read(l, p.ref.seq, 0, buf, sizeof buf, &err)));
     r = live_write(l, 5, buf, 100, &err);
     FUZZ_CHECK(expected(r) || r == -EFBIG);
 }

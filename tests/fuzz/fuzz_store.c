@@ -252,18 +252,21 @@ static bool container_feed(const uint8_t *p, size_t len)
 
 static size_t recipe_seed(unsigned i, uint8_t *out)
 {
-    struct snaprcp r = {.store = store_conf(m.st)->id, .disk = the_disk(), .vm = the_vm(), .snap = the_snap(), .host = the_host(), .seq = SEQ,
-                        .epoch = 1, .group_members = 1, .size = UINT64_C(600) << SEG_SHIFT, .alloc_bytes = 4096, .nruns = i == 0 ? 1 : 300};
+    struct snaprcp r = {.store = store_conf(m.st)->id, .info.ref.disk = the_disk(), .vm = the_vm(), .info.ref.snap = the_snap(),
+                        .info.host = the_host(), .info.ref.seq = SEQ,
+                        .epoch = 1, .info.group_members = 1, .info.size = UINT64_C(600) << SEG_SHIFT,
+                        .info.alloc_bytes = 4096, .nruns = i == 0 ? 1 : 300};
     struct snaprun runs[300];
     if (i > 1)
         return 0;
     for (uint32_t k = 0; k < r.nruns; k++)
         runs[k] = (struct snaprun){k * 2, i == 0 ? 600 : 2, k % 2 ? ref_make(recipes_no, k) : REF_ZERO};
-    if (snaprcp_encode(&r, out) < 0 || snaprcp_page_encode(&r.snap, 1, runs, i == 0 ? 1 : SNAPRCP_PAGE_RUNS, out + SNAPRCP_PAGE) < 0)
+    if (snaprcp_encode(&r, out) < 0 || snaprcp_page_encode(&r.info.ref.snap, 1, runs, i == 0 ? 1 : SNAPRCP_PAGE_RUNS,
+                                                           out + SNAPRCP_PAGE) < 0)
         return 0;
     if (i == 0)
         return 2 * SNAPRCP_PAGE;
-    if (snaprcp_page_encode(&r.snap, 2, runs + SNAPRCP_PAGE_RUNS, 300 - SNAPRCP_PAGE_RUNS, out + 2 * SNAPRCP_PAGE) < 0)
+    if (snaprcp_page_encode(&r.info.ref.snap, 2, runs + SNAPRCP_PAGE_RUNS, 300 - SNAPRCP_PAGE_RUNS, out + 2 * SNAPRCP_PAGE) < 0)
         return 0;
     return 3 * SNAPRCP_PAGE;
 }
@@ -310,11 +313,11 @@ static bool recipe_feed(const uint8_t *p, size_t len)
     struct verr err = {0};
     recipe_name("rcp", name);
     put_file(DIR_SNAPSHOTS, name, p, len, path);
-    int r = snap_open(m.st, segread, &d, SEQ, &id, &s, &err);
+    int r = snap_open(m.st, segread, &(struct snapref){d, SEQ, id}, &s, &err);
     FUZZ_CHECK(r == 0 || ((r == -EBADMSG || r == -ENOTSUP) && err.text[0] != '\0'));
     if (r == 0) {
         struct runs_seen seen = {0};
-        uint64_t segments = seg_count(snap_header(s)->size);
+        uint64_t segments = seg_count(snap_header(s)->info.size);
         int all = snap_each_run(s, see_run, &seen, &err);
         FUZZ_CHECK(all == 0 || all == -EBADMSG || all == -ENOTSUP);
         FUZZ_CHECK(all != 0 || seen.next == segments);

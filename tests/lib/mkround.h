@@ -30,8 +30,7 @@ struct mkr_disk {
     uint64_t size, frozen_size;
     uint64_t epoch;
     uint64_t last_blocks, last_recipes;
-    struct vid parent;
-    uint64_t parent_seq;
+    struct snapref parent;
     bool selective;
 };
 
@@ -240,9 +239,9 @@ static inline void mkr_freeze(struct mkround *m, unsigned i)
     struct freeze_req req = {0};
     memset(job, 0, sizeof *job);
     MKR_TRY(live_freeze(&d->live, 1, &req, &job->pend, &mkr_err));
-    MKR_TRY(live_pending_seal(d->live, job->pend.seq, &mkr_err));
-    MKR_TRY(live_pending_update(d->live, job->pend.seq, PEND_STARTED, 0, NULL, &mkr_err));
-    MKR_TRY(live_pending_by_seq(d->live, job->pend.seq, &job->pend, &mkr_err));
+    MKR_TRY(live_pending_seal(d->live, job->pend.ref.seq, &mkr_err));
+    MKR_TRY(live_pending_update(d->live, job->pend.ref.seq, SNAP_STARTED, 0, NULL, &mkr_err));
+    MKR_TRY(live_pending_by_seq(d->live, job->pend.ref.seq, &job->pend, &mkr_err));
     memcpy(d->frozen, d->model, d->size);
     d->frozen_size = d->size;
 }
@@ -255,8 +254,7 @@ static inline void mkr_job(struct mkround *m, unsigned i)
     job->vm = d->vm;
     job->epoch = d->epoch;
     job->selective = d->selective;
-    job->parent_snap = d->parent;
-    job->parent_seq = d->parent_seq;
+    job->parent = d->parent;
     job->last_blocks = d->last_blocks;
     job->last_recipes = d->last_recipes;
     m->errs[i] = (struct verr){0};
@@ -270,7 +268,7 @@ static inline bool mkr_same(struct mkround *m, unsigned i)
     struct mkr_disk *d = &m->disk[i];
     struct snap *snap;
     uint8_t *buf = malloc(d->frozen_size + 1);
-    MKR_TRY(snap_open(m->st, m->segread, &d->id, m->job[i].pend.seq, &m->job[i].pend.snap, &snap, &mkr_err));
+    MKR_TRY(snap_open(m->st, m->segread, &m->job[i].pend.ref, &snap, &mkr_err));
     ssize_t got = snap_read(snap, 0, buf, d->frozen_size + 1, &mkr_err);
     if (got < 0)
         fprintf(stderr, "snap_read: %s\n", verr_str(&mkr_err));
@@ -287,14 +285,13 @@ static inline void mkr_published(struct mkround *m, unsigned i)
     struct mkr_disk *d = &m->disk[i];
     struct dedup_job *job = &m->job[i];
     struct snap *snap;
-    struct live_anchor mine = {.disk = d->id, .seq = job->pend.seq, .snap = job->pend.snap, .stamp = job->pend.seq + 1}, drop[8];
+    struct live_anchor mine = {.ref = job->pend.ref, .stamp = job->pend.ref.seq + 1}, drop[8];
     unsigned dropped;
-    MKR_TRY(snap_open(m->st, m->segread, &d->id, job->pend.seq, &job->pend.snap, &snap, &mkr_err));
-    MKR_TRY(store_anchor(m->st, &d->id, &d->id, job->pend.seq, &job->pend.snap, &mkr_err));
-    MKR_TRY(live_pending_published(d->live, job->pend.seq, snap_place, snap, &mine, drop, 8, &dropped, &mkr_err));
+    MKR_TRY(snap_open(m->st, m->segread, &job->pend.ref, &snap, &mkr_err));
+    MKR_TRY(store_anchor(m->st, &d->id, &d->id, job->pend.ref.seq, &job->pend.ref.snap, &mkr_err));
+    MKR_TRY(live_pending_published(d->live, job->pend.ref.seq, snap_place, snap, &mine, drop, 8, &dropped, &mkr_err));
     snap_close(snap);
-    d->parent = job->pend.snap;
-    d->parent_seq = job->pend.seq;
+    d->parent = job->pend.ref;
     d->last_blocks = job->last_blocks;
     d->last_recipes = job->last_recipes;
 }

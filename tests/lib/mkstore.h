@@ -271,9 +271,10 @@ static inline void mk_segments(struct mkstore *m, const uint8_t *data, uint64_t 
 static inline struct snaprcp mk_header(struct mkstore *m, uint64_t size)
 {
     struct snaprcp r = {
-        .store = store_conf(m->st)->id, .disk = m->disk.id, .vm = m->vm.id, .snap = vid_random(), .host = m->host, .group = vid_random(),
-        .seq = ++m->seq, .epoch = 1, .group_members = 1, .size = size, .freeze_ns = INT64_C(1790000000000000000),
-        .name_s = 1790000000 + (int64_t)m->seq,
+        .store = store_conf(m->st)->id, .info.ref.disk = m->disk.id, .vm = m->vm.id, .info.ref.snap = vid_random(),
+        .info.host = m->host, .info.group = vid_random(),
+        .info.ref.seq = ++m->seq, .epoch = 1, .info.group_members = 1, .info.size = size, .info.freeze_ns = INT64_C(1790000000000000000),
+        .info.name_s = 1790000000 + (int64_t)m->seq,
     };
     return r;
 }
@@ -283,7 +284,7 @@ static inline int mk_commit(struct mkstore *m, const struct snaprcp *hdr, const 
 {
     struct commit *c = NULL;
     int r = commit_begin(m->st, hdr, &c, err);
-    for (uint64_t s = 0; r == 0 && s < seg_count(hdr->size); s++)
+    for (uint64_t s = 0; r == 0 && s < seg_count(hdr->info.size); s++)
         r = commit_segment(c, s, place[s] == REF_ZERO, place[s], err);
     if (r == 0)
         r = commit_publish(c, hdr, err);
@@ -301,7 +302,7 @@ static inline void mk_snapshot(struct mkstore *m, const uint8_t *data, uint64_t 
     mk_segments(m, data, size, out->place);
     out->rcp = mk_header(m, size);
     for (uint64_t s = 0; s < out->segments; s++)
-        out->rcp.alloc_bytes += out->place[s] != REF_ZERO ? PAGE_BYTES : 0;
+        out->rcp.info.alloc_bytes += out->place[s] != REF_ZERO ? PAGE_BYTES : 0;
     MK_OK(mk_commit(m, &out->rcp, out->place, &mk_err_));
 }
 
@@ -314,7 +315,7 @@ static inline void mk_snap_free(struct mksnap *s)
 static inline struct snap *mk_snap_open(struct mkstore *m, const struct snaprcp *rcp)
 {
     struct snap *s = NULL;
-    MK_OK(snap_open(m->st, m->segread, &rcp->disk, rcp->seq, &rcp->snap, &s, &mk_err_));
+    MK_OK(snap_open(m->st, m->segread, &rcp->info.ref, &s, &mk_err_));
     return s;
 }
 
@@ -323,8 +324,8 @@ static inline struct snap *mk_snap_open(struct mkstore *m, const struct snaprcp 
 static inline void mk_recipe_path(struct mkstore *m, const struct snaprcp *rcp, const char *suffix, char out[256])
 {
     char hex[VID_HEX], file[SNAP_FILE_MAX];
-    vid_hex(&rcp->disk, hex);
-    store_snap_file(rcp->seq, &rcp->snap, suffix, file);
+    vid_hex(&rcp->info.ref.disk, hex);
+    store_snap_file(rcp->info.ref.seq, &rcp->info.ref.snap, suffix, file);
     snprintf(out, 256, "%s/snapshots/%s/%s", m->path, hex, file);
 }
 

@@ -40,7 +40,7 @@ static int run_read(struct verr *err)
     if (r == 0)
         r = t_compare(&o, &t_stored, err);
     if (r == 0)
-        r = snap_load(o.st, &t_disk, t_stored.seq, &t_stored.id, &rcp, &attr, err);
+        r = snap_load(o.st, &t_disk, t_stored.ref.seq, &t_stored.ref.snap, &rcp, &attr, err);
     t_close(&o);
     return r;
 }
@@ -55,7 +55,7 @@ static int use_live(bool trusted, struct verr *err)
     struct t_open o;
     struct live_set *set = NULL;
     struct live *l = NULL;
-    struct pending p;
+    struct snapinfo p;
     struct freeze_req req = {.label = "oom", .note = "a note"};
     uint8_t mark[MARK_LEN], buf[MARK_LEN];
     memset(mark, 0x77, sizeof mark);
@@ -71,8 +71,8 @@ static int use_live(bool trusted, struct verr *err)
     if (r == 0)
         r = live_freeze(&l, 1, &req, &p, err);
     if (r == 0) {
-        frozen_seq = p.seq;
-        r = live_pending_seal(l, p.seq, err);
+        frozen_seq = p.ref.seq;
+        r = live_pending_seal(l, p.ref.seq, err);
     }
     if (r == 0) {
         ssize_t n = live_read(l, MARK_AT, buf, sizeof buf, err);
@@ -172,13 +172,13 @@ static int parts_close(struct parts *p, struct verr *err)
 static int publish(struct parts *p, struct dedup_job *job, struct verr *err)
 {
     struct snap *snap = NULL;
-    struct live_anchor mine = {.disk = t_disk, .seq = job->pend.seq, .snap = job->pend.snap, .stamp = job->pend.seq + 1}, drop[8];
+    struct live_anchor mine = {.ref = {t_disk, job->pend.ref.seq, job->pend.ref.snap}, .stamp = job->pend.ref.seq + 1}, drop[8];
     unsigned dropped;
-    int r = snap_open(p->o.st, p->o.segread, &t_disk, job->pend.seq, &job->pend.snap, &snap, err);
+    int r = snap_open(p->o.st, p->o.segread, &job->pend.ref, &snap, err);
     if (r == 0)
-        r = store_anchor(p->o.st, &t_disk, &t_disk, job->pend.seq, &job->pend.snap, err);
+        r = store_anchor(p->o.st, &t_disk, &t_disk, job->pend.ref.seq, &job->pend.ref.snap, err);
     if (r == 0)
-        r = live_pending_published(p->l, job->pend.seq, snap_place, snap, &mine, drop, 8, &dropped, err);
+        r = live_pending_published(p->l, job->pend.ref.seq, snap_place, snap, &mine, drop, 8, &dropped, err);
     snap_close(snap);
     return r;
 }
@@ -196,8 +196,7 @@ static int round_in(struct parts *p, struct verr *err)
     job.live = p->l;
     job.vm = t_vm;
     job.epoch = 1;
-    job.parent_snap = t_stored.id;
-    job.parent_seq = t_stored.seq;
+    job.parent = t_stored.ref;
     job.last_blocks = job.last_recipes = REF_NONE;
     job.err = &job_err;
     if (r == 0)
@@ -360,9 +359,10 @@ static int fill_catalog(struct catalog *c, struct verr *err)
     for (unsigned i = 0; r == 0 && i < 4; i++) {
         struct node n = a_node(i);
         r = catalog_node_put(c, &n, err);
-        struct snaprow s = {.id = n.id, .disk = n.id, .host = n.id, .group = n.id, .seq = i + 1, .state = SNAPST_STORED, .mode = 0440, .name_s = 1000 + i,
-                            .note = "a note"};
-        s.id.b[0] = 0x61;
+        struct snaprow s = {.info.ref.snap = n.id, .info.ref.disk = n.id, .info.host = n.id, .info.group = n.id, .info.ref.seq = i + 1,
+                            .state = SNAPST_STORED, .info.mode = 0440, .info.name_s = 1000 + i,
+                            .info.note = "a note"};
+        s.info.ref.snap.b[0] = 0x61;
         if (r == 0 && i > 0)
             r = catalog_snap_put(c, &s, err);
     }
@@ -471,13 +471,13 @@ static int look_up(struct names *n, struct verr *err)
         r = names_setattr(n, &e.node.id, SET_MODE, &v, &changed, err);
     }
     if (r == 0)
-        r = names_snap_set(n, &t_stored.id, "noted", NULL, NULL, NULL, NULL, err);
+        r = names_snap_set(n, &t_stored.ref.snap, "noted", NULL, NULL, NULL, NULL, err);
     if (r == 0)
-        r = names_snap_relabel(n, &t_stored.id, "gold", err);
+        r = names_snap_relabel(n, &t_stored.ref.snap, "gold", err);
     if (r == 0)
         r = names_lookup(n, &t_vm, "disk@gold.img", &e, err);
     if (r == 0)
-        OOM_CHECK(e.kind == ENTRY_SNAP && strcmp(e.snap.note, "noted") == 0);
+        OOM_CHECK(e.kind == ENTRY_SNAP && strcmp(e.snap.info.note, "noted") == 0);
     return r;
 }
 
@@ -624,7 +624,8 @@ static int start_agent(unsigned pending, struct verr *err)
     if (r == 0)
         r = agent_pending_ids(a, NULL, &root, &ids, &n, err);
     if (r == 0)
-        OOM_CHECK((n == pending && (vid_eq(&ids[0], &t_pending.id) || vid_eq(&ids[n - 1], &t_pending.id))) || agent_mend_owes(a, &t_disk));      /* none is forgotten */
+        OOM_CHECK((n == pending && (vid_eq(&ids[0], &t_pending.ref.snap) || vid_eq(&ids[n - 1], &t_pending.ref.snap))) ||
+                  agent_mend_owes(a, &t_disk));      /* none is forgotten */
     free(ids);
     if (r == 0)
         r = agent_status_json(a, &text, &len, err);
@@ -661,7 +662,7 @@ static void prepare_killed(void)
     struct t_open o;
     struct live_set *set = NULL;
     struct live *l = NULL;
-    struct pending p;
+    struct snapinfo p;
     struct freeze_req req = {0};
     uint8_t mark[MARK_LEN];
     memset(mark, 0x77, sizeof mark);
@@ -670,7 +671,7 @@ static void prepare_killed(void)
     OOM_MUST(t_live_open(&o, true, &set, &l, err));
     OOM_MUST(live_write(l, MARK_AT, mark, sizeof mark, err));
     OOM_MUST(live_freeze(&l, 1, &req, &p, err));
-    volatile_seq = p.seq;
+    volatile_seq = p.ref.seq;
     snprintf(state, sizeof state, "%s", t_state());
     snprintf(aside, sizeof aside, "%.250s.killed", state);
     oom_copy(state, aside);
@@ -686,7 +687,7 @@ static void check_killed(int r)
     struct t_open o;
     struct live_set *set = NULL;
     struct live *l = NULL;
-    struct pending p;
+    struct snapinfo p;
     uint8_t buf[MARK_LEN], mark[MARK_LEN];
     (void)r;
     memset(mark, 0x77, sizeof mark);

@@ -46,8 +46,7 @@ static void name_store(struct mkround *m)
 
 static void keep(struct t_snap *s, const struct mkround *m)
 {
-    s->seq = m->job[0].pend.seq;
-    s->id = m->job[0].pend.snap;
+    s->ref = m->job[0].pend.ref;
     s->data = malloc(T_SIZE);
     if (s->data == NULL)
         abort();
@@ -135,7 +134,7 @@ int t_compare(const struct t_open *o, const struct t_snap *s, struct verr *err)
 {
     static uint8_t buf[T_SIZE + 1];
     struct snap *snap = NULL;
-    int r = snap_open(o->st, o->segread, &t_disk, s->seq, &s->id, &snap, err);
+    int r = snap_open(o->st, o->segread, &s->ref, &snap, err);
     if (r < 0)
         return r;
     ssize_t n = snap_read(snap, 0, buf, sizeof buf, err);
@@ -168,11 +167,11 @@ static void check_dir(const char *below, const char *sub)
 static bool still_pending(struct live *l)
 {
     static uint8_t buf[T_SIZE + 1];
-    struct pending p;
+    struct snapinfo p;
     struct verr err = {0};
-    if (live_pending_by_seq(l, t_pending.seq, &p, &err) < 0)
+    if (live_pending_by_seq(l, t_pending.ref.seq, &p, &err) < 0)
         return false;
-    OOM_CHECK(live_pending_read(l, t_pending.seq, 0, buf, sizeof buf, &err) == T_SIZE && memcmp(buf, t_pending.data, T_SIZE) == 0);
+    OOM_CHECK(live_pending_read(l, t_pending.ref.seq, 0, buf, sizeof buf, &err) == T_SIZE && memcmp(buf, t_pending.data, T_SIZE) == 0);
     return true;
 }
 

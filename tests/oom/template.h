@@ -12,7 +12,7 @@
 #include "store/store.h"
 
 enum { T_SIZE = 2 * SEG_BYTES + 300000, T_SLOTS = 1 };
-struct t_snap { uint64_t seq; struct vid id; uint8_t *data; };
+struct t_snap { struct snapref ref; uint8_t *data; };
 
 extern struct vid t_disk, t_vm, t_host;
 extern struct t_snap t_stored, t_pending;

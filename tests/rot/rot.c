@@ -169,7 +169,7 @@ static int read_all(struct store *st, struct segread *sr, const struct snap_know
     if (r < 0)
         return r;
     /* Data and where they lie; holes are not read: they would take all the time. */
-    uint64_t h = hash64_seed(&snap_header(s)->size, sizeof(uint64_t), 0);
+    uint64_t h = hash64_seed(&snap_header(s)->info.size, sizeof(uint64_t), 0);
     off_t off = 0, end;
     ssize_t n = 0;
     while (n == 0 && (off = snap_seek(s, (uint64_t)off, false, err)) >= 0) {
@@ -187,8 +187,8 @@ static int read_all(struct store *st, struct segread *sr, const struct snap_know
     if (n == 0 && k->dir == DIR_SNAPSHOTS)
         n = snap_load(st, &k->disk, k->seq, &k->id, &rcp, NULL, err);
     if (n == 0 && k->dir == DIR_SNAPSHOTS) {
-        h = hash64_seed(rcp.label, strlen(rcp.label), h + rcp.flags);
-        h = hash64_seed(rcp.note, strlen(rcp.note), h);
+        h = hash64_seed(rcp.info.label, strlen(rcp.info.label), h + rcp.info.flags);
+        h = hash64_seed(rcp.info.note, strlen(rcp.info.note), h);
     }
     snap_close(s);
     *sum = h;
@@ -646,12 +646,12 @@ static int look_at_disk(struct live *l, struct disk_known *k, struct verr *err)
     int r = live_attr(l, &k->at, err);
     if (r == 0)
         r = sum_level(l, 0, &k->sum, err);
-    struct pending p;
+    struct snapinfo p;
     for (unsigned i = 0; r == 0 && i < PENDS_MAX && live_pending(l, i, &p, NULL) == 0; i++) {
         struct pend_known *pk = &k->pend[k->npend++];
-        pk->seq = p.seq;
+        pk->seq = p.ref.seq;
         snprintf(pk->label, sizeof pk->label, "%s", p.label);
-        r = sum_level(l, p.seq, &pk->sum, err);
+        r = sum_level(l, p.ref.seq, &pk->sum, err);
     }
     return r;
 }

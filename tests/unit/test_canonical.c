@@ -194,9 +194,10 @@ static void snapshot_headers(void **state)
 {
     (void)state;
     static const struct kind k = {"snapshot recipe", sum_tail, again_snap};
-    struct snaprcp s = {.store = vid_random(), .disk = vid_random(), .vm = vid_random(), .snap = vid_random(), .seq = 3, .epoch = 1,
-                        .group_members = 1, .size = 5 << SEG_SHIFT, .alloc_bytes = 4096, .nruns = 2, .name_s = 1790000000,
-                        .mode = 0440, .label = "a-label", .note = "a note", .flags = SNAP_PARTIAL};
+    struct snaprcp s = {.store = vid_random(), .info.ref.disk = vid_random(), .vm = vid_random(), .info.ref.snap = vid_random(),
+                        .info.ref.seq = 3, .epoch = 1,
+                        .info.group_members = 1, .info.size = 5 << SEG_SHIFT, .info.alloc_bytes = 4096, .nruns = 2, .info.name_s = 1790000000,
+                        .info.mode = 0440, .info.label = "a-label", .info.note = "a note", .info.flags = SNAP_PARTIAL};
     uint8_t data[SNAPRCP_PAGE];
     assert_int_equal(snaprcp_encode(&s, data), 0);
     no_byte_means_nothing(&k, data, sizeof data);
@@ -503,10 +504,11 @@ static void journal_records(void **state)
     (void)state;
     static const struct kind k = {"journal record", sum_record, again_record};
     disk = vid_random();
-    struct live_pend pend[2] = {{.p = {.seq = 3, .snap = vid_random(), .size = 99, .name_s = 5, .label = "a", .note = "some note"},
+    struct live_pend pend[2] = {{.p = {.ref.seq = 3, .ref.snap = vid_random(), .size = 99, .name_s = 5, .label = "a", .note = "some note"},
                                  .table = 4, .layer = 5},
-                                {.p = {.seq = 8, .snap = vid_random(), .flags = PEND_SEALED, .group_members = 7}, .table = 6, .layer = 7}};
-    struct live_anchor anchor = {vid_random(), 2, vid_random(), 9};
+                                {.p = {.ref.seq = 8, .ref.snap = vid_random(), .flags = SNAP_SEALED, .group_members = 7}, .table = 6,
+                                 .layer = 7}};
+    struct live_anchor anchor = {{vid_random(), 2, vid_random()}, 9};
     struct live_head h = {.size = 1000, .next_seq = 9, .next_no = 10, .table = 8, .layer = 9, .mtime_ns = -1, .npend = 2, .nanchors = 1,
                           .pend = pend, .anchors = &anchor, .changed = true, .marks = LIVE_REWRITING};
     const struct live_record rec = {LIVE_COMPLETE, 0, 44, 128};

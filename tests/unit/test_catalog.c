@@ -72,23 +72,23 @@ static struct snaprow make_snap(const struct vid *disk, uint64_t seq, uint32_t s
 {
     struct snaprow s;
     memset(&s, 0, sizeof s);
-    s.id = vid_random();
-    s.disk = *disk;
-    s.parent = vid_random();
-    s.host = vid_random();
-    s.group = vid_random();
-    s.seq = seq;
+    s.info.ref.snap = vid_random();
+    s.info.ref.disk = *disk;
+    s.info.parent = vid_random();
+    s.info.host = vid_random();
+    s.info.group = vid_random();
+    s.info.ref.seq = seq;
     s.state = state;
-    s.flags = SNAP_PARTIAL;
-    s.mode = 0440;
-    s.size = 1000 + seq;
-    s.alloc_bytes = 100;
-    s.dirty_segments = 4;
-    s.freeze_ns = -1;
-    s.name_s = 1000000 + (int64_t)seq;
-    snprintf(s.label, sizeof s.label, "%s", label);
-    snprintf(s.note, sizeof s.note, "note \xff of %d", (int)seq);
-    s.levels = (struct snap_levels){1, 2, 3, 4, 5, 6, 7, 8, 9};
+    s.info.flags = SNAP_PARTIAL;
+    s.info.mode = 0440;
+    s.info.size = 1000 + seq;
+    s.info.alloc_bytes = 100;
+    s.info.dirty_segments = 4;
+    s.info.freeze_ns = -1;
+    s.info.name_s = 1000000 + (int64_t)seq;
+    snprintf(s.info.label, sizeof s.info.label, "%s", label);
+    snprintf(s.info.note, sizeof s.info.note, "note \xff of %d", (int)seq);
+    s.info.levels = (struct snap_levels){1, 2, 3, 4, 5, 6, 7, 8, 9};
     return s;
 }
 
@@ -106,17 +106,20 @@ static void assert_same_node(const struct node *a, const struct node *b)
 
 static void assert_same_snap(const struct snaprow *a, const struct snaprow *b)
 {
-    assert_memory_equal(&a->id, &b->id, sizeof a->id);
-    assert_memory_equal(&a->disk, &b->disk, sizeof a->disk);
-    assert_memory_equal(&a->parent, &b->parent, sizeof a->parent);
-    assert_memory_equal(&a->host, &b->host, sizeof a->host);
-    assert_memory_equal(&a->group, &b->group, sizeof a->group);
-    assert_true(a->seq == b->seq && a->state == b->state && a->flags == b->flags && a->mode == b->mode && a->uid == b->uid);
-    assert_true(a->gid == b->gid && a->protected_ == b->protected_ && a->size == b->size && a->alloc_bytes == b->alloc_bytes);
-    assert_true(a->dirty_segments == b->dirty_segments && a->freeze_ns == b->freeze_ns && a->name_s == b->name_s);
-    assert_string_equal(a->label, b->label);
-    assert_string_equal(a->note, b->note);
-    assert_memory_equal(&a->levels, &b->levels, sizeof a->levels);
+    assert_memory_equal(&a->info.ref.snap, &b->info.ref.snap, sizeof a->info.ref.snap);
+    assert_memory_equal(&a->info.ref.disk, &b->info.ref.disk, sizeof a->info.ref.disk);
+    assert_memory_equal(&a->info.parent, &b->info.parent, sizeof a->info.parent);
+    assert_memory_equal(&a->info.host, &b->info.host, sizeof a->info.host);
+    assert_memory_equal(&a->info.group, &b->info.group, sizeof a->info.group);
+    assert_true(a->info.ref.seq == b->info.ref.seq && a->state == b->state && a->info.flags == b->info.flags &&
+                a->info.mode == b->info.mode && a->info.uid == b->info.uid);
+    assert_true(a->info.gid == b->info.gid && a->info.protected_ == b->info.protected_ && a->info.size == b->info.size &&
+                a->info.alloc_bytes == b->info.alloc_bytes);
+    assert_true(a->info.dirty_segments == b->info.dirty_segments && a->info.freeze_ns == b->info.freeze_ns &&
+                a->info.name_s == b->info.name_s);
+    assert_string_equal(a->info.label, b->info.label);
+    assert_string_equal(a->info.note, b->info.note);
+    assert_memory_equal(&a->info.levels, &b->info.levels, sizeof a->info.levels);
 }
 
 /* ---- transactions and faults ---- */
@@ -383,25 +386,25 @@ static void snapshot_is_found_by_id_inode_label_and_time(void **state)
     struct fixture *f = *state;
     struct vid disk = vid_random();
     struct snaprow a = make_snap(&disk, 1, SNAPST_STORED, ""), b = make_snap(&disk, 2, SNAPST_PENDING, "v1.2"), got;
-    b.protected_ = true;
+    b.info.protected_ = true;
     assert_int_equal(catalog_snap_put(f->c, &a, &f->err), 0);
     assert_int_equal(catalog_snap_put(f->c, &b, &f->err), 0);
     assert_int_equal(reopen(f), 0);
-    assert_int_equal(catalog_snap_by_id(f->c, &b.id, &got, &f->err), 0);
+    assert_int_equal(catalog_snap_by_id(f->c, &b.info.ref.snap, &got, &f->err), 0);
     assert_same_snap(&got, &b);
-    assert_int_equal(catalog_snap_by_ino(f->c, vid_ino(&a.id), &got, &f->err), 0);
+    assert_int_equal(catalog_snap_by_ino(f->c, vid_ino(&a.info.ref.snap), &got, &f->err), 0);
     assert_same_snap(&got, &a);
     assert_int_equal(catalog_snap_by_name(f->c, &disk, "v1.2", 0, &got, &f->err), 0);
     assert_same_snap(&got, &b);
-    assert_int_equal(catalog_snap_by_name(f->c, &disk, "", a.name_s, &got, &f->err), 0);
+    assert_int_equal(catalog_snap_by_name(f->c, &disk, "", a.info.name_s, &got, &f->err), 0);
     assert_same_snap(&got, &a);
-    assert_int_equal(catalog_snap_by_name(f->c, &disk, "", b.name_s, &got, &f->err), -ENOENT);     /* it has a label */
+    assert_int_equal(catalog_snap_by_name(f->c, &disk, "", b.info.name_s, &got, &f->err), -ENOENT);     /* it has a label */
     assert_int_equal(catalog_snap_latest(f->c, &disk, &got, &f->err), 0);
     assert_same_snap(&got, &a);                                                                     /* b is not stored */
     uint64_t n;
     assert_int_equal(catalog_snap_count(f->c, &disk, &n, &f->err), 0);
     assert_int_equal(n, 2);
-    assert_int_equal(catalog_snap_del(f->c, &a.id, &f->err), 0);
+    assert_int_equal(catalog_snap_del(f->c, &a.info.ref.snap, &f->err), 0);
     assert_int_equal(catalog_snap_latest(f->c, &disk, &got, &f->err), -ENOENT);
 }
 
@@ -420,10 +423,10 @@ static void snapshots_come_by_sequence_and_none_is_lost_between_pages(void **sta
     int got, total = 0;
     while ((got = catalog_snaps(f->c, &disk, after, page, 7, &f->err)) > 0) {
         for (int i = 0; i < got; i++) {
-            assert_true(page[i].seq > after);
-            assert_true(i == 0 || page[i].seq >= page[i - 1].seq);
+            assert_true(page[i].info.ref.seq > after);
+            assert_true(i == 0 || page[i].info.ref.seq >= page[i - 1].info.ref.seq);
         }
-        after = page[got - 1].seq;
+        after = page[got - 1].info.ref.seq;
         total += got;
     }
     assert_int_equal(got, 0);
@@ -442,16 +445,16 @@ static void senseless_snapshot_is_refused(void **state)
     s.state = 4;
     assert_int_equal(catalog_snap_put(f->c, &s, &f->err), -EINVAL);
     s = good;
-    strcpy(s.label, "a@b");
+    strcpy(s.info.label, "a@b");
     assert_int_equal(catalog_snap_put(f->c, &s, &f->err), -EINVAL);
     s = good;
-    s.size = UINT64_MAX;
+    s.info.size = UINT64_MAX;
     assert_int_equal(catalog_snap_put(f->c, &s, &f->err), -EINVAL);
     s = good;
-    s.name_s = -1;
+    s.info.name_s = -1;
     assert_int_equal(catalog_snap_put(f->c, &s, &f->err), -EINVAL);
     s = good;
-    memset(s.note, 'x', sizeof s.note);
+    memset(s.info.note, 'x', sizeof s.info.note);
     assert_int_equal(catalog_snap_put(f->c, &s, &f->err), -EINVAL);
     assert_int_equal(catalog_snap_put(f->c, &good, &f->err), 0);
 }
@@ -466,7 +469,7 @@ static void totals_add_up_and_saturate(void **state)
     assert_int_equal(catalog_node_put(f->c, &b, &f->err), 0);
     for (uint64_t i = 1; i <= 5; i++) {
         struct snaprow s = make_snap(&a.id, i, i == 4 ? SNAPST_PENDING : i == 5 ? SNAPST_FAILED : SNAPST_STORED, "");
-        s.alloc_bytes = INT64_MAX;
+        s.info.alloc_bytes = INT64_MAX;
         assert_int_equal(catalog_snap_put(f->c, &s, &f->err), 0);
     }
     struct catalog_totals t;
@@ -547,13 +550,13 @@ static void row_that_makes_no_sense_is_damage(void **state)
     assert_true(patch_all(f, "marklabel", "mark@abel") > 0);
     assert_true(patch_all(f, "markname", "mark/ame") > 0);
     assert_int_equal(reopen(f), 0);
-    assert_int_equal(catalog_snap_by_id(f->c, &s.id, &got, &f->err), -EBADMSG);
+    assert_int_equal(catalog_snap_by_id(f->c, &s.info.ref.snap, &got, &f->err), -EBADMSG);
     assert_says_rebuild(f);
     assert_non_null(strstr(f->err.text, "label"));
     memset(&f->err, 0, sizeof f->err);
     assert_int_equal(catalog_node_by_id(f->c, &n.id, &node, &f->err), -EBADMSG);
     assert_says_rebuild(f);
-    assert_int_equal(catalog_snap_by_id(f->c, &good.id, &got, &f->err), 0);
+    assert_int_equal(catalog_snap_by_id(f->c, &good.info.ref.snap, &got, &f->err), 0);
 }
 
 static void damaged_file_is_refused(void **state)

@@ -81,7 +81,7 @@ static int setup(void **state)
     f->b.place[1] = place[0];
     f->b.place[2] = place[1];
     f->b.rcp = mk_header(&f->m, f->size);
-    snprintf(f->b.rcp.label, sizeof f->b.rcp.label, "second");
+    snprintf(f->b.rcp.info.label, sizeof f->b.rcp.info.label, "second");
     MK_OK(mk_commit(&f->m, &f->b.rcp, f->b.place, &mk_err_));
     *state = f;
     return 0;
@@ -278,7 +278,7 @@ static struct mksnap snapshot_of_recipe(struct fixture *f, struct segrcp *rcp)
     MK_OK(cwriter_seal(w, &mk_err_));
     cwriter_free(w);
     s.rcp = mk_header(&f->m, rcp->bytes);
-    snprintf(s.rcp.label, sizeof s.rcp.label, "odd");
+    snprintf(s.rcp.info.label, sizeof s.rcp.info.label, "odd");
     MK_OK(mk_commit(&f->m, &s.rcp, s.place, &mk_err_));
     return s;
 }
@@ -308,7 +308,7 @@ static void recipes_that_do_not_fit_their_blocks_are_told(void **state)
         assert_non_null(strstr(f->told.p[0].what, "segment recipe 0"));
         assert_non_null(strstr(f->told.p[0].hits, "web/disk@odd.img"));
         assert_int_equal(rep.snapshots_hit, 1);
-        MK_OK(store_snap_trash(f->m.st, &s.rcp.disk, s.rcp.seq, &s.rcp.snap, &mk_err_));
+        MK_OK(store_snap_trash(f->m.st, &s.rcp.info.ref.disk, s.rcp.info.ref.seq, &s.rcp.info.ref.snap, &mk_err_));
         mk_snap_free(&s);
     }
 }
@@ -344,7 +344,7 @@ static void recipes_that_nobody_uses_are_no_damage(void **state)
 {
     struct fixture *f = *state;
     char path[256];
-    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.disk, f->b.rcp.seq, &f->b.rcp.snap, &mk_err_));
+    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
     mk_container_path(&f->m, first_block(f, f->b.place[1]), path);
     assert_int_equal(unlink(path), 0);
     struct check_report rep = verify(&f->m, true, &f->told);
@@ -356,10 +356,10 @@ static void an_anchor_is_verified_when_its_snapshot_is_gone(void **state)
 {
     struct fixture *f = *state;
     char path[256];
-    MK_OK(store_anchor(f->m.st, &f->m.disk.id, &f->b.rcp.disk, f->b.rcp.seq, &f->b.rcp.snap, &mk_err_));
+    MK_OK(store_anchor(f->m.st, &f->m.disk.id, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
     struct check_report rep = verify(&f->m, false, &f->told);
     assert_int_equal(rep.anchors, 0);       /* the same file as the snapshot */
-    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.disk, f->b.rcp.seq, &f->b.rcp.snap, &mk_err_));
+    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
     rep = verify(&f->m, false, &f->told);
     assert_int_equal(rep.anchors, 1);
     assert_int_equal(rep.damaged, 0);
@@ -398,8 +398,8 @@ static void damaged_names_and_side_files_are_told(void **state)
 {
     struct fixture *f = *state;
     char path[512], hex[VID_HEX];
-    struct snapattr a = { .snap = f->a.rcp.snap, .version = 1 };
-    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.disk, f->a.rcp.seq, &a, &mk_err_));
+    struct snapattr a = { .snap = f->a.rcp.info.ref.snap, .version = 1 };
+    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &a, &mk_err_));
     assert_int_equal(verify(&f->m, false, &f->told).side_files, 1);
     mk_recipe_path(&f->m, &f->a.rcp, ".attr", path);
     mk_flip(path, 20, 1);
@@ -598,7 +598,7 @@ static void trash_that_cannot_be_read_is_a_notice(void **state)
     struct fixture *f = *state;
     char path[512];
     size_t len;
-    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.disk, f->b.rcp.seq, &f->b.rcp.snap, &mk_err_));
+    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
     struct check_report rep = verify(&f->m, false, &f->told);
     assert_true(rep.damaged == 0 && rep.notices == 0 && rep.trash == 1);
     snprintf(path, sizeof path, "%s/trash", f->m.path);
@@ -626,11 +626,12 @@ static void trash_that_cannot_be_read_is_a_notice(void **state)
 static void side_files_and_anchors_in_trash_are_read(void **state)
 {
     struct fixture *f = *state;
-    struct snapattr a = { .snap = f->a.rcp.snap, .version = 1 };
-    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.disk, f->a.rcp.seq, &a, &mk_err_));
-    MK_OK(store_anchor(f->m.st, &f->m.vm.id, &f->b.rcp.disk, f->b.rcp.seq, &f->b.rcp.snap, &mk_err_));  /* for another "disk" */
-    MK_OK(store_unanchor(f->m.st, &f->m.vm.id, f->b.rcp.seq, &f->b.rcp.snap, &mk_err_));
-    MK_OK(store_snap_trash(f->m.st, &f->a.rcp.disk, f->a.rcp.seq, &f->a.rcp.snap, &mk_err_));
+    struct snapattr a = { .snap = f->a.rcp.info.ref.snap, .version = 1 };
+    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &a, &mk_err_));
+    /* for another "disk" */
+    MK_OK(store_anchor(f->m.st, &f->m.vm.id, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
+    MK_OK(store_unanchor(f->m.st, &f->m.vm.id, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
+    MK_OK(store_snap_trash(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &f->a.rcp.info.ref.snap, &mk_err_));
     struct check_report rep = verify(&f->m, false, &f->told);
     assert_true(rep.damaged == 0 && rep.notices == 0 && rep.trash == 3);
 }
@@ -995,9 +996,9 @@ static void expect_names(struct fixture *f, int state_dir, const char *state_pat
     assert_true(vid_eq(&e.node.id, &f->m.disk.id));
     MK_OK(names_lookup(n, &f->m.vm.id, "disk@second.img", &e, &mk_err_));
     assert_int_equal(e.kind, ENTRY_SNAP);
-    assert_true(vid_eq(&e.snap.id, &f->b.rcp.snap));
+    assert_true(vid_eq(&e.snap.info.ref.snap, &f->b.rcp.info.ref.snap));
     MK_OK(names_lookup(n, &f->m.vm.id, strchr(name_a, '/') + 1, &e, &mk_err_));
-    assert_true(vid_eq(&e.snap.id, &f->a.rcp.snap));
+    assert_true(vid_eq(&e.snap.info.ref.snap, &f->a.rcp.info.ref.snap));
     names_close(n);
     MK_OK(catalog_close(c, &mk_err_));
 }
@@ -1147,9 +1148,9 @@ static void files_of_the_store_are_dumped(void **state)
     MK_OK(owner_claim(f->m.st, &f->m.vm.id, &f->m.host, &epoch, &mk_err_));
     snprintf(path, sizeof path, "%s/owners/%s.0000000000000001", f->m.path, hex);
     expect_dump(path, "\"epoch\": 1");
-    struct snapattr a = { .snap = f->a.rcp.snap, .version = 7 };
+    struct snapattr a = { .snap = f->a.rcp.info.ref.snap, .version = 7 };
     snprintf(a.note, sizeof a.note, "a \"note\"\n\xc3\xa4 \xff \x9b");
-    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.disk, f->a.rcp.seq, &a, &mk_err_));
+    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &a, &mk_err_));
     mk_recipe_path(&f->m, &f->a.rcp, ".attr", path);
     expect_dump(path, "\"note\": \"a \\\"note\\\"\\n\xc3\xa4 \xc3\xbf \\u009b\"");
 }
@@ -1274,10 +1275,10 @@ static void files_of_a_live_image_are_dumped(void **state)
     MK_OK(live_create(set, &disk, 1, 0, &l, &mk_err_));
     MK_OK(live_write(l, 5000, "hello", 5, &mk_err_));
     struct freeze_req req = { .label = "frozen" };
-    struct pending p;
+    struct snapinfo p;
     MK_OK(live_freeze(&l, 1, &req, &p, &mk_err_));
     MK_OK(live_write(l, 3 * (uint64_t)SEG_BYTES, "world", 5, &mk_err_));
-    MK_OK(live_pending_seal(l, p.seq, &mk_err_));
+    MK_OK(live_pending_seal(l, p.ref.seq, &mk_err_));
     MK_OK(live_fsync(l, &mk_err_));
     unsigned journals = 0, tables = 0, maps = 0, vols = 0;
     snprintf(sub, sizeof sub, "%s/state/disks/%s", f->m.dir, hex);

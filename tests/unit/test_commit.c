@@ -105,7 +105,7 @@ static void gaps_and_bad_places_are_refused(void **state)
     assert_int_equal(commit_publish(c, &hdr, NULL), -EINVAL);      /* one segment is missing */
     commit_abort(c);
     struct snap *s;
-    assert_int_equal(snap_open(m->st, m->segread, &hdr.disk, hdr.seq, &hdr.snap, &s, NULL), -ENOENT);
+    assert_int_equal(snap_open(m->st, m->segread, &hdr.info.ref, &s, NULL), -ENOENT);
 }
 
 /* ---- digest ---- */
@@ -151,18 +151,18 @@ static void publish_fills_in_what_was_not_known_before(void **state)
     MK_OK(commit_begin(m->st, &hdr, &c, &mk_err_));
     MK_OK(commit_segment(c, 0, false, ref_make(5, 5), &mk_err_));
     final = hdr;
-    final.alloc_bytes = 8192;
-    final.flags = SNAP_PARTIAL;
-    final.levels.fresh = 777;
-    snprintf(final.label, sizeof final.label, "v1.0");
+    final.info.alloc_bytes = 8192;
+    final.info.flags = SNAP_PARTIAL;
+    final.info.levels.fresh = 777;
+    snprintf(final.info.label, sizeof final.info.label, "v1.0");
     MK_OK(commit_publish(c, &final, &mk_err_));
     assert_int_equal(commit_publish(c, &final, NULL), -EINVAL);
     commit_abort(c);
-    MK_OK(snap_load(m->st, &hdr.disk, hdr.seq, &hdr.snap, &got, NULL, &mk_err_));
-    assert_int_equal(got.alloc_bytes, 8192);
-    assert_int_equal(got.flags, SNAP_PARTIAL);
-    assert_int_equal(got.levels.fresh, 777);
-    assert_string_equal(got.label, "v1.0");
+    MK_OK(snap_load(m->st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, NULL, &mk_err_));
+    assert_int_equal(got.info.alloc_bytes, 8192);
+    assert_int_equal(got.info.flags, SNAP_PARTIAL);
+    assert_int_equal(got.info.levels.fresh, 777);
+    assert_string_equal(got.info.label, "v1.0");
     assert_true(vid_eq(&got.store, &store_conf(m->st)->id));
 }
 
@@ -173,10 +173,10 @@ static void fields_that_cannot_be_stored_are_refused(void **state)
     struct commit *c = NULL;
     MK_OK(commit_begin(m->st, &hdr, &c, &mk_err_));
     MK_OK(commit_segment(c, 0, true, 0, &mk_err_));
-    final.snap = vid_random();
+    final.info.ref.snap = vid_random();
     assert_int_equal(commit_publish(c, &final, NULL), -EINVAL);
     final = hdr;
-    snprintf(final.label, sizeof final.label, "../x");
+    snprintf(final.info.label, sizeof final.info.label, "../x");
     assert_int_equal(commit_publish(c, &final, NULL), -EINVAL);
     commit_abort(c);
 }
@@ -190,8 +190,8 @@ static void nothing_is_published_as_another_than_was_begun(void **state)
     MK_OK(commit_segment(c, 0, true, 0, &mk_err_));
     for (unsigned i = 0; i < 5; i++)
         other[i] = hdr;
-    other[0].disk = other[1].vm = other[2].snap = vid_random();
-    other[3].seq++;
+    other[0].info.ref.disk = other[1].vm = other[2].info.ref.snap = vid_random();
+    other[3].info.ref.seq++;
     other[4].epoch++;
     for (unsigned i = 0; i < 5; i++)
         assert_int_equal(commit_publish(c, &other[i], NULL), -EINVAL);
@@ -250,7 +250,7 @@ static void a_revoked_lease_fences_and_a_new_commit_succeeds(void **state)
     revoke_leases(m);
     assert_int_equal(commit_publish(c, &hdr, NULL), -ESTALE);
     commit_abort(c);
-    assert_int_equal(snap_open(m->st, m->segread, &hdr.disk, hdr.seq, &hdr.snap, &s, NULL), -ENOENT);
+    assert_int_equal(snap_open(m->st, m->segread, &hdr.info.ref, &s, NULL), -ENOENT);
     MK_OK(mk_commit(m, &hdr, place, &mk_err_));
     snap_close(mk_snap_open(m, &hdr));
 }

@@ -264,20 +264,20 @@ static void heads_that_no_writer_writes(void **state)
     (void)state;
     for (int i = 0; i < 9; i++) {
         struct live_pend pend[2];
-        struct live_anchor anchor = {id_of(1), 1, id_of(2), 1};
+        struct live_anchor anchor = {{id_of(1), 1, id_of(2)}, 1};
         struct live_head h = {.size = 4096, .next_seq = 9, .next_no = 9, .table = 1, .layer = 2, .npend = 2, .nanchors = 1, .pend = pend, .anchors = &anchor};
         memset(pend, 0, sizeof pend);
         for (unsigned k = 0; k < 2; k++) {
-            pend[k].p.seq = 3 + k;
-            pend[k].p.snap = id_of(7);
+            pend[k].p.ref.seq = 3 + k;
+            pend[k].p.ref.snap = id_of(7);
             pend[k].table = 3;
             pend[k].layer = 4;
         }
-        pend[1].p.seq = i == 1 ? 3 : i == 2 ? 0 : 4;
+        pend[1].p.ref.seq = i == 1 ? 3 : i == 2 ? 0 : 4;
         pend[1].p.name_s = i == 3 ? -1 : i == 4 ? INT64_MAX : 0;
-        pend[1].p.snap = i == 5 ? (struct vid){{0}} : id_of(8);
-        anchor.disk = i == 6 ? (struct vid){{0}} : id_of(1);
-        anchor.snap = i == 7 ? (struct vid){{0}} : id_of(2);
+        pend[1].p.ref.snap = i == 5 ? (struct vid){{0}} : id_of(8);
+        anchor.ref.disk = i == 6 ? (struct vid){{0}} : id_of(1);
+        anchor.ref.snap = i == 7 ? (struct vid){{0}} : id_of(2);
         pend[0].p.flags = i == 8 ? 1u << 30 : 0;
         assert_int_equal(decode_again(&h), i == 0 ? 0 : -EBADMSG);
     }

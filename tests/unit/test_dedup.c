@@ -20,8 +20,8 @@ static const struct mkr_options plain;
 static struct snap_levels levels(const struct mkround *m, unsigned i)
 {
     const struct snaprcp *r = &m->job[i].recipe;
-    assert_true(mkr_level_sum(&r->levels) == r->size);
-    return r->levels;
+    assert_true(mkr_level_sum(&r->info.levels) == r->info.size);
+    return r->info.levels;
 }
 
 /* ---- what the levels find ---- */
@@ -474,7 +474,7 @@ static void own_blocks_are_checked_when_a_generation_was_opened(void **state)
     assert_true(c.done && m.job[0].result == 0 && mkr_same(&m, 0));
     struct footer_entry e;
     assert_int_equal(creader_entries(m.reader, c.refs[3], 1, &e, NULL), 0);     /* they are blocks that this round wrote */
-    assert_int_equal(snap_open(m.st, m.segread, &d->id, m.job[0].pend.seq, &m.job[0].pend.snap, &snap, NULL), 0);
+    assert_int_equal(snap_open(m.st, m.segread, &m.job[0].pend.ref, &snap, NULL), 0);
     assert_int_equal(snap_each_run(snap, no_condemned, &c, NULL), 0);
     snap_close(snap);
     mkr_free(&m);
@@ -611,12 +611,12 @@ static void trouble_of_one_disk_leaves_the_others_alone(void **state)
         mkr_write_seed(mkr_disk(&m, i, i, 2 * SEG_BYTES), 0, 2 * SEG_BYTES, 55);
     for (unsigned i = 0; i < 3; i++)
         mkr_freeze(&m, i);
-    uint64_t seq = m.job[0].pend.seq;
-    m.job[0].pend.seq = 999;        /* cannot be read: no such pending snapshot */
+    uint64_t seq = m.job[0].pend.ref.seq;
+    m.job[0].pend.ref.seq = 999;        /* cannot be read: no such pending snapshot */
     assert_int_equal(mkr_round(&m, 0, 3), 0);
     assert_true(m.job[0].result < 0);
     assert_true(m.errs[0].code != 0);
-    m.job[0].pend.seq = seq;
+    m.job[0].pend.ref.seq = seq;
     for (unsigned i = 1; i < 3; i++) {
         assert_int_equal(m.job[i].result, 0);
         assert_true(mkr_same(&m, i));
@@ -634,7 +634,7 @@ static int spoil_first(void *ctx, const char *stage, uint64_t done, uint64_t tot
     (void)done;
     (void)total;
     if (strcmp(stage, "stage_1a") == 0)
-        m->job[0].pend.seq = 999;
+        m->job[0].pend.ref.seq = 999;
     return 0;
 }
 
@@ -677,7 +677,7 @@ static void round_that_published_before_says_so(void **state)
     memset(&m.job[0].recipe, 0, sizeof first);
     assert_int_equal(mkr_round(&m, 0, 1), 0);
     assert_int_equal(m.job[0].result, 0);
-    assert_true(vid_eq(&m.job[0].recipe.snap, &first.snap) && m.job[0].recipe.levels.fresh == SEG_BYTES);
+    assert_true(vid_eq(&m.job[0].recipe.info.ref.snap, &first.info.ref.snap) && m.job[0].recipe.info.levels.fresh == SEG_BYTES);
     mkr_published(&m, 0);
     mkr_free(&m);
 }

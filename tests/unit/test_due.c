@@ -15,8 +15,8 @@ static const struct rule {
     char partial;
     uint32_t flags;
 } rules[] = {
-    {DUE_CLOSE, "close", "Cdv", 'u', PEND_PROVISIONAL},
-    {DUE_RELEASE, "release", "cdv", 'u', PEND_PROVISIONAL},
+    {DUE_CLOSE, "close", "Cdv", 'u', SNAP_PROVISIONAL},
+    {DUE_RELEASE, "release", "cdv", 'u', SNAP_PROVISIONAL},
     {DUE_TRUNCATE, "truncate", "cdv", 'r', 0},
     {DUE_REVERT, "revert", "cdv", 'r', 0},
     {DUE_REPLACED, "replaced", "cdv", 'r', 0},
@@ -24,8 +24,8 @@ static const struct rule {
     {DUE_NAMED, "named", "cdv", 'r', 0},
     {DUE_LATE, "late", "cdv", 'U', 0},
     {DUE_RECOVERY, "recovery", "cdv", 'p', 0},
-    {DUE_REQUEST, "request", "", 'r', PEND_EXPLICIT},
-    {DUE_REQUEST_DIR, "request of a directory", "cv", 'r', PEND_EXPLICIT},
+    {DUE_REQUEST, "request", "", 'r', SNAP_EXPLICIT},
+    {DUE_REQUEST_DIR, "request of a directory", "cv", 'r', SNAP_EXPLICIT},
 };
 enum { RULES = sizeof rules / sizeof rules[0] };
 
@@ -67,7 +67,7 @@ static void every_case_follows_the_table(void **state)
                     enum due want = expected(&rules[i], bits, names[n], data), got = due(&c);
                     if (got != want)
                         fail_msg("%s, bits %x, %s, data %d: %d instead of %d", rules[i].name, bits, names[n], (int)data, (int)got, (int)want);
-                    uint32_t flags = got == DUE_SNAPSHOT ? rules[i].flags : got == DUE_PARTIAL ? rules[i].flags | PEND_PARTIAL : 0;
+                    uint32_t flags = got == DUE_SNAPSHOT ? rules[i].flags : got == DUE_PARTIAL ? rules[i].flags | SNAP_PARTIAL : 0;
                     assert_int_equal(due_flags(&c, got), flags);
                     /* What is possible by the name is possible for some state, and what is not is for none. */
                     if (want != DUE_NONE)

@@ -738,16 +738,17 @@ static void rnd_note(char *out, size_t max)
 static struct snaprcp sample_snap(void)
 {
     struct snaprcp r = {
-        .store = rnd_id(), .disk = rnd_id(), .vm = rnd_id(), .snap = rnd_id(), .parent = rnd_id(), .host = rnd_id(), .group = rnd_id(),
-        .seq = 1 + rnd() / 2, .epoch = rnd(), .flags = (uint32_t)(rnd() % 4), .group_members = (uint32_t)rnd(),
-        .size = 1 + rnd() % (UINT64_C(1) << 50),
-        .freeze_ns = (int64_t)rnd(), .name_s = (int64_t)(rnd() % (TIME_NAME_MAX + 1)),
-        .levels = {rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd()},
+        .store = rnd_id(), .vm = rnd_id(), .info.ref = {rnd_id(), 1 + rnd() / 2, rnd_id()},
+        .info.parent = rnd_id(), .info.host = rnd_id(), .info.group = rnd_id(), .epoch = rnd(),
+        .info.flags = (uint32_t)(rnd() % 4), .info.group_members = (uint32_t)rnd(),
+        .info.size = 1 + rnd() % (UINT64_C(1) << 50),
+        .info.freeze_ns = (int64_t)rnd(), .info.name_s = (int64_t)(rnd() % (TIME_NAME_MAX + 1)),
+        .info.levels = {rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd(), rnd()},
     };
-    r.alloc_bytes = rnd() % (r.size + 1);
-    r.nruns = 1 + rnd() % seg_count(r.size);
-    rnd_label(r.label, 64);
-    rnd_note(r.note, 1024);
+    r.info.alloc_bytes = rnd() % (r.info.size + 1);
+    r.nruns = 1 + rnd() % seg_count(r.info.size);
+    rnd_label(r.info.label, 64);
+    rnd_note(r.info.note, 1024);
     rnd_bytes(r.runs_digest, sizeof r.runs_digest);
     return r;
 }
@@ -759,18 +760,21 @@ static void snapshot_headers_round_trip(void **state)
         uint8_t a[SNAPRCP_PAGE], b[SNAPRCP_PAGE];
         struct snaprcp r = sample_snap(), back;
         if (i == 0) {
-            r.size = r.nruns = r.alloc_bytes = 0;
-            memset(r.label, 'x', 64);
-            memset(r.note, 'y', 1024);
+            r.info.size = r.nruns = r.info.alloc_bytes = 0;
+            memset(r.info.label, 'x', 64);
+            memset(r.info.note, 'y', 1024);
         }
         assert_int_equal(snaprcp_encode(&r, a), 0);
         assert_int_equal(snaprcp_decode(a, &back, NULL), 0);
-        assert_memory_equal(&r.store, &back.store, 7 * VID_BYTES);
-        assert_true(r.seq == back.seq && r.epoch == back.epoch && r.flags == back.flags && r.group_members == back.group_members);
-        assert_true(r.size == back.size && r.alloc_bytes == back.alloc_bytes && r.freeze_ns == back.freeze_ns && r.name_s == back.name_s);
-        assert_string_equal(r.label, back.label);
-        assert_string_equal(r.note, back.note);
-        assert_memory_equal(&r.levels, &back.levels, sizeof r.levels);
+        assert_true(snapref_eq(&r.info.ref, &back.info.ref));
+        assert_memory_equal(&r.store, &back.store, 2 * VID_BYTES);          /* and vm */
+        assert_memory_equal(&r.info.parent, &back.info.parent, 3 * VID_BYTES);  /* and host, group */
+        assert_true(r.epoch == back.epoch && r.info.flags == back.info.flags && r.info.group_members == back.info.group_members);
+        assert_true(r.info.size == back.info.size && r.info.alloc_bytes == back.info.alloc_bytes);
+        assert_true(r.info.freeze_ns == back.info.freeze_ns && r.info.name_s == back.info.name_s);
+        assert_string_equal(r.info.label, back.info.label);
+        assert_string_equal(r.info.note, back.info.note);
+        assert_memory_equal(&r.info.levels, &back.info.levels, sizeof r.info.levels);
         assert_true(r.nruns == back.nruns);
         assert_memory_equal(r.runs_digest, back.runs_digest, FP_BYTES);
         assert_int_equal(snaprcp_encode(&back, b), 0);
@@ -794,7 +798,7 @@ static void damaged_snapshot_headers_are_refused(void **state)
     assert_refused_with(try_snap, a, sizeof a, 160, UINT64_MAX, 8, -EBADMSG);    /* size */
     assert_refused_with(try_snap, a, sizeof a, 168, UINT64_MAX, 8, -EBADMSG);    /* allocated */
     assert_refused_with(try_snap, a, sizeof a, 264, 0, 8, -EBADMSG);             /* runs */
-    assert_refused_with(try_snap, a, sizeof a, 264, seg_count(r.size) + 1, 8, -EBADMSG);
+    assert_refused_with(try_snap, a, sizeof a, 264, seg_count(r.info.size) + 1, 8, -EBADMSG);
     assert_refused_with(try_snap, a, sizeof a, 304, 65, 2, -EBADMSG);            /* lengths of texts */
     assert_refused_with(try_snap, a, sizeof a, 306, 1025, 2, -EBADMSG);
     assert_refused_with(try_snap, a, sizeof a, 308, '/', 1, -EBADMSG);
@@ -806,19 +810,19 @@ static void impossible_snapshots_are_not_encoded(void **state)
     (void)state;
     uint8_t a[SNAPRCP_PAGE];
     struct snaprcp r = sample_snap();
-    snprintf(r.label, sizeof r.label, "a/b");
+    snprintf(r.info.label, sizeof r.info.label, "a/b");
     assert_int_equal(snaprcp_encode(&r, a), -EINVAL);
     r = sample_snap();
-    memset(r.label, 'x', sizeof r.label); /* no end */
+    memset(r.info.label, 'x', sizeof r.info.label); /* no end */
     assert_int_equal(snaprcp_encode(&r, a), -EINVAL);
     r = sample_snap();
-    memset(r.note, 'x', sizeof r.note);
+    memset(r.info.note, 'x', sizeof r.info.note);
     assert_int_equal(snaprcp_encode(&r, a), -EINVAL);
     r = sample_snap();
-    r.parent = r.snap;
+    r.info.parent = r.info.ref.snap;
     assert_int_equal(snaprcp_encode(&r, a), -EINVAL);
     r = sample_snap();
-    r.disk = (struct vid){{0}};
+    r.info.ref.disk = (struct vid){{0}};
     assert_int_equal(snaprcp_encode(&r, a), -EINVAL);
     assert_int_equal(try_snap(a, sizeof a), -EBADMSG);
 }

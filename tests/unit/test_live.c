@@ -362,13 +362,13 @@ static void removed_disk_is_gone(void **state)
     CHECK(live_get(b->set, &b->disk, &other, &err));
     live_put(other);
     assert_int_equal(live_remove(b->set, &b->disk, &err), -EBUSY);
-    struct pending p;
+    struct snapinfo p;
     const struct freeze_req req = {0};
     CHECK(live_freeze(&b->l, 1, &req, &p, &err));
     live_put(b->l);
     assert_int_equal(live_remove(b->set, &b->disk, &err), -EBUSY);
     CHECK(live_get(b->set, &b->disk, &b->l, &err));
-    CHECK(live_pending_drop(b->l, p.seq, &err));
+    CHECK(live_pending_drop(b->l, p.ref.seq, &err));
     live_put(b->l);
     b->l = NULL;
     CHECK(live_remove(b->set, &b->disk, &err));
@@ -690,10 +690,12 @@ static void records_round_trip(void **state)
 {
     (void)state;
     struct vid disk = vid_random();
-    struct live_pend pend[2] = {{.p = {.seq = 3, .snap = vid_random(), .size = 99, .name_s = 5, .label = "a", .note = "some note", .mode = 0440,
+    struct live_pend pend[2] = {{.p = {.ref.seq = 3, .ref.snap = vid_random(), .size = 99, .name_s = 5, .label = "a", .note = "some note",
+                                       .mode = 0440,
                                        .uid = 1001, .gid = UINT32_MAX}, .table = 4, .layer = 5},
-                                {.p = {.seq = 8, .snap = vid_random(), .flags = PEND_SEALED | PEND_STARTED, .group_members = 7}, .table = 6, .layer = 7}};
-    struct live_anchor anchor = {vid_random(), 2, vid_random(), 9};
+                                {.p = {.ref.seq = 8, .ref.snap = vid_random(), .flags = SNAP_SEALED | SNAP_STARTED, .group_members = 7},
+                                 .table = 6, .layer = 7}};
+    struct live_anchor anchor = {{vid_random(), 2, vid_random()}, 9};
     struct live_head h = {.size = 1000, .next_seq = 9, .next_no = 10, .table = 8, .layer = 9, .mtime_ns = -1, .npend = 2, .nanchors = 1,
                           .pend = pend, .anchors = &anchor, .changed = true, .marks = 1}, got;
     struct live_record rec = {LIVE_COMPLETE, 0, 44, 128}, r2;
@@ -733,15 +735,15 @@ enum { CHILD_BYTES = 10000 };
 /* 7: clearing the flag was refused, and the snapshot can be dropped all the same. 8: it cannot. 0: nothing was refused then. */
 static int child_started(struct live *l)
 {
-    struct pending p;
+    struct snapinfo p;
     const struct freeze_req req = {0};
-    if (live_freeze(&l, 1, &req, &p, NULL) < 0 || live_pending_update(l, p.seq, PEND_STARTED, 0, NULL, NULL) < 0)
+    if (live_freeze(&l, 1, &req, &p, NULL) < 0 || live_pending_update(l, p.ref.seq, SNAP_STARTED, 0, NULL, NULL) < 0)
         return 9;
-    if (live_pending_drop(l, p.seq, NULL) != -EBUSY)
+    if (live_pending_drop(l, p.ref.seq, NULL) != -EBUSY)
         return 105;
-    if (live_pending_update(l, p.seq, PEND_FAILED, PEND_STARTED, NULL, NULL) == 0)
+    if (live_pending_update(l, p.ref.seq, SNAP_FAILED, SNAP_STARTED, NULL, NULL) == 0)
         return 0;
-    return live_pending_drop(l, p.seq, NULL) == 0 ? 7 : 8;
+    return live_pending_drop(l, p.ref.seq, NULL) == 0 ? 7 : 8;
 }
 
 static int child(const char *what, const char *state, const char *hex)
@@ -799,7 +801,7 @@ static void dirty_bit_comes_before_the_data(void **state)
     static uint8_t old[CHILD_BYTES + 4096];
     fill(old, sizeof old, 11);
     put(b, 0, old, sizeof old);
-    struct pending p;
+    struct snapinfo p;
     const struct freeze_req req = {0};
     CHECK(live_freeze(&b->l, 1, &req, &p, &err));
     static const struct { const char *fault; int code; } runs[] = {
@@ -824,7 +826,7 @@ static void dirty_bit_comes_before_the_data(void **state)
         expect(b, 3, now, sizeof now);
         expect(b, 3 + sizeof now, old + 3 + sizeof now, 1000);
         static uint8_t back[CHILD_BYTES];
-        assert_int_equal(live_pending_read(b->l, p.seq, 0, back, sizeof back, &err), sizeof back);
+        assert_int_equal(live_pending_read(b->l, p.ref.seq, 0, back, sizeof back, &err), sizeof back);
         assert_memory_equal(back, old, sizeof back);
         box_close(b);
     }

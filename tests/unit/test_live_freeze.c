@@ -110,9 +110,9 @@ static void expect_pending(struct live *l, uint64_t seq, uint64_t off, size_t n,
     free(buf);
 }
 
-static struct pending freeze(struct live *l)
+static struct snapinfo freeze(struct live *l)
 {
-    struct pending p;
+    struct snapinfo p;
     CHECK(live_freeze(&l, 1, &plain, &p, &err));
     return p;
 }
@@ -150,7 +150,7 @@ static struct seg_entry entry_of(struct live *l, uint64_t seq, uint64_t segment)
 static void store(struct box *b, struct live *l, uint64_t seq, struct recipe *r)
 {
     static uint8_t seg[SEG_BYTES];
-    struct pending p;
+    struct snapinfo p;
     CHECK(live_pending_by_seq(l, seq, &p, &err));
     *r = (struct recipe){.l = l, .b = b, .seq = seq, .size = p.size};
     for (uint64_t i = 0; i < seg_count(p.size); i++) {
@@ -170,13 +170,13 @@ static void store(struct box *b, struct live *l, uint64_t seq, struct recipe *r)
 
 static unsigned publish(struct box *b, struct live *l, uint64_t seq, struct recipe *r, struct live_anchor drop[8])
 {
-    struct pending p;
+    struct snapinfo p;
     unsigned dropped = 0;
     CHECK(live_pending_seal(l, seq, &err));
     CHECK(live_pending_by_seq(l, seq, &p, &err));
-    assert_true(p.flags & PEND_SEALED);
+    assert_true(p.flags & SNAP_SEALED);
     store(b, l, seq, r);
-    const struct live_anchor mine = {*live_id(l), seq, p.snap, seq + 1};
+    const struct live_anchor mine = {{*live_id(l), seq, p.ref.snap}, seq + 1};
     CHECK(live_pending_published(l, seq, place_of, r, &mine, drop, 8, &dropped, &err));
     return dropped;
 }
@@ -189,12 +189,12 @@ static void frozen_content_stays_while_live_goes_on(void **state)
     struct live *l = b->l[0];
     put(l, 0, 10000, 1);
     put(l, SEG_BYTES, 5000, 1);
-    struct freeze_req req = {.flags = PEND_EXPLICIT | PEND_SEALED, .label = "before", .note = "a note",
+    struct freeze_req req = {.flags = SNAP_EXPLICIT | SNAP_SEALED, .label = "before", .note = "a note",
                              .owners = &(struct freeze_owner){.mode = 0640, .uid = 1001, .gid = 1002}};
-    struct pending p, q;
+    struct snapinfo p, q;
     CHECK(live_freeze(&l, 1, &req, &p, &err));
-    assert_int_equal(p.seq, 1);
-    assert_int_equal(p.flags, PEND_EXPLICIT);           /* nobody says SEALED but the seal */
+    assert_int_equal(p.ref.seq, 1);
+    assert_int_equal(p.flags, SNAP_EXPLICIT);           /* nobody says SEALED but the seal */
     assert_int_equal(p.size, SEG_BYTES + 5000);
     assert_int_equal(p.dirty_segments, 2);
     assert_int_equal(p.alloc_bytes, 5 * PAGE_BYTES);
@@ -217,7 +217,7 @@ static void frozen_content_stays_while_live_goes_on(void **state)
     expect(l, 0, 5, 1);
     expect(l, 5, 2, 2);
     CHECK(live_freeze(&l, 1, &plain, &q, &err));
-    assert_int_equal(q.seq, 2);
+    assert_int_equal(q.ref.seq, 2);
     assert_true(q.name_s > p.name_s);                   /* two in one second have different names */
     assert_int_equal(live_freeze(&l, 1,
                      &(struct freeze_req){.label = "0123456789012345678901234567890123456789012345678901234567890123456"},
@@ -236,16 +236,16 @@ static void group_has_one_instant(void **state)
     struct box *b = *state;
     for (int i = 0; i < N; i++)
         put(b->l[i], 0, 100, i + 1);
-    struct pending p[N];
+    struct snapinfo p[N];
     struct live *order[N] = {b->l[2], b->l[0], b->l[1]};
     CHECK(live_freeze(order, N, &plain, p, &err));
     for (int i = 0; i < N; i++) {
-        struct pending q;
+        struct snapinfo q;
         assert_true(vid_eq(&p[i].group, &p[0].group));
         assert_int_equal(p[i].freeze_ns, p[0].freeze_ns);
         assert_int_equal(p[i].group_members, N);
-        CHECK(live_pending_by_seq(order[i], p[i].seq, &q, &err));
-        assert_true(vid_eq(&q.snap, &p[i].snap));       /* in the order of the call */
+        CHECK(live_pending_by_seq(order[i], p[i].ref.seq, &q, &err));
+        assert_true(vid_eq(&q.ref.snap, &p[i].ref.snap));       /* in the order of the call */
     }
     struct live *twice[2] = {b->l[1], b->l[1]};
     assert_int_equal(live_freeze(twice, 2, &plain, p, &err), -EINVAL);
@@ -254,15 +254,15 @@ static void group_has_one_instant(void **state)
 static void pending_flags_are_journalled(void **state)
 {
     struct box *b = *state;
-    struct pending p = freeze(b->l[0]);
-    CHECK(live_pending_update(b->l[0], p.seq, PEND_STARTED | PEND_FAILED, 0, "new-label", &err));
-    CHECK(live_pending_update(b->l[0], p.seq, 0, PEND_FAILED, NULL, &err));
-    assert_int_equal(live_pending_update(b->l[0], p.seq, PEND_SEALED, 0, NULL, &err), -EINVAL);
-    assert_int_equal(live_pending_update(b->l[0], 77, PEND_FAILED, 0, NULL, &err), -ENOENT);
-    assert_int_equal(live_pending_drop(b->l[0], p.seq, &err), -EBUSY);
+    struct snapinfo p = freeze(b->l[0]);
+    CHECK(live_pending_update(b->l[0], p.ref.seq, SNAP_STARTED | SNAP_FAILED, 0, "new-label", &err));
+    CHECK(live_pending_update(b->l[0], p.ref.seq, 0, SNAP_FAILED, NULL, &err));
+    assert_int_equal(live_pending_update(b->l[0], p.ref.seq, SNAP_SEALED, 0, NULL, &err), -EINVAL);
+    assert_int_equal(live_pending_update(b->l[0], 77, SNAP_FAILED, 0, NULL, &err), -ENOENT);
+    assert_int_equal(live_pending_drop(b->l[0], p.ref.seq, &err), -EBUSY);
     box_crash(b, true);
-    CHECK(live_pending_by_seq(b->l[0], p.seq, &p, &err));
-    assert_int_equal(p.flags, PEND_STARTED);
+    CHECK(live_pending_by_seq(b->l[0], p.ref.seq, &p, &err));
+    assert_int_equal(p.flags, SNAP_STARTED);
     assert_string_equal(p.label, "new-label");
 }
 
@@ -271,20 +271,20 @@ static void power_loss_keeps_sealed_and_drops_volatile(void **state)
     struct box *b = *state;
     struct live *l = b->l[0];
     put(l, 0, 10000, 1);
-    struct pending p = freeze(l);
+    struct snapinfo p = freeze(l);
     put(l, 0, 5000, 2);
-    CHECK(live_pending_seal(l, p.seq, &err));
+    CHECK(live_pending_seal(l, p.ref.seq, &err));
     put(l, 50000, 5000, 2);
-    struct pending q = freeze(l);
+    struct snapinfo q = freeze(l);
     put(l, 0, 100, 3);
     box_crash(b, false);
     l = b->l[0];
-    expect_pending(l, p.seq, 0, 10000, 1);
-    assert_int_equal(live_pending_by_seq(l, q.seq, &q, &err), -ENOENT);
+    expect_pending(l, p.ref.seq, 0, 10000, 1);
+    assert_int_equal(live_pending_by_seq(l, q.ref.seq, &q, &err), -ENOENT);
     assert_int_equal(attr(l).size, 10000);
     expect(l, 0, 10000, 1);
-    struct pending again = freeze(l);
-    assert_true(again.seq > p.seq);
+    struct snapinfo again = freeze(l);
+    assert_true(again.ref.seq > p.ref.seq);
 }
 
 /* Sealing the older one wrote a head that is complete, and names the younger one too. */
@@ -293,17 +293,17 @@ static void power_loss_drops_a_volatile_one_behind_a_sealed_one(void **state)
     struct box *b = *state;
     struct live *l = b->l[0];
     put(l, 0, 10000, 1);
-    struct pending p = freeze(l);
+    struct snapinfo p = freeze(l);
     put(l, 0, 5000, 2);
-    struct pending q = freeze(l);
+    struct snapinfo q = freeze(l);
     put(l, 0, 100, 3);
-    CHECK(live_pending_seal(l, p.seq, &err));
-    CHECK(live_pending_by_seq(l, q.seq, &q, &err));
-    assert_false(q.flags & PEND_SEALED);
+    CHECK(live_pending_seal(l, p.ref.seq, &err));
+    CHECK(live_pending_by_seq(l, q.ref.seq, &q, &err));
+    assert_false(q.flags & SNAP_SEALED);
     box_crash(b, false);
     l = b->l[0];
-    expect_pending(l, p.seq, 0, 10000, 1);
-    assert_int_equal(live_pending_by_seq(l, q.seq, &q, &err), -ENOENT);
+    expect_pending(l, p.ref.seq, 0, 10000, 1);
+    assert_int_equal(live_pending_by_seq(l, q.ref.seq, &q, &err), -ENOENT);
     expect(l, 0, 10000, 1);
 }
 
@@ -312,18 +312,18 @@ static void fsync_seals_what_was_frozen(void **state)
     struct box *b = *state;
     struct live *l = b->l[0];
     put(l, 0, 10000, 1);
-    struct pending p = freeze(l);
+    struct snapinfo p = freeze(l);
     put(l, 0, 5000, 2);
-    struct pending q = freeze(l);
+    struct snapinfo q = freeze(l);
     put(l, 0, 100, 3);
     CHECK(live_fsync(l, &err));
-    CHECK(live_pending_by_seq(l, q.seq, &q, &err));
-    assert_true(q.flags & PEND_SEALED);
+    CHECK(live_pending_by_seq(l, q.ref.seq, &q, &err));
+    assert_true(q.flags & SNAP_SEALED);
     box_crash(b, false);
     l = b->l[0];
-    expect_pending(l, p.seq, 0, 10000, 1);
-    expect_pending(l, q.seq, 0, 5000, 2);
-    expect_pending(l, q.seq, 5000, 5000, 1);
+    expect_pending(l, p.ref.seq, 0, 10000, 1);
+    expect_pending(l, q.ref.seq, 0, 5000, 2);
+    expect_pending(l, q.ref.seq, 5000, 5000, 1);
     expect(l, 0, 100, 3);
     expect(l, 100, 4900, 2);
     assert_int_equal(attr(l).dirty_segments, 1);
@@ -354,37 +354,38 @@ static void published_segments_are_read_from_the_store(void **state)
     struct live_anchor drop[8];
     put(l, 0, SEG_BYTES, 1);
     put(l, 3 * SEG_BYTES, 5000, 1);
-    struct pending p = freeze(l), q;
+    struct snapinfo p = freeze(l), q;
     put(l, 10, 10, 2);
     q = freeze(l);
     put(l, 20, 10, 3);
-    CHECK(live_pending_seal(l, q.seq, &err));
-    assert_int_equal(live_pending_published(l, q.seq, place_of, &r, NULL, drop, 8, &(unsigned){0}, &err), -EINVAL);     /* not the oldest */
+    CHECK(live_pending_seal(l, q.ref.seq, &err));
+    /* not the oldest */
+    assert_int_equal(live_pending_published(l, q.ref.seq, place_of, &r, NULL, drop, 8, &(unsigned){0}, &err), -EINVAL);
     uint64_t alloc = attr(l).alloc_bytes;
-    assert_int_equal(publish(b, l, p.seq, &r, drop), 0);
+    assert_int_equal(publish(b, l, p.ref.seq, &r, drop), 0);
     assert_int_equal(r.asked, 2);                       /* the dirty ones only */
     assert_int_equal(attr(l).alloc_bytes, alloc);
     uint8_t c;
-    assert_int_equal(live_pending_read(l, p.seq, 0, &c, 1, &err), -ESTALE);
+    assert_int_equal(live_pending_read(l, p.ref.seq, 0, &c, 1, &err), -ESTALE);
     unsigned reads = b->src.reads;
     expect(l, 3 * SEG_BYTES, 5000, 1);
     assert_true(b->src.reads > reads);
     expect(l, 0, 10, 1);
     expect(l, 10, 10, 2);
     expect(l, 20, 10, 3);
-    expect_pending(l, q.seq, 10, 10, 2);
-    expect_pending(l, q.seq, 20, 10, 1);
+    expect_pending(l, q.ref.seq, 10, 10, 2);
+    expect_pending(l, q.ref.seq, 20, 10, 1);
     assert_int_equal(live_seek(l, SEG_BYTES, false, &err), 3 * SEG_BYTES);
     struct seg_entry e;
     assert_int_equal(live_segment_pure(l, 3, &e, &err), 1);
     assert_int_equal(e.place, r.place[3]);
     assert_int_equal(live_segment_pure(l, 0, &e, &err), 0);
-    assert_int_equal(publish(b, l, q.seq, &r, drop), 1);     /* the first one's anchor */
-    assert_int_equal(drop[0].seq, p.seq);
+    assert_int_equal(publish(b, l, q.ref.seq, &r, drop), 1);     /* the first one's anchor */
+    assert_int_equal(drop[0].ref.seq, p.ref.seq);
     CHECK(live_anchor_gone(l, &drop[0], &err));
     struct live_anchor a;
     CHECK(live_anchor_at(l, 0, &a, &err));
-    assert_int_equal(a.seq, q.seq);
+    assert_int_equal(a.ref.seq, q.ref.seq);
     assert_int_equal(live_anchor_at(l, 1, &a, &err), -ENOENT);
     assert_int_equal(count_files(b->state, &b->id[0], "layer-"), 3);
     assert_int_equal(count_files(b->state, &b->id[0], "table-"), 1);
@@ -401,7 +402,7 @@ static void published_layer_becomes_cache(void **state)
     struct live_anchor drop[8];
     struct live_space space;
     put(l, 0, 2 * SEG_BYTES, 1);
-    publish(b, l, freeze(l).seq, &r, drop);
+    publish(b, l, freeze(l).ref.seq, &r, drop);
     assert_int_equal(count_files(b->state, &b->id[0], "cache-"), 2);
     live_set_space(b->set, &space);
     assert_int_equal(space.cache_bytes, 2 * SEG_BYTES);
@@ -410,7 +411,7 @@ static void published_layer_becomes_cache(void **state)
     expect(l, 0, 2 * SEG_BYTES, 1);
     put(l, 100, 100, 2);                                /* so is the rest of an edge page */
     b->src.away = false;
-    publish(b, l, freeze(l).seq, &r, drop);             /* small: merged into the cache */
+    publish(b, l, freeze(l).ref.seq, &r, drop);             /* small: merged into the cache */
     live_set_space(b->set, &space);
     assert_int_equal(space.cache_bytes, 2 * SEG_BYTES);
     b->src.away = true;
@@ -438,15 +439,15 @@ static void cache_is_used_for_its_own_place_only(void **state)
     struct recipe r1, r2;
     struct live_anchor drop[8];
     put(l, 0, 2 * SEG_BYTES, 1);
-    publish(b, l, freeze(l).seq, &r1, drop);
+    publish(b, l, freeze(l).ref.seq, &r1, drop);
     put(l, SEG_BYTES, SEG_BYTES, 2);
-    struct pending p = freeze(l);
+    struct snapinfo p = freeze(l);
     put(l, SEG_BYTES, 100, 3);
-    publish(b, l, p.seq, &r2, drop);
+    publish(b, l, p.ref.seq, &r2, drop);
     expect(l, SEG_BYTES, 100, 3);
     expect(l, SEG_BYTES + 100, SEG_BYTES - 100, 2);
     freeze(l);
-    const struct live_anchor a = {b->id[0], 1, vid_random(), 0};
+    const struct live_anchor a = {{b->id[0], 1, vid_random()}, 0};
     CHECK(live_revert(l, &(struct live_target){2 * SEG_BYTES, 2 * SEG_BYTES, place_of, &r1, &a}, LIVE_KEEP, &err));
     expect(l, 0, 2 * SEG_BYTES, 1);
 }
@@ -459,7 +460,7 @@ static void eviction_starts_with_the_oldest_publication(void **state)
     struct live_space space;
     for (int i = 0; i < N; i++) {
         put(b->l[i], 0, SEG_BYTES, i + 1);
-        publish(b, b->l[i], freeze(b->l[i]).seq, &r, drop);
+        publish(b, b->l[i], freeze(b->l[i]).ref.seq, &r, drop);
         usleep(20000);
     }
     live_set_space(b->set, &space);
@@ -490,29 +491,29 @@ static void dropped_changes_go_to_the_next(void **state)
     struct live *l = b->l[0];
     put(l, 0, SEG_BYTES, 1);
     put(l, 2 * SEG_BYTES, 4096, 1);
-    struct pending p = freeze(l);
+    struct snapinfo p = freeze(l);
     put(l, 100, 100, 2);
-    struct pending q = freeze(l);
+    struct snapinfo q = freeze(l);
     put(l, 2 * SEG_BYTES, 10, 3);
     uint64_t alloc = attr(l).alloc_bytes;
-    CHECK(live_pending_drop(l, p.seq, &err));           /* into q */
-    const struct seg_entry e = entry_of(l, q.seq, 0);
+    CHECK(live_pending_drop(l, p.ref.seq, &err));           /* into q */
+    const struct seg_entry e = entry_of(l, q.ref.seq, 0);
     assert_true(e.dirty && e.kind == SEGK_ZERO);
-    assert_true(entry_of(l, q.seq, 2).dirty);
-    CHECK(live_pending_by_seq(l, q.seq, &q, &err));
+    assert_true(entry_of(l, q.ref.seq, 2).dirty);
+    CHECK(live_pending_by_seq(l, q.ref.seq, &q, &err));
     assert_int_equal(q.dirty_segments, 2);
-    expect_pending(l, q.seq, 0, 100, 1);
-    expect_pending(l, q.seq, 100, 100, 2);
-    expect_pending(l, q.seq, 2 * SEG_BYTES, 4096, 1);
+    expect_pending(l, q.ref.seq, 0, 100, 1);
+    expect_pending(l, q.ref.seq, 100, 100, 2);
+    expect_pending(l, q.ref.seq, 2 * SEG_BYTES, 4096, 1);
     expect(l, 2 * SEG_BYTES, 10, 3);
     assert_int_equal(attr(l).alloc_bytes, alloc);
-    assert_int_equal(live_pending_drop(l, p.seq, &err), -ENOENT);
-    CHECK(live_pending_seal(l, q.seq, &err));
+    assert_int_equal(live_pending_drop(l, p.ref.seq, &err), -ENOENT);
+    CHECK(live_pending_seal(l, q.ref.seq, &err));
     box_crash(b, false);
     l = b->l[0];
-    expect_pending(l, q.seq, 100, 100, 2);
-    expect_pending(l, q.seq, 2 * SEG_BYTES, 4096, 1);
-    CHECK(live_pending_drop(l, q.seq, &err));
+    expect_pending(l, q.ref.seq, 100, 100, 2);
+    expect_pending(l, q.ref.seq, 2 * SEG_BYTES, 4096, 1);
+    CHECK(live_pending_drop(l, q.ref.seq, &err));
     assert_int_equal(attr(l).pending, 0);
     expect(l, 0, 100, 1);
     expect(l, 200, SEG_BYTES - 200, 1);
@@ -523,10 +524,10 @@ static void dropped_changes_of_the_youngest_go_to_the_live_image(void **state)
     struct box *b = *state;
     struct live *l = b->l[0];
     put(l, 0, SEG_BYTES, 1);
-    struct pending p = freeze(l);
-    CHECK(live_pending_seal(l, p.seq, &err));
+    struct snapinfo p = freeze(l);
+    CHECK(live_pending_seal(l, p.ref.seq, &err));
     put(l, 10, 10, 2);
-    CHECK(live_pending_drop(l, p.seq, &err));
+    CHECK(live_pending_drop(l, p.ref.seq, &err));
     assert_true(attr(l).changed);
     assert_int_equal(attr(l).dirty_segments, 1);
     assert_int_equal(attr(l).alloc_bytes, SEG_BYTES);
@@ -548,9 +549,9 @@ static void what_is_local_needs_no_source(void **state)
     struct live_anchor drop[8];
     static uint8_t buf[2 * PAGE_BYTES];
     put(l, 0, 2 * SEG_BYTES, 1);
-    struct pending p = freeze(l);
-    publish(b, l, p.seq, &r, drop);
-    struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
+    struct snapinfo p = freeze(l);
+    publish(b, l, p.ref.seq, &r, drop);
+    struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
     r.hide_pages = true;
     CHECK(live_revert(l, &(struct live_target){r.size, 2 * SEG_BYTES, place_of, &r, &a}, LIVE_KEEP, &err));   /* drops the cache: all is stored */
     unsigned before = b->src.reads;
@@ -582,9 +583,9 @@ static void dropped_changes_go_with_the_new_content(void **state)
     struct recipe r;
     struct live_anchor drop[8];
     put(l, 0, 2 * SEG_BYTES, 1);
-    struct pending p = freeze(l);
-    publish(b, l, p.seq, &r, drop);
-    struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
+    struct snapinfo p = freeze(l);
+    publish(b, l, p.ref.seq, &r, drop);
+    struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
     put(l, 0, 3 * SEG_BYTES, 2);
     CHECK(live_revert(l, &(struct live_target){r.size, 2 * SEG_BYTES, place_of, &r, &a}, LIVE_DROP, &err));
     for (int i = 0; i < 3; i++) {
@@ -622,12 +623,12 @@ static void revert_changes_pointers_only(void **state)
     struct live_anchor drop[8];
     put(l, 0, 2 * SEG_BYTES, 1);
     put(l, 5 * SEG_BYTES, 100, 1);
-    struct pending p = freeze(l);
-    publish(b, l, p.seq, &r, drop);
+    struct snapinfo p = freeze(l);
+    publish(b, l, p.ref.seq, &r, drop);
     put(l, 0, 6 * SEG_BYTES + 5, 2);
-    struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
+    struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
     assert_int_equal(live_revert(l, &(struct live_target){r.size, 0, place_of, &r, &a}, LIVE_KEEP, &err), -EBUSY);
-    struct pending q = freeze(l);
+    struct snapinfo q = freeze(l);
     CHECK(live_set_marks(l, LIVE_REWRITING, 0, &err));
     r.hide_pages = true;
     const uint64_t alloc = 2 * SEG_BYTES + PAGE_BYTES;
@@ -647,13 +648,13 @@ static void revert_changes_pointers_only(void **state)
         assert_int_equal(attr(l).dirty_segments, 0);
         struct live_anchor got;
         CHECK(live_anchor_at(l, 0, &got, &err));
-        assert_int_equal(got.stamp, q.seq + 1);         /* lifted: the next freeze is the first to hold it */
+        assert_int_equal(got.stamp, q.ref.seq + 1);         /* lifted: the next freeze is the first to hold it */
     }
     put(l, 0, 10, 4);                                   /* now the pages are asked for */
     assert_int_equal(attr(l).alloc_bytes, alloc);
     CHECK(live_zero(l, 0, SEG_BYTES, &err));
     assert_int_equal(attr(l).alloc_bytes, alloc - SEG_BYTES);
-    CHECK(live_pending_drop(l, live_pending(l, 0, &q, &err) == 0 ? q.seq : 0, &err));      /* nothing of it is below any more */
+    CHECK(live_pending_drop(l, live_pending(l, 0, &q, &err) == 0 ? q.ref.seq : 0, &err));      /* nothing of it is below any more */
     expect(l, SEG_BYTES, SEG_BYTES, 1);
 }
 
@@ -664,16 +665,16 @@ static void anchor_relied_on_again_is_not_taken_off(void **state)
     struct recipe r;
     struct live_anchor drop[8], a;
     put(l, 0, 100, 1);
-    struct pending p = freeze(l);
-    publish(b, l, p.seq, &r, drop);
+    struct snapinfo p = freeze(l);
+    publish(b, l, p.ref.seq, &r, drop);
     put(l, 0, 100, 2);
     struct recipe r2;
-    assert_int_equal(publish(b, l, freeze(l).seq, &r2, drop), 1);
+    assert_int_equal(publish(b, l, freeze(l).ref.seq, &r2, drop), 1);
     a = drop[0];
     CHECK(live_revert(l, &(struct live_target){r.size, 0, place_of, &r, &a}, LIVE_KEEP, &err));
     assert_int_equal(live_anchor_gone(l, &drop[0], &err), -ESTALE);
     CHECK(live_anchor_at(l, 0, &a, &err));
-    assert_int_equal(a.seq, p.seq);
+    assert_int_equal(a.ref.seq, p.ref.seq);
 }
 
 static void point_needs_untouched_segments(void **state)
@@ -683,14 +684,14 @@ static void point_needs_untouched_segments(void **state)
     struct recipe r;
     struct live_anchor drop[8];
     put(l, 0, 3 * SEG_BYTES + 1000, 1);
-    struct pending p = freeze(l);
-    publish(b, l, p.seq, &r, drop);
-    const struct live_anchor a = {b->id[0], p.seq, p.snap, 0};
+    struct snapinfo p = freeze(l);
+    publish(b, l, p.ref.seq, &r, drop);
+    const struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
     put(m, SEG_BYTES + 5, 1, 9);
     assert_int_equal(live_point(m, 0, 4, r.size, place_of, &r, &a, &err), -EOPNOTSUPP);
     expect(m, 0, SEG_BYTES, 0);
     assert_int_equal(live_anchor_at(m, 0, &drop[0], &err), -ENOENT);
-    struct pending q = freeze(m);
+    struct snapinfo q = freeze(m);
     assert_int_equal(live_point(m, 0, 5, r.size, place_of, &r, &a, &err), -EINVAL);
     CHECK(live_point(m, 0, 4, r.size, place_of, &r, &a, &err));
     assert_int_equal(attr(m).size, r.size);
@@ -698,10 +699,10 @@ static void point_needs_untouched_segments(void **state)
     assert_int_equal(attr(m).dirty_segments, 0);
     assert_true(attr(m).changed);
     expect(m, 0, 3 * SEG_BYTES + 1000, 1);
-    expect_pending(m, q.seq, 0, SEG_BYTES + 5, 0);
+    expect_pending(m, q.ref.seq, 0, SEG_BYTES + 5, 0);
     CHECK(live_anchor_at(m, 0, &drop[0], &err));
-    assert_int_equal(drop[0].stamp, q.seq + 1);
-    CHECK(live_pending_drop(m, q.seq, &err));           /* what it had there is replaced */
+    assert_int_equal(drop[0].stamp, q.ref.seq + 1);
+    CHECK(live_pending_drop(m, q.ref.seq, &err));           /* what it had there is replaced */
     expect(m, SEG_BYTES, 100, 1);
     CHECK(live_fsync(m, &err));
     box_crash(b, false);
@@ -724,7 +725,7 @@ static void *write_slowly(void *l)
 
 static void *freeze_now(void *l)
 {
-    struct pending p;
+    struct snapinfo p;
     struct live *one = l;
     int r = live_freeze(&one, 1, &plain, &p, NULL);
     __atomic_store_n(&freezes_done, 1, __ATOMIC_SEQ_CST);
@@ -765,7 +766,7 @@ static int child(const char *what, const char *state, char *const hex[N])
     static struct fake_source src;
     struct live *l[N] = {NULL};
     struct vid id[N];
-    struct pending p[N];
+    struct snapinfo p[N];
     struct live_set *set = open_set(state, &src, true, &cached);
     for (int i = 0; i < N; i++)
         if (vid_parse(hex[i], &id[i]) < 0 || live_get(set, &id[i], &l[i], NULL) < 0)
@@ -831,7 +832,7 @@ static void group_is_never_torn(void **state)
         copy_tree(keep, b->state);
         assert_int_equal(run_child(b, faults[i], "freeze"), 5);
         box_open(b, b->state, true, &cached);
-        struct pending p, q;
+        struct snapinfo p, q;
         for (int k = 0; k < N; k++) {
             CHECK(live_pending(b->l[k], 0, k == 0 ? &q : &p, &err));
             assert_true(k == 0 || vid_eq(&p.group, &q.group));
@@ -891,15 +892,15 @@ static void kill_during_a_drop_is_before_or_after(void **state)
 }
 
 /* l[0] takes what l[1] has: pages in its layer, a stored segment below, zeros. */
-static struct pending prepare_take(struct box *b)
+static struct snapinfo prepare_take(struct box *b)
 {
     struct recipe r;
     struct live_anchor drop[8];
     put(b->l[0], 0, 3 * SEG_BYTES, 1);
-    struct pending kept = freeze(b->l[0]);
+    struct snapinfo kept = freeze(b->l[0]);
     put(b->l[1], 0, 2 * SEG_BYTES, 2);
-    struct pending p = freeze(b->l[1]);
-    publish(b, b->l[1], p.seq, &r, drop);
+    struct snapinfo p = freeze(b->l[1]);
+    publish(b, b->l[1], p.ref.seq, &r, drop);
     put(b->l[1], 100, 5000, 3);
     put(b->l[1], 4 * SEG_BYTES, 10, 4);
     return kept;
@@ -918,7 +919,7 @@ static void expect_taken(struct live *l)
 static void taken_content_is_the_targets_own(void **state)
 {
     struct box *b = *state;
-    struct pending kept = prepare_take(b), p;
+    struct snapinfo kept = prepare_take(b), p;
     struct live_anchor a;
     CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
     for (int i = 0; i < 3; i++) {
@@ -926,10 +927,10 @@ static void taken_content_is_the_targets_own(void **state)
             box_crash(b, i == 1);
         expect_taken(b->l[0]);
         assert_true(attr(b->l[0]).changed);
-        CHECK(live_pending_by_seq(b->l[0], kept.seq, &p, &err));       /* its history stays */
-        expect_pending(b->l[0], kept.seq, 0, 3 * SEG_BYTES, 1);
+        CHECK(live_pending_by_seq(b->l[0], kept.ref.seq, &p, &err));       /* its history stays */
+        expect_pending(b->l[0], kept.ref.seq, 0, 3 * SEG_BYTES, 1);
         CHECK(live_anchor_at(b->l[0], 0, &a, &err));                   /* what the stored segment relies on */
-        assert_true(vid_eq(&a.disk, &b->id[1]));
+        assert_true(vid_eq(&a.ref.disk, &b->id[1]));
     }
     assert_int_equal(live_take(b->l[1], b->l[0], LIVE_KEEP, &err), -EBUSY);        /* l[0] has a pending snapshot */
     assert_int_equal(live_take(b->l[2], b->l[2], LIVE_KEEP, &err), -EINVAL);

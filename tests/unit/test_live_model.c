@@ -138,10 +138,10 @@ static bool same(struct live *l, const struct image *i, bool report)
 static void same_pending(struct live *l, const struct mpend *p)
 {
     static uint8_t buf[SEG_BYTES];
-    struct pending q;
+    struct snapinfo q;
     CHECK(live_pending_by_seq(l, p->seq, &q, &err));
     assert_int_equal(q.size, p->img.size);
-    assert_true(vid_eq(&q.snap, &p->snap));
+    assert_true(vid_eq(&q.ref.snap, &p->snap));
     for (uint64_t off = 0; off < q.size; off += SEG_BYTES) {
         ssize_t got = live_pending_read(l, p->seq, off, buf, SEG_BYTES, &err);
         CHECK(got);
@@ -200,13 +200,13 @@ static void check_kill(void)
 /* A snapshot that is pending after a power loss has all of its data, sealed before or not. */
 static void whole_or_gone(struct live *l)
 {
-    struct pending q;
+    struct snapinfo q;
     for (unsigned i = 0; live_pending(l, i, &q, NULL) == 0; i++) {
         unsigned k = 0;
-        while (k < m.npend && m.pend[k].seq != q.seq)
+        while (k < m.npend && m.pend[k].seq != q.ref.seq)
             k++;
         if (k == m.npend)
-            fail_msg("step %lu: snapshot %llu is pending again", m.step, (unsigned long long)q.seq);
+            fail_msg("step %lu: snapshot %llu is pending again", m.step, (unsigned long long)q.ref.seq);
         same_pending(l, &m.pend[k]);
     }
 }
@@ -400,16 +400,16 @@ static void op_freeze(void)
 {
     if (m.npend == PENDS)
         return;
-    struct pending p;
-    const struct freeze_req req = {.flags = rnd(2) ? PEND_EXPLICIT : 0, .label = rnd(3) ? NULL : "some-label"};
+    struct snapinfo p;
+    const struct freeze_req req = {.flags = rnd(2) ? SNAP_EXPLICIT : 0, .label = rnd(3) ? NULL : "some-label"};
     begin_op();
     CHECK(live_freeze(&m.l, 1, &req, &p, &err));
     end_op();
     assert_int_equal(p.size, m.img.size);
     struct mpend *q = &m.pend[m.npend++];
     image_copy(&q->img, &m.img);
-    q->seq = p.seq;
-    q->snap = p.snap;
+    q->seq = p.ref.seq;
+    q->snap = p.ref.snap;
     q->sealed = q->started = false;
     m.still = q->seq;
     struct live_attr a;
@@ -483,7 +483,7 @@ static void op_publish(void)
         CHECK(live_pending_seal(m.l, p->seq, &err));
         p->sealed = true;
     }
-    CHECK(live_pending_update(m.l, p->seq, PEND_STARTED, 0, NULL, &err));
+    CHECK(live_pending_update(m.l, p->seq, SNAP_STARTED, 0, NULL, &err));
     struct mstored *s = &m.stored[m.nstored < STORED ? m.nstored : rnd(STORED)];
     if (m.nstored < STORED)
         m.nstored++;
@@ -508,7 +508,7 @@ static void op_publish(void)
         else
             assert_memory_equal(fake_seg(&m.src, e.place, &err), bytes, SEG_BYTES);
     }
-    const struct live_anchor mine = {m.disk, p->seq, p->snap, p->seq + 1};
+    const struct live_anchor mine = {{m.disk, p->seq, p->snap}, p->seq + 1};
     struct live_anchor drop[64];
     unsigned dropped = 0;
     begin_op();
@@ -559,7 +559,7 @@ static void op_revert(void)
         return;
     op_freeze();
     struct mstored *s = &m.stored[rnd(m.nstored)];
-    const struct live_anchor a = {m.disk, s->seq, s->snap, 0};
+    const struct live_anchor a = {{m.disk, s->seq, s->snap}, 0};
     uint64_t alloc = 0;
     for (unsigned i = 0; i < SEGS; i++)
         alloc += fake_count(s->img.data + i * (size_t)SEG_BYTES) * (uint64_t)PAGE_BYTES;
@@ -593,7 +593,7 @@ static void op_point(void)
         if (r == 0 && e.kind != SEGK_FROZEN)
             pure = false;
     }
-    const struct live_anchor a = {m.disk, s->seq, s->snap, 0};
+    const struct live_anchor a = {{m.disk, s->seq, s->snap}, 0};
     m.still = 0;
     begin_op();
     struct image after = {.data = malloc(DISK_MAX)};
@@ -771,7 +771,7 @@ static void power_loss_in_an_fsync_shows_old_or_new(void **state)
     (void)state;
     static uint8_t data[SEG_BYTES];
     const struct freeze_req req = {0};
-    struct pending p;
+    struct snapinfo p;
     m.rng = 1;
     set_up();
     power.hook = NULL;
@@ -908,7 +908,7 @@ static void *freezer(void *arg)
     int published = 0;
     (void)arg;
     while (!__atomic_load_n(&stop_freezing, __ATOMIC_SEQ_CST)) {
-        struct pending p, q;
+        struct snapinfo p, q;
         struct verr e = {0};
         const struct freeze_req req = {0};
         if (live_freeze(&shared, 1, &req, &p, &e) < 0 || live_freeze(&shared, 1, &req, &q, &e) < 0)
@@ -916,16 +916,17 @@ static void *freezer(void *arg)
         /* A frozen page never changes and is never torn. */
         for (uint64_t at = 0; at < p.size; at += 64 * PAGE_BYTES) {
             uint64_t a[PAGE_BYTES / 8], b[PAGE_BYTES / 8];
-            if (live_pending_read(shared, p.seq, at, a, sizeof a, &e) < 0 || live_pending_read(shared, p.seq, at, b, sizeof b, &e) < 0 ||
+            if (live_pending_read(shared, p.ref.seq, at, a, sizeof a, &e) < 0 ||
+                live_pending_read(shared, p.ref.seq, at, b, sizeof b, &e) < 0 ||
                 memcmp(a, b, sizeof a) != 0 || memcmp(a, a + 1, sizeof a - 8) != 0)
                 return (void *)1;
         }
         if (live_fsync(shared, &e) < 0)
             return (void *)1;
-        if ((published++ < PUBLISHED ? publish_frozen(p.seq, &e) : live_pending_drop(shared, p.seq, &e)) < 0)
+        if ((published++ < PUBLISHED ? publish_frozen(p.ref.seq, &e) : live_pending_drop(shared, p.ref.seq, &e)) < 0)
             return (void *)1;
         struct live_attr a;
-        if (live_pending_drop(shared, q.seq, &e) < 0 || live_attr(shared, &a, &e) < 0 || live_set_mtime(shared, 5, &e) < 0)
+        if (live_pending_drop(shared, q.ref.seq, &e) < 0 || live_attr(shared, &a, &e) < 0 || live_set_mtime(shared, 5, &e) < 0)
             return (void *)1;
         usleep(1000);               /* the freeze lock prefers writers: let the others write */
     }

@@ -158,25 +158,25 @@ static struct snaprcp header_of(struct fixture *f, const struct node *disk, uint
     struct snaprcp h;
     memset(&h, 0, sizeof h);
     h.store = store_conf(f->st)->id;
-    h.disk = disk->id;
+    h.info.ref.disk = disk->id;
     h.vm = disk->parent;
-    h.snap = vid_random();
-    h.host = vid_random();
-    h.group = vid_random();
-    h.seq = seq;
+    h.info.ref.snap = vid_random();
+    h.info.host = vid_random();
+    h.info.group = vid_random();
+    h.info.ref.seq = seq;
     h.epoch = 1;
-    h.group_members = 1;
-    h.size = 2 * (uint64_t)SEG_BYTES;
+    h.info.group_members = 1;
+    h.info.size = 2 * (uint64_t)SEG_BYTES;
     h.nruns = 1;
-    h.alloc_bytes = 4096;
-    h.freeze_ns = 5;
-    h.name_s = 1700000000 + (int64_t)seq;
-    h.levels.fresh = SEG_BYTES;
-    h.dirty_segments = 1;
-    h.mode = disk->mode & 0555;
-    h.uid = disk->uid;
-    h.gid = disk->gid;
-    snprintf(h.label, sizeof h.label, "%s", label);
+    h.info.alloc_bytes = 4096;
+    h.info.freeze_ns = 5;
+    h.info.name_s = 1700000000 + (int64_t)seq;
+    h.info.levels.fresh = SEG_BYTES;
+    h.info.dirty_segments = 1;
+    h.info.mode = disk->mode & 0555;
+    h.info.uid = disk->uid;
+    h.info.gid = disk->gid;
+    snprintf(h.info.label, sizeof h.info.label, "%s", label);
     return h;
 }
 
@@ -186,8 +186,8 @@ static void publish_header(struct fixture *f, const struct snaprcp *h)
     uint8_t page[SNAPRCP_PAGE];
     char file[SNAP_FILE_MAX];
     assert_int_equal(snaprcp_encode(h, page), 0);
-    store_snap_file(h->seq, &h->snap, ".rcp", file);
-    int fd = store_disk_dir(f->st, DIR_SNAPSHOTS, &h->disk, true, &f->err);
+    store_snap_file(h->info.ref.seq, &h->info.ref.snap, ".rcp", file);
+    int fd = store_disk_dir(f->st, DIR_SNAPSHOTS, &h->info.ref.disk, true, &f->err);
     must(f, fd);
     must(f, file_publish(fd, file, page, sizeof page));
     close(fd);
@@ -197,22 +197,22 @@ static struct snaprow row_of(const struct snaprcp *h, const struct node *disk)
 {
     struct snaprow s;
     memset(&s, 0, sizeof s);
-    s.id = h->snap;
-    s.disk = h->disk;
-    s.host = h->host;
-    s.group = h->group;
-    s.seq = h->seq;
+    s.info.ref.snap = h->info.ref.snap;
+    s.info.ref.disk = h->info.ref.disk;
+    s.info.host = h->info.host;
+    s.info.group = h->info.group;
+    s.info.ref.seq = h->info.ref.seq;
     s.state = SNAPST_STORED;
-    s.mode = disk->mode & 0555;
-    s.uid = disk->uid;
-    s.gid = disk->gid;
-    s.size = h->size;
-    s.alloc_bytes = h->alloc_bytes;
-    s.dirty_segments = 1;
-    s.freeze_ns = h->freeze_ns;
-    s.name_s = h->name_s;
-    s.levels = h->levels;
-    memcpy(s.label, h->label, sizeof s.label);
+    s.info.mode = disk->mode & 0555;
+    s.info.uid = disk->uid;
+    s.info.gid = disk->gid;
+    s.info.size = h->info.size;
+    s.info.alloc_bytes = h->info.alloc_bytes;
+    s.info.dirty_segments = 1;
+    s.info.freeze_ns = h->info.freeze_ns;
+    s.info.name_s = h->info.name_s;
+    s.info.levels = h->info.levels;
+    memcpy(s.info.label, h->info.label, sizeof s.info.label);
     return s;
 }
 
@@ -246,10 +246,10 @@ static int list_line(void *ctx, const char *name, const struct entry *e)
 {
     struct lines *l = ctx;
     char text[1024];
-    uint32_t mode = e->kind == ENTRY_SNAP ? e->snap.mode : e->node.mode;
+    uint32_t mode = e->kind == ENTRY_SNAP ? e->snap.info.mode : e->node.mode;
     if (l->modes)
         snprintf(text, sizeof text, "%s%s%s %o%s", l->prefix, name, e->kind == ENTRY_DIR ? "/" : "", mode,
-                 e->kind == ENTRY_SNAP && e->snap.protected_ ? " protected" : "");
+                 e->kind == ENTRY_SNAP && e->snap.info.protected_ ? " protected" : "");
     else
         snprintf(text, sizeof text, "%s%s%s", l->prefix, name, e->kind == ENTRY_DIR ? "/" : "");
     add_line(l, text);
@@ -259,7 +259,7 @@ static int list_line(void *ctx, const char *name, const struct entry *e)
     assert_int_equal(found.kind, e->kind);
     assert_true(vid_eq(&found.node.id, &e->node.id));
     if (e->kind == ENTRY_SNAP)
-        assert_true(vid_eq(&found.snap.id, &e->snap.id));
+        assert_true(vid_eq(&found.snap.info.ref.snap, &e->snap.info.ref.snap));
     if (e->kind == ENTRY_DIR) {
         char prefix[1024];
         const char *outer = l->prefix;
@@ -419,10 +419,10 @@ static void tree_is_made_listed_and_found_again(void **state)
         assert_string_equal(got.name, "disk.img");
         struct entry e = *look(f, &web, "disk@second.img");
         struct snaprow s;
-        assert_int_equal(names_snap_by_ino(f->n, vid_ino(&e.snap.id), &s, &f->err), 0);
-        assert_int_equal(s.seq, 2);
-        assert_int_equal(s.mode, 0440);
-        assert_int_equal(s.uid, 7);
+        assert_int_equal(names_snap_by_ino(f->n, vid_ino(&e.snap.info.ref.snap), &s, &f->err), 0);
+        assert_int_equal(s.info.ref.seq, 2);
+        assert_int_equal(s.info.mode, 0440);
+        assert_int_equal(s.info.uid, 7);
         assert_int_equal(lookup_code(f, &web, "nothing"), -ENOENT);
         assert_int_equal(lookup_code(f, &web, "disk@third.img"), -ENOENT);
         assert_int_equal(lookup_code(f, &web, "a@b@c"), -ENOENT);
@@ -521,7 +521,7 @@ static void gone_disk_with_pending_snapshots_survives_a_lost_catalog(void **stat
     remount(f, false);
     assert_int_equal(store_node_load(f->st, &disk.id, &rec, &f->err), 0);
     assert_tree(f, "disk@20231114T221321Z.img ");
-    must(f, catalog_snap_del(f->c, &s.id, &f->err));
+    must(f, catalog_snap_del(f->c, &s.info.ref.snap, &f->err));
     remount(f, false);      /* known to be gone, and nothing is left of it */
     assert_int_equal(store_node_load(f->st, &disk.id, &rec, &f->err), -ENOENT);
 
@@ -544,7 +544,7 @@ static void pending_and_failed_rows_are_left_alone_until_their_recipe_is_there(v
     struct snaprow ra = row_of(&a, &disk), rb = row_of(&b, &disk), rc = row_of(&c, &disk), got;
     ra.state = SNAPST_PENDING;
     rb.state = SNAPST_FAILED;
-    rb.mode = 0400;
+    rb.info.mode = 0400;
     must(f, catalog_snap_put(f->c, &ra, &f->err));
     must(f, catalog_snap_put(f->c, &rb, &f->err));
     must(f, catalog_snap_put(f->c, &rc, &f->err));      /* said to be stored, but there is no recipe */
@@ -554,19 +554,19 @@ static void pending_and_failed_rows_are_left_alone_until_their_recipe_is_there(v
     re.state = SNAPST_PENDING;
     must(f, catalog_snap_put(f->c, &rd, &f->err));      /* of a disk that has no directory of recipes at all */
     must(f, catalog_snap_put(f->c, &re, &f->err));
-    b.alloc_bytes = 8192;
-    b.mode = 0400;
+    b.info.alloc_bytes = 8192;
+    b.info.mode = 0400;
     publish_header(f, &b);
     remount(f, false);
-    must(f, catalog_snap_by_id(f->c, &ra.id, &got, &f->err));
+    must(f, catalog_snap_by_id(f->c, &ra.info.ref.snap, &got, &f->err));
     assert_int_equal(got.state, SNAPST_PENDING);
-    must(f, catalog_snap_by_id(f->c, &rb.id, &got, &f->err));
+    must(f, catalog_snap_by_id(f->c, &rb.info.ref.snap, &got, &f->err));
     assert_int_equal(got.state, SNAPST_STORED);
-    assert_int_equal(got.alloc_bytes, 8192);
-    assert_int_equal(got.mode, 0400);
-    assert_int_equal(catalog_snap_by_id(f->c, &rc.id, &got, &f->err), -ENOENT);
-    assert_int_equal(catalog_snap_by_id(f->c, &rd.id, &got, &f->err), -ENOENT);
-    assert_int_equal(catalog_snap_by_id(f->c, &re.id, &got, &f->err), 0);
+    assert_int_equal(got.info.alloc_bytes, 8192);
+    assert_int_equal(got.info.mode, 0400);
+    assert_int_equal(catalog_snap_by_id(f->c, &rc.info.ref.snap, &got, &f->err), -ENOENT);
+    assert_int_equal(catalog_snap_by_id(f->c, &rd.info.ref.snap, &got, &f->err), -ENOENT);
+    assert_int_equal(catalog_snap_by_id(f->c, &re.info.ref.snap, &got, &f->err), 0);
 }
 
 static void rename_moves_and_replaces_empty_directories_only(void **state)
@@ -630,22 +630,23 @@ static void labels_notes_and_owners_are_durable(void **state)
     struct snaprow a = snapshot(f, &disk, 1, ""), b = snapshot(f, &disk, 2, "b"), got;
     const bool yes = true, no = false;
     const uint32_t mode = 0666, uid = 5;
-    assert_int_equal(names_snap_relabel(f->n, &a.id, "b", &f->err), -EEXIST);
-    assert_int_equal(names_snap_relabel(f->n, &a.id, "a b", &f->err), -EINVAL);
-    assert_int_equal(names_snap_relabel(f->n, &a.id, "20261122T030000Z", &f->err), -EINVAL);
-    assert_int_equal(names_snap_relabel(f->n, &a.id, "", &f->err), -EINVAL);
-    assert_int_equal(names_snap_relabel(f->n, &b.id, "b", &f->err), 0);
-    assert_int_equal(names_snap_relabel(f->n, &a.id, "first.one", &f->err), 0);
-    assert_int_equal(names_snap_set(f->n, &a.id, "a note\n\xff", &yes, &mode, &uid, NULL, &f->err), 0);
+    assert_int_equal(names_snap_relabel(f->n, &a.info.ref.snap, "b", &f->err), -EEXIST);
+    assert_int_equal(names_snap_relabel(f->n, &a.info.ref.snap, "a b", &f->err), -EINVAL);
+    assert_int_equal(names_snap_relabel(f->n, &a.info.ref.snap, "20261122T030000Z", &f->err), -EINVAL);
+    assert_int_equal(names_snap_relabel(f->n, &a.info.ref.snap, "", &f->err), -EINVAL);
+    assert_int_equal(names_snap_relabel(f->n, &b.info.ref.snap, "b", &f->err), 0);
+    assert_int_equal(names_snap_relabel(f->n, &a.info.ref.snap, "first.one", &f->err), 0);
+    assert_int_equal(names_snap_set(f->n, &a.info.ref.snap, "a note\n\xff", &yes, &mode, &uid, NULL, &f->err), 0);
     for (int pass = 0; pass < 3; pass++) {
         assert_tree(f, "disk.img disk@first.one.img disk@b.img ");
         got = look(f, &f->root, "disk@first.one.img")->snap;
-        assert_true(vid_eq(&got.id, &a.id) && got.protected_ && got.mode == 0444 && got.uid == 5 && got.gid == 8);
-        assert_string_equal(got.note, "a note\n\xff");
+        assert_true(vid_eq(&got.info.ref.snap, &a.info.ref.snap) && got.info.protected_ && got.info.mode == 0444 && got.info.uid == 5 &&
+                    got.info.gid == 8);
+        assert_string_equal(got.info.note, "a note\n\xff");
         assert_int_equal(names_snap_remove(f->n, &got, &f->err), -EPERM);
         remount(f, pass == 1);
     }
-    assert_int_equal(names_snap_set(f->n, &a.id, NULL, &no, NULL, NULL, NULL, &f->err), 0);
+    assert_int_equal(names_snap_set(f->n, &a.info.ref.snap, NULL, &no, NULL, NULL, NULL, &f->err), 0);
     assert_int_equal(names_snap_remove(f->n, &a, &f->err), 0);
     assert_int_equal(names_snap_remove(f->n, &a, &f->err), -ENOENT);
     assert_tree(f, "disk.img disk@b.img ");
@@ -653,7 +654,7 @@ static void labels_notes_and_owners_are_durable(void **state)
     assert_tree(f, "disk.img disk@b.img ");
     b.state = SNAPST_PENDING;
     must(f, catalog_snap_put(f->c, &b, &f->err));
-    assert_int_equal(names_snap_relabel(f->n, &b.id, "c", &f->err), -EBUSY);
+    assert_int_equal(names_snap_relabel(f->n, &b.info.ref.snap, "c", &f->err), -EBUSY);
 }
 
 static void flags_follow_the_side_file(void **state)
@@ -661,28 +662,28 @@ static void flags_follow_the_side_file(void **state)
     struct fixture *f = *state;
     struct node disk = make(f, &f->root, "disk.img", NODE_DISK);
     struct snaprcp h = header_of(f, &disk, 1, "");
-    struct snapattr a = {.snap = h.snap, .version = 1, .label = "x", .clear_flags = SNAP_PROVISIONAL, .set_flags = SNAP_PARTIAL};
+    struct snapattr a = {.snap = h.info.ref.snap, .version = 1, .label = "x", .clear_flags = SNAP_PROVISIONAL, .set_flags = SNAP_PARTIAL};
     uint8_t data[SNAPATTR_BYTES];
     char file[SNAP_FILE_MAX];
-    h.flags = SNAP_PROVISIONAL;
+    h.info.flags = SNAP_PROVISIONAL;
     publish_header(f, &h);
     remount(f, false);
-    assert_int_equal(look(f, &f->root, "disk@20231114T221321Z.img")->snap.flags, SNAP_PROVISIONAL);
+    assert_int_equal(look(f, &f->root, "disk@20231114T221321Z.img")->snap.info.flags, SNAP_PROVISIONAL);
     size_t len = snapattr_encode(&a, data);
     assert_true(len > 0);
-    store_snap_file(1, &h.snap, ".attr", file);
+    store_snap_file(1, &h.info.ref.snap, ".attr", file);
     int fd = store_disk_dir(f->st, DIR_SNAPSHOTS, &disk.id, false, &f->err);
     must(f, file_replace(fd, file, data, len));
     remount(f, false);
-    assert_int_equal(look(f, &f->root, "disk@x.img")->snap.flags, SNAP_PARTIAL);
+    assert_int_equal(look(f, &f->root, "disk@x.img")->snap.info.flags, SNAP_PARTIAL);
     /* A damaged side file is reported and what was known stays; without a row the recipe speaks. */
     must(f, file_replace(fd, file, "junk", 4));
     remount(f, false);
     assert_int_equal(f->bad, 1);
-    assert_int_equal(look(f, &f->root, "disk@x.img")->snap.flags, SNAP_PARTIAL);
+    assert_int_equal(look(f, &f->root, "disk@x.img")->snap.info.flags, SNAP_PARTIAL);
     remount(f, true);
     assert_int_equal(f->bad, 1);
-    assert_int_equal(look(f, &f->root, "disk@20231114T221321Z.img")->snap.flags, SNAP_PROVISIONAL);
+    assert_int_equal(look(f, &f->root, "disk@20231114T221321Z.img")->snap.info.flags, SNAP_PROVISIONAL);
     close(fd);
 }
 
@@ -691,13 +692,13 @@ static void label_with_a_dot_belongs_to_the_disk_that_exists(void **state)
     struct fixture *f = *state;
     struct node plain = make(f, &f->root, "disk", NODE_DISK), dotted;
     struct snaprow s = snapshot(f, &plain, 1, "v1.2"), t;
-    assert_true(vid_eq(&look(f, &f->root, "disk@v1.2")->snap.id, &s.id));
+    assert_true(vid_eq(&look(f, &f->root, "disk@v1.2")->snap.info.ref.snap, &s.info.ref.snap));
     dotted = make(f, &f->root, "disk.2", NODE_DISK);
-    assert_true(vid_eq(&look(f, &f->root, "disk@v1.2")->snap.id, &s.id));   /* it has no such snapshot */
+    assert_true(vid_eq(&look(f, &f->root, "disk@v1.2")->snap.info.ref.snap, &s.info.ref.snap));   /* it has no such snapshot */
     t = snapshot(f, &dotted, 1, "");
-    assert_int_equal(names_snap_relabel(f->n, &t.id, "v1", &f->err), -EEXIST);     /* would be the same name */
-    assert_int_equal(names_snap_relabel(f->n, &t.id, "v2", &f->err), 0);
-    assert_int_equal(names_snap_relabel(f->n, &s.id, "v2.2", &f->err), -EEXIST);
+    assert_int_equal(names_snap_relabel(f->n, &t.info.ref.snap, "v1", &f->err), -EEXIST);     /* would be the same name */
+    assert_int_equal(names_snap_relabel(f->n, &t.info.ref.snap, "v2", &f->err), 0);
+    assert_int_equal(names_snap_relabel(f->n, &s.info.ref.snap, "v2.2", &f->err), -EEXIST);
     assert_tree(f, "disk disk@v1.2 disk.2 disk@v2.2 ");
 }
 
@@ -707,7 +708,7 @@ static void equal_labels_and_times_are_kept_apart(void **state)
     struct node disk = make(f, &f->root, "disk.img", NODE_DISK);
     for (uint64_t i = 1; i <= 4; i++) {
         struct snaprcp h = header_of(f, &disk, i, i <= 2 ? "same" : "");
-        h.name_s = 1700000000;
+        h.info.name_s = 1700000000;
         publish_header(f, &h);
     }
     for (int pass = 0; pass < 3; pass++) {
@@ -733,8 +734,8 @@ static int check_order(void *ctx, const char *name, const struct entry *e)
         o->seq = 0;
     } else {
         assert_string_equal(e->node.name, o->disk);
-        assert_true(e->snap.seq > o->seq);
-        o->seq = e->snap.seq;
+        assert_true(e->snap.info.ref.seq > o->seq);
+        o->seq = e->snap.info.ref.seq;
     }
     return 0;
 }
@@ -942,7 +943,7 @@ static void removed_disk_whose_snapshots_are_lost_keeps_its_record(void **state)
     assert_int_equal(names_remove(f->n, &disk.id, &f->err), 0);
     int fd = store_disk_dir(f->st, DIR_SNAPSHOTS, &disk.id, false, &f->err);
     must(f, fd);
-    store_snap_file(1, &s.id, ".rcp", file);
+    store_snap_file(1, &s.info.ref.snap, ".rcp", file);
     assert_int_equal(renameat(fd, file, f->state_fd, "aside"), 0);
     for (int pass = 0; pass < 2; pass++) {
         remount(f, false);
@@ -1022,12 +1023,12 @@ static void damaged_recipe_is_reported_and_others_work(void **state)
     publish_header(f, &h);
     publish_header(f, &good);
     uint8_t page[SNAPRCP_PAGE];
-    alien.disk = other.id;
+    alien.info.ref.disk = other.id;
     assert_int_equal(snaprcp_encode(&alien, page), 0);
     int fd = store_disk_dir(f->st, DIR_SNAPSHOTS, &disk.id, false, &f->err);
-    store_snap_file(2, &alien.snap, ".rcp", file);      /* a recipe of another disk under this one's name */
+    store_snap_file(2, &alien.info.ref.snap, ".rcp", file);      /* a recipe of another disk under this one's name */
     must(f, file_publish(fd, file, page, sizeof page));
-    store_snap_file(1, &h.snap, ".rcp", file);
+    store_snap_file(1, &h.info.ref.snap, ".rcp", file);
     must(f, file_replace(fd, file, "junk", 4));
     must(f, file_replace(fd, "stray", "junk", 4));
     close(fd);
@@ -1142,7 +1143,7 @@ static int act_replace(struct fixture *f)
 
 static int act_relabel(struct fixture *f)
 {
-    return names_snap_relabel(f->n, &at(f, "a", "d@s.img")->snap.id, "t", NULL);
+    return names_snap_relabel(f->n, &at(f, "a", "d@s.img")->snap.info.ref.snap, "t", NULL);
 }
 
 static int act_expire(struct fixture *f)
@@ -1459,13 +1460,13 @@ static void m_snapshot(struct model *m)
     struct node disk = {.id = x->id, .parent = m->v[x->parent].id, .mode = x->mode};
     struct snaprcp h = header_of(m->f, &disk, x->next_seq, label);
     publish_header(m->f, &h);
-    *s = (struct msnap){.used = true, .seq = x->next_seq++, .name_s = h.name_s, .mode = x->mode & 0555, .id = h.snap};
+    *s = (struct msnap){.used = true, .seq = x->next_seq++, .name_s = h.info.name_s, .mode = x->mode & 0555, .id = h.info.ref.snap};
     strcpy(s->label, label);
     if (rnd(m, 4) == 0) {
         remount(m->f, rnd(m, 2) == 0);      /* the row comes from the recipe */
     } else {
         struct snaprow row = row_of(&h, &disk);
-        row.uid = row.gid = 0;
+        row.info.uid = row.info.gid = 0;
         must(m->f, catalog_snap_put(m->f->c, &row, &m->f->err));
     }
 }
@@ -1477,7 +1478,7 @@ static void m_snap_change(struct model *m)
     struct msnap *s = i < 0 ? NULL : &x->snaps[rnd(m, M_SNAPS)];
     if (s == NULL || !s->used)
         return;
-    struct snaprow row = {.id = s->id};
+    struct snaprow row = {.info.ref.snap = s->id};
     const char *label = model_labels[rnd(m, 3)];
     bool flip = !s->protected_;
     int wanted;

@@ -68,7 +68,7 @@ static void reads_back_whole_and_in_random_ranges(void **state)
     struct snap *s = mk_snap_open(&f->m, &f->snap.rcp);
     uint8_t *buf = malloc(f->size + 100);
     assert_non_null(buf);
-    assert_int_equal(snap_header(s)->size, f->size);
+    assert_int_equal(snap_header(s)->info.size, f->size);
     expect(f, s, 0, f->size, buf);
     expect(f, s, 0, f->size + 100, buf);
     for (unsigned i = 0; i < 300; i++)
@@ -244,11 +244,11 @@ static void threads_share_a_handle(void **state)
 static bool same_answers(struct fixture *f, const struct snaprcp *rcp, const struct snaprcp *want, const uint64_t *place)
 {
     struct snap *s = NULL;
-    if (snap_open(f->m.st, f->m.segread, &rcp->disk, rcp->seq, &rcp->snap, &s, NULL) < 0)
+    if (snap_open(f->m.st, f->m.segread, &rcp->info.ref, &s, NULL) < 0)
         return false;
     assert_memory_equal(snap_header(s), want, sizeof *want);
     bool whole = true;
-    for (uint64_t i = 0; i < seg_count(want->size); i++) {
+    for (uint64_t i = 0; i < seg_count(want->info.size); i++) {
         bool zero;
         uint64_t got;
         uint32_t pages;
@@ -333,7 +333,7 @@ static void a_gap_between_pages_is_refused(void **state)
     mk_recipe_path(&f->m, &hdr, ".rcp", path);
     run.count = 300 - 256;
     run.place = REF_ZERO;
-    assert_int_equal(snaprcp_page_encode(&hdr.snap, 2, &run, 1, page), 0);
+    assert_int_equal(snaprcp_page_encode(&hdr.info.ref.snap, 2, &run, 1, page), 0);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     assert_int_equal(pwrite_full(fd, page, sizeof page, 2 * SNAPRCP_PAGE), 0);
     struct snap *s = mk_snap_open(&f->m, &hdr);
@@ -351,14 +351,14 @@ static void a_gap_between_pages_is_refused(void **state)
     /* A first page that does not begin with segment 0, a last one that ends early. */
     for (unsigned i = 0; i < SNAPRCP_PAGE_RUNS; i++)
         runs[i] = (struct snaprun){ i + 1, 1, ref_make(5, 2 * i) };
-    assert_int_equal(snaprcp_page_encode(&hdr.snap, 1, runs, SNAPRCP_PAGE_RUNS, page), 0);
+    assert_int_equal(snaprcp_page_encode(&hdr.info.ref.snap, 1, runs, SNAPRCP_PAGE_RUNS, page), 0);
     assert_int_equal(pwrite_full(fd, page, sizeof page, SNAPRCP_PAGE), 0);
     s = mk_snap_open(&f->m, &hdr);
     assert_int_equal(snap_place(s, 280, &zero, &got, &pages, NULL), 0);
     assert_int_equal(snap_place(s, 3, &zero, &got, &pages, NULL), -EBADMSG);
     snap_close(s);
     run.count--;
-    assert_int_equal(snaprcp_page_encode(&hdr.snap, 2, &run, 1, page), 0);
+    assert_int_equal(snaprcp_page_encode(&hdr.info.ref.snap, 2, &run, 1, page), 0);
     assert_int_equal(pwrite_full(fd, page, sizeof page, 2 * SNAPRCP_PAGE), 0);
     close(fd);
     s = mk_snap_open(&f->m, &hdr);
@@ -373,22 +373,23 @@ static void recipes_of_other_disks_and_names_are_refused(void **state)
     char from[256], to[256];
     struct snap *s = NULL;
     struct verr err = {0};
-    assert_int_equal(snap_open(f->m.st, f->m.segread, &other.disk, 99999, &other.snap, &s, &err), -ENOENT);
-    other.disk = vid_random();
-    assert_int_equal(snap_open(f->m.st, f->m.segread, &other.disk, other.seq, &other.snap, &s, NULL), -ENOENT);
-    int dir = store_disk_dir(f->m.st, DIR_SNAPSHOTS, &other.disk, true, NULL);
+    assert_int_equal(snap_open(f->m.st, f->m.segread, &(struct snapref){other.info.ref.disk, 99999, other.info.ref.snap}, &s, &err),
+                     -ENOENT);
+    other.info.ref.disk = vid_random();
+    assert_int_equal(snap_open(f->m.st, f->m.segread, &other.info.ref, &s, NULL), -ENOENT);
+    int dir = store_disk_dir(f->m.st, DIR_SNAPSHOTS, &other.info.ref.disk, true, NULL);
     assert_true(dir >= 0);
     close(dir);
     mk_recipe_path(&f->m, &f->snap.rcp, ".rcp", from);
     mk_recipe_path(&f->m, &other, ".rcp", to);
     assert_int_equal(link(from, to), 0);
-    assert_int_equal(snap_open(f->m.st, f->m.segread, &other.disk, other.seq, &other.snap, &s, &err), -EBADMSG);
+    assert_int_equal(snap_open(f->m.st, f->m.segread, &other.info.ref, &s, &err), -EBADMSG);
     assert_non_null(strstr(verr_str(&err), "another disk"));
     other = f->snap.rcp;
-    other.seq += 1000;
+    other.info.ref.seq += 1000;
     mk_recipe_path(&f->m, &other, ".rcp", to);
     assert_int_equal(link(from, to), 0);
-    assert_int_equal(snap_open(f->m.st, f->m.segread, &other.disk, other.seq, &other.snap, &s, &err), -EBADMSG);
+    assert_int_equal(snap_open(f->m.st, f->m.segread, &other.info.ref, &s, &err), -EBADMSG);
     assert_int_equal(unlink(to), 0);
 }
 
@@ -397,11 +398,13 @@ static void an_anchor_is_opened_whatever_its_disk(void **state)
     struct fixture *f = *state;
     struct vid clone = vid_random();
     struct snap *s = NULL;
-    MK_OK(store_anchor(f->m.st, &clone, &f->snap.rcp.disk, f->snap.rcp.seq, &f->snap.rcp.snap, &mk_err_));
-    MK_OK(snap_open_in(f->m.st, f->m.segread, DIR_ANCHORS, &clone, NULL, f->snap.rcp.seq, &f->snap.rcp.snap, &s, &mk_err_));
-    assert_true(vid_eq(&snap_header(s)->disk, &f->snap.rcp.disk));
+    MK_OK(store_anchor(f->m.st, &clone, &f->snap.rcp.info.ref.disk, f->snap.rcp.info.ref.seq, &f->snap.rcp.info.ref.snap, &mk_err_));
+    MK_OK(snap_open_in(f->m.st, f->m.segread, DIR_ANCHORS, &clone, NULL, f->snap.rcp.info.ref.seq, &f->snap.rcp.info.ref.snap, &s,
+                       &mk_err_));
+    assert_true(vid_eq(&snap_header(s)->info.ref.disk, &f->snap.rcp.info.ref.disk));
     snap_close(s);
-    assert_int_equal(snap_open_in(f->m.st, NULL, DIR_ANCHORS, &clone, &clone, f->snap.rcp.seq, &f->snap.rcp.snap, &s, NULL), -EBADMSG);
+    assert_int_equal(snap_open_in(f->m.st, NULL, DIR_ANCHORS, &clone, &clone, f->snap.rcp.info.ref.seq, &f->snap.rcp.info.ref.snap, &s,
+                                  NULL), -EBADMSG);
 }
 
 /* ---- attributes, listings ---- */
@@ -410,14 +413,14 @@ static void side_file_replaces_label_note_and_flags(void **state)
 {
     struct fixture *f = *state;
     struct snaprcp hdr = mk_header(&f->m, f->size), got;
-    hdr.flags = SNAP_PROVISIONAL;
-    snprintf(hdr.label, sizeof hdr.label, "first");
+    hdr.info.flags = SNAP_PROVISIONAL;
+    snprintf(hdr.info.label, sizeof hdr.info.label, "first");
     MK_OK(mk_commit(&f->m, &hdr, f->snap.place, &mk_err_));
     struct snapattr a;
-    MK_OK(snap_load(f->m.st, &hdr.disk, hdr.seq, &hdr.snap, &got, &a, &mk_err_));
-    assert_string_equal(got.label, "first");
+    MK_OK(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, &a, &mk_err_));
+    assert_string_equal(got.info.label, "first");
     assert_string_equal(a.label, "first");
-    assert_int_equal(got.flags, SNAP_PROVISIONAL);
+    assert_int_equal(got.info.flags, SNAP_PROVISIONAL);
     assert_false(a.protected_);
 
     a.version++;
@@ -425,22 +428,22 @@ static void side_file_replaces_label_note_and_flags(void **state)
     snprintf(a.note, sizeof a.note, "kernel 6.18");
     a.clear_flags = SNAP_PROVISIONAL;
     a.protected_ = true;
-    MK_OK(snap_attr_save(f->m.st, &hdr.disk, hdr.seq, &a, &mk_err_));
+    MK_OK(snap_attr_save(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &a, &mk_err_));
     struct snapattr b;
-    MK_OK(snap_load(f->m.st, &hdr.disk, hdr.seq, &hdr.snap, &got, &b, &mk_err_));
-    assert_string_equal(got.label, "before-upgrade");
-    assert_string_equal(got.note, "kernel 6.18");
-    assert_int_equal(got.flags, 0);
+    MK_OK(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, &b, &mk_err_));
+    assert_string_equal(got.info.label, "before-upgrade");
+    assert_string_equal(got.info.note, "kernel 6.18");
+    assert_int_equal(got.info.flags, 0);
     assert_true(b.protected_);
-    MK_OK(snap_load(f->m.st, &hdr.disk, hdr.seq, &hdr.snap, &got, NULL, &mk_err_));
+    MK_OK(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, NULL, &mk_err_));
 
     snprintf(a.label, sizeof a.label, "no/slash");
-    assert_int_equal(snap_attr_save(f->m.st, &hdr.disk, hdr.seq, &a, NULL), -EINVAL);
+    assert_int_equal(snap_attr_save(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &a, NULL), -EINVAL);
     char path[256];
     mk_recipe_path(&f->m, &hdr, ".attr", path);
     mk_flip(path, 20, 1);
     struct verr err = {0};
-    assert_int_equal(snap_load(f->m.st, &hdr.disk, hdr.seq, &hdr.snap, &got, NULL, &err), -EBADMSG);
+    assert_int_equal(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, NULL, &err), -EBADMSG);
     assert_non_null(strstr(verr_str(&err), ".attr"));
 }
 
@@ -481,7 +484,7 @@ static int stop(void *ctx, uint64_t seq, const struct vid *id)
 static void listings_show_recipes_only(void **state)
 {
     struct fixture *f = *state;
-    struct seen s = { .want = &f->snap.rcp.snap }, d = { .want = &f->m.disk.id };
+    struct seen s = { .want = &f->snap.rcp.info.ref.snap }, d = { .want = &f->m.disk.id };
     struct vid nobody = vid_random();
     MK_OK(snap_each(f->m.st, &f->m.disk.id, see_snap, &s, &mk_err_));
     assert_int_equal(s.found, 1);

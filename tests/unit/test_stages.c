@@ -171,7 +171,7 @@ static void parent_finds_blocks_by_prefix_and_length(void **state)
     mkr_write_seed(d, 0, SEG_BYTES, 5);
     assert_true(mkr_backup(&m, 0, 1));
     struct snap *snap;
-    assert_int_equal(snap_open(m.st, m.segread, &d->id, d->parent_seq, &d->parent, &snap, NULL), 0);
+    assert_int_equal(snap_open(m.st, m.segread, &d->parent, &snap, NULL), 0);
     struct round r = {.env = &m.env, .conf = store_conf(m.st), .parent_snap = snap};
     assert_int_equal(line_alloc_work(&r, 1, NULL), 0);
     struct segwork *w = &r.work[0];
@@ -328,7 +328,7 @@ static void missing_answers_mean_new_and_the_round_ends(void **state)
     assert_true(mkr_backup(&m, 0, 1));
     assert_true(deaf.sent > 0);
     assert_true(m.notes > 0);
-    assert_int_equal(m.job[0].recipe.levels.fresh, SEG_BYTES);
+    assert_int_equal(m.job[0].recipe.info.levels.fresh, SEG_BYTES);
     m.env.bus = real;
     mkr_free(&m);
 }
@@ -405,7 +405,7 @@ static void summary_of_other_requests_is_not_used(void **state)
     assert_true(mkr_backup(&m, 1, 1));
     assert_true(stranger.seen > 0);
     assert_true(m.notes > 0);
-    assert_int_equal(m.job[1].recipe.levels.fresh, SEG_BYTES);
+    assert_int_equal(m.job[1].recipe.info.levels.fresh, SEG_BYTES);
     mkr_free(&m);
 }
 
