@@ -24,7 +24,7 @@ enum { JOURNAL_MAX = 256 << 20 };
 
 /* ---- reading ---- */
 
-/* 1: a whole record with a good checksum stands at off; 0; -ENOMEM; -ENOTSUP. */
+/* 1: a whole record with a good checksum stands at off; 0; -ENOTSUP. */
 static int record_at(struct live *l, const struct ljournal_scan *s, uint64_t off, struct live_record *rec)
 {
     if (s->len - off < LIVE_RECORD_HEAD)
@@ -45,8 +45,6 @@ static int check_covered(struct live *l, const struct ljournal_scan *s, struct v
     for (uint64_t off = s->end + LIVE_RECORD_HEAD; off < s->len; off += LIVE_RECORD_HEAD) {
         struct live_record rec;
         int r = record_at(l, s, off, &rec);
-        if (r == -ENOMEM)
-            return live_fail(l, err, ENOMEM, "journal: no memory");
         if (r == 1 && rec.synced > s->end)
             return live_fail(l, err, EBADMSG, "journal: the record at %" PRIu64 " is damaged (it was durable)", s->end);
     }
