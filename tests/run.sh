@@ -114,21 +114,21 @@ trap 'end_jobs; exit 130' INT TERM HUP
 # ---- builds ----
 
 build() {   # build NAME TARGETS MESON-OPTIONS...: TARGETS: of ninja, "" for all
-    local name=$1 targets=$2 dir=$VARVE_TEST_DIR/build-$1 start=$SECONDS; shift 2
+    local name=$1 targets=$2 dir=$VARVE_TEST_DIR/build-$1; shift 2
     # A build folder of another checkout would build that one's sources.
     if [ ! -f "$dir/build.ninja" ] || [ "$(cat "$dir/.source" 2>/dev/null)" != "$top" ]; then
         rm -rf "$dir"
-        meson setup "$dir" "$top" --werror "$@" >"$logs/setup-$name.log" 2>&1 && echo "$top" >"$dir/.source"
+        if ! meson setup "$dir" "$top" --werror "$@" >"$logs/setup-$name.log" 2>&1; then
+            tail -n 30 "$logs/setup-$name.log"
+            start case build "build-$name" 60 2 false
+        else
+            echo "$top" >"$dir/.source"
+        fi
     fi
     # shellcheck disable=SC2086  # several words
-    if [ -f "$dir/.source" ] && ninja -C "$dir" $targets >"$logs/build-$name.log" 2>&1; then
-        passed=$((passed + 1)); printf 'ok      build-%s (%d s)\n' "$name" $((SECONDS - start))
-        cases_of[build]=$((${cases_of[build]:-0} + 1)) seconds_of[build]+="$((SECONDS - start))+" cpu_of[build]+=''
-        return
-    fi
-    failed=$((failed + 1)); failures+=("build-$name"); printf 'FAILED  build-%s\n' "$name"
-    grep -hE 'error|ERROR|warning|FAILED' "$logs/setup-$name.log" "$logs/build-$name.log" 2>/dev/null | head -n 30
-    return 1
+    [ ! -f "$dir/.source" ] || start case build "build-$name" 1800 2 ninja -C "$dir" $targets
+    finish "build-$name"
+    [[ " ${failures[*]} " != *" build-$name "* ]]
 }
 build_plain() { build plain "$1" --buildtype=release -Dfaults=true; }
 build_asan() { build asan "$1" --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfaults=true; }
@@ -258,7 +258,7 @@ for suite in $suites; do
 done
 case $suites in *" data "*|*" vm "*) start_series ;; esac
 build_plain ''
-build_asan ''
+case $suites in *" unit "*|*" mount-asan "*|*" fuzz "*|*" oom "*) build_asan '' ;; esac
 case $suites in *tsan*) build_tsan "src/cli/varve ${tsan_units[*]/#/tests/unit/test_}" ;; esac
 case $suites in *" lint "*|*" fuzz "*) build_fuzz '' ;; esac
 export VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve
