@@ -8,12 +8,6 @@
 #include <errno.h>
 #include <string.h>
 
-static uint64_t next_seq(struct live *l)
-{
-    struct live_attr at;
-    return live_attr(l, &at, NULL) == 0 ? at.next_seq : UINT64_MAX;
-}
-
 int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err)
 {
     struct live *l = NULL;
@@ -31,7 +25,7 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
     if (r == 0)
         r = snap_open(a->store, a->segread, &s->info.ref, &snap, err);
     if (r == 0) {
-        struct live_anchor anchor = {.ref = s->info.ref, .stamp = next_seq(l)};
+        struct live_anchor anchor = {.ref = s->info.ref};
         const struct live_target to = {snap_header(snap)->info.size, snap_header(snap)->info.alloc_bytes, snap_place, snap, &anchor};
         r = live_revert(l, &to, unsaved, err);
     }
@@ -70,8 +64,7 @@ static int shifted_place(void *ctx, uint64_t segment, bool *zero, uint64_t *plac
 }
 
 /* Everything that the source's table relies on is anchored for the destination too. -ENOENT: cannot be pointed to. */
-static int anchor_source(struct agent *a, struct live *dst, struct live *src, const struct vid *dst_disk, struct live_anchor *last,
-                         struct verr *err)
+static int anchor_source(struct agent *a, struct live *src, const struct vid *dst_disk, struct live_anchor *last, struct verr *err)
 {
     struct live_anchor an;
     unsigned n = 0;
@@ -83,7 +76,6 @@ static int anchor_source(struct agent *a, struct live *dst, struct live *src, co
             return r;
         *last = an;
     }
-    last->stamp = next_seq(dst);
     return n == 0 ? -ENOENT : 0;
 }
 
@@ -103,12 +95,12 @@ static int clone_segments(struct agent *a, struct live *dst, const struct node *
     struct live_anchor anchor = {0};
     int r;
     if (src_snap != NULL) {
-        anchor = (struct live_anchor){.ref = src_snap->info.ref, .stamp = next_seq(dst)};
+        anchor = (struct live_anchor){.ref = src_snap->info.ref};
         r = store_anchor(a->store, &dst_node->id, &src_snap->info.ref.disk, src_snap->info.ref.seq, &src_snap->info.ref.snap, err);
         if (r == 0)
             r = snap_open(a->store, a->segread, &src_snap->info.ref, &sh.snap, err);
     } else {
-        r = all_pure(src, src_first, count) ? anchor_source(a, dst, src, &dst_node->id, &anchor, err) : -EOPNOTSUPP;
+        r = all_pure(src, src_first, count) ? anchor_source(a, src, &dst_node->id, &anchor, err) : -EOPNOTSUPP;
     }
     if (r == 0)
         r = live_point(dst, dst_first, count, new_size, shifted_place, &sh, &anchor, err);

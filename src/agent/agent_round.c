@@ -505,7 +505,7 @@ static void run_round(struct agent *a, const struct vid *disks, unsigned n)
         struct dedup_traffic traffic = {0};
         struct dedup_env env = {
             .store = a->store, .reader = a->reader, .segread = a->segread, .slots = a->slots, .nslots = a->nslots, .bus = a->bus,
-            .clock = a->conf.clock, .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .pool = a->pool,
+            .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .pool = a->pool,
             .progress = show_progress, .note = note_trouble, .progress_ctx = a, .traffic = &traffic,
         };
         qsort(jobs, njobs, sizeof *jobs, by_vm); /* disks of one VM share its containers, one after another */

@@ -28,7 +28,7 @@ int dir_make(int dirfd, const char *name);
 /* fsync of a directory descriptor. Durable on return: entries made, renamed or removed in it before the call. */
 int dir_sync(int dirfd);
 
-/* Whole content of a file of at most max bytes into malloc'ed memory (one NUL appended, not counted). -EFBIG if larger. */
+/* Whole content of a file of at most max bytes into malloc'ed memory (one NUL appended, not counted). 0, -EFBIG if larger, or -errno. */
 int file_load(int dirfd, const char *name, size_t max, uint8_t **data, size_t *len);
 
 /*

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verr: the error object that functions from `store` upward fill in.
+ * verr: the error object that functions fill in.
  *
  * Convention of the whole tree: a function returns 0 or a positive count on success, else -errno.
  * Where a `struct verr *err` is the last parameter it is left untouched on success; on failure it

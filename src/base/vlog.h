@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vlog: the daemon's log. To stderr with -f, else to syslog. Library code below `agent` does not log; it fills verr. */
+/* vlog: the daemon's log. To stderr with -f, else to syslog. Rooms below `agent` fill verr instead, except
+ * for what no caller is told. */
 #ifndef VARVE_BASE_VLOG_H
 #define VARVE_BASE_VLOG_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalog: STATE/catalog.sqlite: nodes, snapshots and containers: a cache and a work list. It holds nothing that exists
- * nowhere else; losing it costs a rebuild. Only user of SQLite. One connection, one process (STATE's lock), one mutex:
+ * catalog: STATE/catalog.sqlite: nodes and snapshots, a cache. It holds nothing that exists nowhere else; losing it costs a
+ * rebuild. Only user of SQLite. One connection, one process (STATE's lock), one mutex:
  * thread-safe. WAL; synchronous=NORMAL (STORE and the journals are the truth).
  */
 #ifndef VARVE_CATALOG_CATALOG_H

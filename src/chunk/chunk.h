@@ -3,7 +3,7 @@
  * chunk: cuts a segment into blocks. Content-defined (gear hash with normalised cut points; FastCDC, Xia et al. 2016)
  * or fixed. Pure: no I/O, no allocation; any thread.
  *
- * The chunker restarts at each block start, so a block's cut depends on its own bytes alone: what `predicted cuts` rely on.
+ * The chunker restarts at each block start, so a block's cut depends on its own bytes alone.
  * Zero runs: at a block start, a run of zero bytes of at least `zero_min` bytes (or up to the end of the segment) is
  * one zero run, not a block; with fixed blocks it is rounded down to whole blocks (the last one may be short).
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli: one table of commands; help, man page and completion come from it. Data on stdout, everything else on stderr. */
+/* cli: one table of commands, which help comes from. Data go to stdout, everything else to stderr. */
 #ifndef VARVE_CLI_CLI_H
 #define VARVE_CLI_CLI_H
 

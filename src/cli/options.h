@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Settings of a mount: defaults < varve.conf < -o. One table gives names, parsers, help (docs/varve.conf.5, examples/varve.conf). */
+/* Settings of a mount: defaults < varve.conf < -o. One table holds names and parsers; docs/man/varve.conf.5 explains them. */
 #ifndef VARVE_CLI_OPTIONS_H
 #define VARVE_CLI_OPTIONS_H
 

@@ -4,21 +4,22 @@
  * Batch Scheduling", stages 1-4). Each stage is a file of its own; they talk only through the bus and through files in
  * the round's directory, so that the same code runs for one host and for many.
  *
- *   stage_1a  VM holder: read dirty segments, chunk, fingerprint, levels 2-3; requests -> slots       round/plan-*, sent log
- *   stage_1b  slot owner: request partitions -> compare with the index -> summaries                    round/req-*, dupnew-*
- *   stage_2a  VM holder: collect summaries                                                             round/sum-*
- *   stage_2b  VM holder: read dirty segments again, write new blocks, seal                             containers
+ *   stage_1a  VM holder: read dirty segments, chunk, fingerprint, levels 2-3; requests -> slots       plan, sent log
+ *   stage_1b  slot owner: request partitions -> compare with the index -> summaries                    requests, dup-with-new
+ *   stage_2a  VM holder: collect summaries                                                             answers
+ *   stage_2b  VM holder: read dirty segments again, write new blocks, seal                             result log, containers
  *   stage_3a  VM holder: new-block references -> slots
- *   stage_3b  slot owner: merge into the index (one delta), resolve dup-with-new
+ *   stage_3b  slot owner: merge into the index (one delta), resolve dup-with-new                       resolved
  *   stage_4a  slot owner: resolutions -> VM holder
  *   stage_4b  VM holder: complete recipes, publish check, publish
+ *
+ * On the right: what a stage leaves behind for later ones (docs/DEDUP.md), in memory while its buffers hold it, else in files.
  *
  * Memory: all buffers of a stage together stay below env.memory (M, default 35 MB).
  */
 #ifndef VARVE_DEDUP_DEDUP_H
 #define VARVE_DEDUP_DEDUP_H
 
-#include "base/clock.h"
 #include "bus/bus.h"
 #include "catalog/catalog.h"
 #include "chunk/chunk.h"
@@ -31,7 +32,7 @@ struct pool;
 
 enum { DEDUP_MEMORY_DEFAULT = 35 * 1000 * 1000 };
 
-/* Level 3: a table of common blocks. find: 1 and *ref, or 0; called by several threads. NULL until a common data set exists. */
+/* Level 3: a table of common blocks. find returns 1 and *ref, or 0; several threads call it at a time. */
 struct common_set { int (*find)(void *ctx, const struct fp *fp, uint64_t *ref); void *ctx; };
 
 /* What went over the bus: frames of all stages, and blocks that were asked for. */
@@ -44,8 +45,7 @@ struct dedup_env {
     struct fpindex *const *slots;       /* one per slot this host owns: all of them on one host */
     uint32_t nslots;
     struct bus *bus;
-    const struct common_set *common;    /* may be NULL */
-    const struct vclock *clock;
+    const struct common_set *common;    /* NULL: there is no common data set */
     struct vid host;
     int work_dirfd;                     /* STATE/rounds: a directory per round, removed at its end */
     size_t memory;                      /* M */
@@ -62,7 +62,7 @@ struct dedup_env {
 /* One frozen disk in the batch: input, then result. */
 struct dedup_job {
     struct live *live;                  /* referenced by the caller during the round */
-    struct snapinfo pend;                /* must be the oldest pending of its disk, sealed and started */
+    struct snapinfo pend;               /* the oldest pending of its disk, started; sealed or not */
     struct vid vm;                      /* directory of the disk: its containers, its lease */
     uint64_t epoch;                     /* owner epoch of the VM */
     bool selective;                     /* stops after level 3 */
@@ -81,7 +81,5 @@ struct dedup_job {
  * Jobs of one VM must agree in `selective`, last_blocks and last_recipes. One round at a time per STATE.
  * After a job's result is 0 its recipe is published and durable; the caller anchors it and tells `live` and `catalog`. */
 int dedup_round(const struct dedup_env *env, struct dedup_job *jobs, unsigned njobs, struct verr *err);
-
-/* live_place_fn over a just published recipe (ctx = struct snap *) is snap_place. */
 
 #endif

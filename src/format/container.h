@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Container file, docs/FORMAT.md "Container": bytes <-> structs, pure.
+ * Container file, docs/FORMAT.md "Container": bytes <-> structs, pure. Decoders return 0, -EBADMSG (why: a constant text) or
+ * -ENOTSUP (a newer version).
  * Header, every frame and every trailer carry store id, container number, the file's random version id and a first
  * ordinal, all under the checksum, so that bytes of another file, place or version are never taken for these.
  */
@@ -48,7 +49,7 @@ struct ctrailer {
 
 void cheader_encode(const struct cheader *h, uint8_t out[CHEADER_BYTES]);
 int cheader_decode(const uint8_t in[CHEADER_BYTES], struct cheader *out, const char **why);
-/* The checksum covers header and payload (stored_len bytes). */
+/* Two checksums: of the header, and of the payload (stored_len bytes), which fits no other header. */
 void cframe_encode(const struct cframe *f, const void *payload, uint8_t out[CFRAME_BYTES]);
 /* Fields only (bounds checked); the checksum of the payload is checked by cframe_check. */
 int cframe_decode(const uint8_t in[CFRAME_BYTES], struct cframe *out, const char **why);

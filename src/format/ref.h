@@ -14,7 +14,7 @@
 
 enum {
     SEG_SHIFT = 21,
-    SEG_BYTES = 1 << SEG_SHIFT,     /* 2 MiB, DESIGN section 2 */
+    SEG_BYTES = 1 << SEG_SHIFT,     /* 2 MiB: the unit of levels 1 and 2, of recipes and of tables */
     PAGE_BYTES = 4096,              /* granularity of presence in a layer */
     SEG_PAGES = SEG_BYTES / PAGE_BYTES,
     FP_BYTES = 32,

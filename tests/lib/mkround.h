@@ -119,7 +119,7 @@ static inline void mkr_open_parts(struct mkround *m, const struct mkr_options *o
     MKR_TRY(o->threads != 0 && (m->pool = pool_new(o->threads, &mkr_err)) == NULL ? -ENOMEM : 0);
     m->env = (struct dedup_env){
         .store = m->st, .reader = m->reader, .segread = m->segread, .slots = m->slots, .nslots = c->slots, .bus = m->bus,
-        .clock = &vclock_system, .work_dirfd = m->workfd, .memory = o->memory, .progress_ctx = m, .note = mkr_note,
+        .work_dirfd = m->workfd, .memory = o->memory, .progress_ctx = m, .note = mkr_note,
         .pool = m->pool,
     };
     memset(m->env.host.b, 7, VID_BYTES);

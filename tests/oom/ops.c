@@ -192,7 +192,7 @@ static int round_in(struct parts *p, struct verr *err)
     if (r == -ENOENT)
         return 0;       /* stored by an earlier try */
     struct dedup_env env = {.store = p->o.st, .reader = p->o.reader, .segread = p->o.segread, .slots = p->slots, .nslots = T_SLOTS, .bus = p->bus,
-                            .clock = &vclock_system, .host = t_host, .work_dirfd = p->workfd, .note = note};
+                            .host = t_host, .work_dirfd = p->workfd, .note = note};
     job.live = p->l;
     job.vm = t_vm;
     job.epoch = 1;
