@@ -8,7 +8,7 @@
 
 uint64_t hash64(const void *data, size_t len);
 uint64_t hash64_seed(const void *data, size_t len, uint64_t seed);
-/* hash64_seed of the same bytes, were the 8 at `hole` zero. */
+/* hash64_seed of the same bytes with the 8 at `hole` taken as zero. */
 uint64_t hash64_hole(const void *data, size_t len, size_t hole, uint64_t seed);
 
 #endif

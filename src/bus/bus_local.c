@@ -40,7 +40,7 @@ struct bus_local {
     struct queue *buckets[BUCKETS];     /* queues live as long as the bus */
 };
 
-/* What a frame takes, so that many small ones are bounded too. */
+/* Bytes that a queued frame counts for, its header included: many small frames are bounded too. */
 static size_t cost(size_t len)
 {
     return sizeof(struct frame) + len;

@@ -8,7 +8,7 @@
 
 /* ---- struct node <-> row ---- */
 
-/* What both sides must satisfy: NULL, or the column that does not. */
+/* Checks a node before it is written and after it is read. Returns NULL, or the column that makes no sense. */
 static const char *node_doubt(const struct node *n)
 {
     if (vid_is_zero(&n->id))
@@ -96,7 +96,7 @@ int catalog_node_del(struct catalog *c, const struct vid *id, struct verr *err)
 
 /* ---- searches ---- */
 
-/* The one row of a search whose parameters are bound. */
+/* Runs a search whose parameters are bound, and reads its only row. */
 static int one_node(struct catalog_use *u, struct node *out, struct verr *err)
 {
     int r = catalog_step(u, "looking for a node", err);

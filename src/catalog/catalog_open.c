@@ -18,7 +18,7 @@
 
 #define CHECK_ALWAYS_BELOW (INT64_C(64) << 20)
 
-/* *fresh: made now. *check: what is in the file must be looked through first. */
+/* Makes the file when it is absent (*fresh). *check: the content is to be looked through before it is used. */
 static int look_at_file(struct catalog *c, int dirfd, bool *fresh, bool *check, struct verr *err)
 {
     struct stat st, wal;

@@ -24,7 +24,7 @@ static bool label_is_sound(const char *label, size_t cap)
     return true;
 }
 
-/* What both sides must satisfy: NULL, or the column that does not. */
+/* Checks a row before it is written and after it is read. Returns NULL, or the column that makes no sense. */
 static const char *snap_doubt(const struct snaprow *s)
 {
     if (vid_is_zero(&s->info.ref.snap))
@@ -207,7 +207,8 @@ int catalog_snap_by_name(struct catalog *c, const struct vid *disk, const char *
     return one_snap(&u, out, err);
 }
 
-/* Steps through rows whose parameters are bound; one row more than max may be there to see whether it has the seq of the last. */
+/* Reads the rows of a search whose parameters are bound, at most max. With whole_seqs the search yields one row more: when it has
+ * the seq of the last one, all rows of that seq are left to the next page. */
 static int many_snaps(struct catalog_use *u, struct snaprow *out, unsigned max, bool whole_seqs, struct verr *err)
 {
     struct snaprow more;

@@ -2,7 +2,8 @@
 /*
  * The checksum of a catalog that was closed. SQLite's pages have none: a flipped bit in a row would be believed. So a clean stop
  * leaves the checksum of the whole file beside it, and the next open compares, then removes it before anything is changed.
- * A sum that survives its removal (a power loss) fits no more and costs a rebuild; one that is missing says nothing.
+ * A power loss may undo the removal: the old checksum then no longer matches, and the catalog is made anew. A missing checksum is
+ * no error.
  *
  * The file is read only while SQLite does not have it open: closing our descriptor would drop SQLite's locks.
  */

@@ -31,7 +31,7 @@ static void add_row(struct catalog_use *u, struct catalog_totals *t, struct vid 
         add(sums[i], read_u64(u, "size or level"));
 }
 
-/* Adds the next rows after *last: how many. */
+/* Adds the next batch of rows after *last. Returns how many. */
 static int add_batch(struct catalog *c, struct vid *last, bool first, struct catalog_totals *t, struct verr *err)
 {
     struct catalog_use u;

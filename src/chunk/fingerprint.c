@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Digests through OpenSSL's EVP, and the choice between it and the lanes (sha256_lanes.h). Algorithms are fetched once per fper and contexts are used again: for 4 KiB blocks the
- * implicit fetch of each EVP_DigestInit would cost more than a tenth of the hashing itself.
+ * Digests through OpenSSL's EVP, and the choice between it and the lanes (sha256_lanes.h). Algorithms are fetched once per
+ * fper and contexts are used again: for 4 KiB blocks the implicit fetch of each EVP_DigestInit would cost more than a tenth
+ * of the hashing itself.
  */
 #include "chunk/fingerprint.h"
 
@@ -36,8 +37,8 @@ struct fper {
     struct sha256_lanes lanes;      /* kernel NULL: EVP alone */
 };
 
-/* Did a call fail for want of memory? OpenSSL says so, says that a context could not be made (which has no other cause: the
- * algorithms were fetched before), or has no memory left to say anything. */
+/* True when OpenSSL failed because memory was out: it says so, or that a context could not be made (which has no other cause: the
+ * algorithms were fetched before), or it had no memory left to say anything. */
 static bool of_memory(unsigned long first)
 {
     bool memory = first == 0;

@@ -13,7 +13,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* The history comes in pieces. malloc'ed text, or NULL with *code set. */
+/* Fetches the history piece by piece. Returns malloc'ed text, or NULL with *code set. */
 static char *fetch(const char *path, int *code)
 {
     static struct varve_ioc_log req;

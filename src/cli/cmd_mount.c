@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * varve mount: start of the daemon (DESIGN section 12, "Start"). Order: parse, fork (no thread, no SQLite before), the
+ * varve mount: start of the daemon. Order: parse, fork (no thread, no SQLite before), the
  * child takes STATE's lock, opens STORE, mounts, drops privileges, enters the sandbox, recovers, serves, and reports on a pipe;
  * the parent prints the error and exits with its code.
  */
@@ -31,7 +31,7 @@ struct report {
     struct verr err;
 };
 
-/* The child's word to the parent; in the foreground there is none to tell. */
+/* Tells the parent how the start ended; in the foreground there is no parent (pipe_fd -1). */
 static void tell(int pipe_fd, int code, const struct verr *err)
 {
     struct report rep = {.code = code};

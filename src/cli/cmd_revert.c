@@ -26,7 +26,7 @@ static int live_path(const char *snap, char out[PATH_MAX])
     return n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-/* The snapshot's id, once it is stored: what is pending has no recipe to point to yet. */
+/* Waits until the snapshot is stored (a pending one has no recipe to point to) and reads its id. */
 static int stored_id(const char *snap, char id[40])
 {
     struct varve_ioc_wait wait = {.timeout_ms = -1};

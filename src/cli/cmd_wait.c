@@ -15,7 +15,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* What the round does now, for the bar; only root may read it, others see no bar. */
+/* Shows how far the round is. Only root may read that: others see no bar. */
 static void show_round(struct progress *bar, const char *mountpoint)
 {
     char path[PATH_MAX];

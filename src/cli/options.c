@@ -180,7 +180,7 @@ int options_load(struct mount_options *o, const char *file, bool missing_ok, str
 
 /* ---- -o ---- */
 
-/* What mount(8), fstab and systemd put there and which means nothing to us, or is set anyway. */
+/* Options that mount(8), fstab and systemd add: varve has no use for them, or sets them in any case. */
 static bool swallowed(const char *name)
 {
     static const char *const exact[] = {

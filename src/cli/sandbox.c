@@ -124,7 +124,7 @@ static int restrict_files(const char *store, const char *state, struct verr *err
 
 /* ---- seccomp ---- */
 
-/* What needs no look at its arguments. Names that a processor does not have are left out by libseccomp. */
+/* Calls that are allowed with any arguments. libseccomp leaves out those that a processor does not have. */
 static const char *const plain[] = {
     /* files */
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "lseek", "_llseek", "open", "openat", "close",
@@ -144,13 +144,13 @@ static const char *const plain[] = {
     "connect", "sendto", "sendmsg",
 };
 
-/* The leak checker stops all threads from a process that shares our memory; reports want more of the system. */
+/* For builds with sanitizers: the leak checker stops all threads from a process that shares our memory, and reports need more calls. */
 static const char *const sanitizer[] = {
     "clone", "clone3", "fork", "vfork", "ptrace", "prctl", "kill", "tgkill", "prlimit64", "setrlimit", "mmap", "mprotect", "mincore",
     "pipe", "waitid", "personality", "sched_setaffinity", "getpgrp", "ioctl", "process_vm_readv", "getdents",
 };
 
-/* Tried by libraries that can live without; a log line or a dead test for each would help nobody. */
+/* Libraries try these calls and go on without them: they fail without a log line, and do not end a test. */
 static const struct { const char *name; int error; } refused[] = {
     {"clone3", ENOSYS},         /* its flags lie in memory, where no filter sees them: libc then takes clone */
     {"umount2", EPERM},         /* an end without unmount; without capabilities it never works */

@@ -51,7 +51,7 @@ static struct seal seal_in(enum seal_kind kind, const struct container_id *id, u
     return (struct seal){.kind = kind, .store = &id->store, .version = &id->version, .file = id->container, .number = number};
 }
 
-/* Whose container it is the record says; the caller compares that with what it asked for. */
+/* The record says which container it belongs to; the caller compares that with what it asked for. */
 static int open_any(enum seal_kind kind, const uint8_t *in, size_t len, struct container_id *id, const char **why)
 {
     int r = seal_open(&(struct seal){.kind = kind, .anywhere = true}, in, len, why);

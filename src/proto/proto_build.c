@@ -38,7 +38,7 @@ static void begin_at(struct proto_build *b, uint8_t *frame, size_t fixed, uint32
     put_le64(payload(b) + PP_FIRST, first);
 }
 
-/* Place for an item, NULL when the frame is full. */
+/* Returns the place of the next item, or NULL when the frame is full. */
 static uint8_t *room(struct proto_build *b, size_t len)
 {
     if (len > PROTO_FRAME_MAX - b->used)

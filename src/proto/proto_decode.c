@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Decoder: a frame is untrusted until every field of it was checked here, once. The counts must give the payload's
- * length exactly, so that whoever walks the items stays inside the frame.
+ * length exactly, so that a loop over the items stays inside the frame.
  */
 #include "proto/proto_internal.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Order of arrival. The bus delivers at least once and in order per sender, so one number per stream tells a frame that
- * came twice from one that is missing. A sender that was started again within an attempt is a stranger to it: what it
- * had sent before cannot be put together with what it sends now.
+ * came twice from one that is missing. A sender that restarts within an attempt is foreign from then on: the frames of its
+ * new incarnation do not continue the stream of the old one.
  */
 #include "proto/proto_internal.h"
 
@@ -69,7 +69,7 @@ void proto_in_free(struct proto_in *in)
     free(in);
 }
 
-/* The stream's place, or the free one where it belongs. */
+/* Returns the stream's entry, or the free entry where it belongs. */
 static struct stream *place(struct stream *table, size_t cap, const struct vid *host, uint32_t slot, uint32_t topic)
 {
     size_t at = hash64_seed(host->b, VID_BYTES, (uint64_t)topic << 32 | slot) & (cap - 1);
@@ -93,7 +93,7 @@ static int grow(struct proto_in *in)
     return 0;
 }
 
-/* The stream, made with this value when it is new. NULL: no memory. */
+/* Returns the stream; a new one expects sequence `next`. NULL: no memory. */
 static struct stream *find(struct proto_in *in, const struct vid *host, uint32_t slot, uint32_t topic, uint64_t next)
 {
     struct stream *s = place(in->table, in->cap, host, slot, topic);
