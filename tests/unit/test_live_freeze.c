@@ -383,6 +383,7 @@ static void published_segments_are_read_from_the_store(void **state)
     assert_int_equal(publish(b, l, q.ref.seq, &r, drop), 1);     /* the first one's anchor */
     assert_int_equal(drop[0].ref.seq, p.ref.seq);
     CHECK(live_anchor_gone(l, &drop[0], &err));
+    CHECK(live_anchor_gone(l, &drop[0], &err));     /* a caller that was killed before it knew asks again */
     struct live_anchor a;
     CHECK(live_anchor_at(l, 0, &a, &err));
     assert_int_equal(a.ref.seq, q.ref.seq);
