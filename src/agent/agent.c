@@ -190,7 +190,6 @@ static struct agent *agent_new(const struct agent_conf *conf)
     if (a->conf.clock == NULL)
         a->conf.clock = &vclock_system;
     pthread_mutex_init(&a->op_lock, NULL);
-    pthread_mutex_init(&a->anchor_lock, NULL);
     pthread_mutex_init(&a->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -208,6 +207,7 @@ static void agent_destroy(struct agent *a)
             fpindex_close(a->slots[i]);
     free(a->slots);
     bus_close(a->bus);
+    ingest_free(a->ingest);
     pool_free(a->pool);
     segread_free(a->segread);
     creader_free(a->reader);
@@ -225,7 +225,6 @@ static void agent_destroy(struct agent *a)
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->op_lock);
-    pthread_mutex_destroy(&a->anchor_lock);
     free(a);
 }
 

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "catalog/catalog.h"
 #include "disk/due.h"
+#include "ingest/ingest.h"
 #include "live/live.h"
 #include "names/names.h"
 #include "snapshot/snapshot.h"
@@ -93,18 +94,9 @@ int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err
 /* rename of disk source onto disk target: content moves, history stays (DESIGN section 12, mv). Freezes the result. */
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err);
 
-/* ---- streamed writes (DESIGN section 4; agent_stream.c). Only ever of a write-only handle. ---- */
-/* For a handle that writes the disk from front to back. NULL: none (no snapshot to compare with, no memory, other streams, or the
- * disk has one): then write as ever. lost: of a range that was taken, and cannot be put into the live image; any thread. */
-struct stream;
+/* A stream (ingest.h) for a write-only handle that writes the disk from front to back. The newest stored snapshot of the disk is its
+ * parent. NULL: none (no such snapshot, no memory, other streams, or the disk has one); write with live_write. lost: as in ingest.h. */
 struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(void *ctx, uint64_t off, uint64_t len), void *ctx);
-/* 1: taken; durable, or safe from a kill, no sooner than after a flush or an fsync. 0: not taken, write it as ever. -errno:
- * also when something taken before was lost. */
-int agent_stream_write(struct stream *s, uint64_t off, const void *data, size_t len, struct verr *err);
-/* All that was taken is in the live image; -errno: not all. */
-int agent_stream_flush(struct stream *s, struct verr *err);
-/* Flushes and frees. NULL is allowed. */
-void agent_stream_close(struct stream *s);
 
 /* Wakes the round thread. */
 void agent_kick(struct agent *a);

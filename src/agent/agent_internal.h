@@ -16,12 +16,13 @@
 #include "bus/bus.h"
 #include "dedup/dedup.h"
 #include "fpindex/fpindex.h"
+#include "ingest/ingest.h"
 #include "store/publish.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { STREAMS_MAX = 2, EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
+enum { STREAMS_MAX = 2 /* 12 MiB */, EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
 /* Stays free on the filesystem of STATE, beyond a part of what is to be stored: journals, tables and the catalog grow in it. */
 enum { STATE_SPARE = 4 << 20 };
 #define BACKOFF_FIRST_NS (INT64_C(5) * 1000000000)
@@ -68,10 +69,7 @@ struct agent {
     struct live_set *live;
     struct bus *bus;
     struct pool *pool;          /* of the round that runs, and of streams */
-    /* Guards the next one and whether a stream's anchor is durable; held while an anchor is made, and while a publication moves
-     * pointers and takes anchors away. Inside op_lock and live's hold lock, outside the other locks of live. */
-    pthread_mutex_t anchor_lock;
-    struct stream *stream[STREAMS_MAX];     /* agent_stream.c */
+    struct ingest *ingest;
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;
@@ -127,8 +125,6 @@ void agent_queue_retry(struct agent *a, const struct vid *disk);
 void *agent_thread(void *agent);
 /* Is the recipe of a pending snapshot in STORE, durably? 1, 0, -errno. */
 int agent_recipe_published(struct agent *a, const struct snapref *snap, struct verr *err);
-/* Does a stream of that disk need the anchor, though no pointer says so yet? anchor_lock held. */
-bool agent_stream_relies(const struct agent *a, const struct live *l, const struct live_anchor *an);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rollback and clone: pointers instead of copies. Order: anchor in STORE, fsynced -> table entries. Never the reverse:
+ * Rollback, clone and streams: pointers instead of copies. Order: anchor in STORE, fsynced -> table entries. Never the reverse:
  * a collector may take what no root holds.
  */
 #include "agent/agent_internal.h"
@@ -150,4 +150,17 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
     if (src != NULL)
         live_put(src);
     return done;
+}
+
+struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(void *ctx, uint64_t off, uint64_t len), void *ctx)
+{
+    struct stream_conf conf = {.live = l, .lost = lost, .ctx = ctx};
+    struct snaprow last;
+    if (!ingest_has_room(a->ingest) || catalog_snap_latest(a->catalog, live_id(l), &last, NULL) < 0 ||
+        snap_open(a->store, a->segread, &last.info.ref, &conf.parent, NULL) < 0)
+        return NULL;
+    struct stream *s = stream_open(a->ingest, &conf);
+    if (s == NULL)
+        snap_close(conf.parent);
+    return s;
 }

@@ -69,6 +69,10 @@ static int open_parts(struct agent *a, struct verr *err)
     a->pool = pool_new(worker_count(a), err);
     if (a->pool == NULL)
         return -err->code;
+    const struct ingest_env env = {.store = a->store, .segread = a->segread, .pool = a->pool, .streams = STREAMS_MAX};
+    r = ingest_new(&env, &a->ingest, err);
+    if (r < 0)
+        return r;
     a->nslots = sc->slots;
     a->slots = calloc(a->nslots, sizeof *a->slots);
     if (a->slots == NULL)

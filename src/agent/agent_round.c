@@ -280,16 +280,32 @@ int agent_recipe_published(struct agent *a, const struct snapref *snap, struct v
     return r < 0 ? verr_set(err, -r, "snapshots: %s: %s", name, strerror(-r)) : r;
 }
 
-/* One that stays, because it could not be taken away or a stream needs it, stays listed: the next publication tries again. */
+/* False: since the publication entries were made that rely on the anchor, which lifted its stamp. */
+static bool still_obsolete(struct live *l, const struct live_anchor *an)
+{
+    struct live_anchor now;
+    for (unsigned i = 0; live_anchor_at(l, i, &now, NULL) == 0; i++)
+        if (snapref_eq(&now.ref, &an->ref))
+            return now.stamp == an->stamp;
+    return true;
+}
+
+/* An anchor that cannot be dropped, or that a stream has pinned, stays listed; the next publication retries. Mark, then look at the
+ * stamp: while the marks stand no stream makes entries that rely on an anchor, and those made before have lifted its stamp. */
 static void drop_anchors(struct agent *a, struct live *l, const struct live_anchor *drop, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
         struct verr why = {0};
-        if (agent_stream_relies(a, l, &drop[i]))
+        struct anchor_drop mark;
+        if (!ingest_drop_begin(a->ingest, &mark, l, &drop[i]))
             continue;
-        int r = store_unanchor(a->store, live_id(l), drop[i].ref.seq, &drop[i].ref.snap, &why);
-        if (r == 0)
-            r = live_anchor_gone(l, &drop[i], &why);
+        int r = 0;
+        if (still_obsolete(l, &drop[i])) {
+            r = store_unanchor(a->store, live_id(l), drop[i].ref.seq, &drop[i].ref.snap, &why);
+            if (r == 0)
+                r = live_anchor_gone(l, &drop[i], &why);
+        }
+        ingest_drop_end(a->ingest, &mark);
         if (r < 0)
             vlog(VLOG_WARN, "agent", "an anchor stays for now: %s", verr_str(&why));
     }
@@ -316,13 +332,11 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
     int fault = fault_errno("agent.finish.before_pointers");
     if (r == 0 && fault != 0)
         r = verr_set(err, fault, "finishing a snapshot: fault injected");
-    pthread_mutex_lock(&a->anchor_lock);
     if (r == 0)
         r = live_pending_published(l, p.ref.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
     fault_point("agent.finish.after_pointers");
     if (r == 0)
         drop_anchors(a, l, drop, dropped);
-    pthread_mutex_unlock(&a->anchor_lock);
     snap_close(snap);
     /* Once it is pending no more nothing here is tried again, and what the recipe says is true: the row comes in any case. */
     struct snapinfo still;

@@ -441,19 +441,19 @@ static struct stream *stream_of(struct fs *f, struct handle *h, size_t size)
 int fs_stream_flush(struct handle *h, struct verr *err)
 {
     struct stream *s = h->kind == HANDLE_DISK ? atomic_load(&h->stream) : NULL;
-    return s != NULL ? agent_stream_flush(s, err) : 0;
+    return s != NULL ? stream_flush(s, err) : 0;
 }
 
 void fs_stream_close(struct handle *h)
 {
-    agent_stream_close(atomic_exchange(&h->stream, NULL));
+    stream_close(atomic_exchange(&h->stream, NULL));
 }
 
 static int write_disk(struct fs *f, struct handle *h, uint64_t off, const void *buf, size_t size, struct verr *err)
 {
     fault_point("fs.write.before");
     struct stream *s = stream_of(f, h, size);
-    int rc = s != NULL ? agent_stream_write(s, off, buf, size, err) : 0;
+    int rc = s != NULL ? stream_write(s, off, buf, size, err) : 0;
     return rc == 0 ? live_write(h->disk->live, off, buf, size, err) : rc;
 }
 

@@ -12,10 +12,11 @@ allowed() {     # folders that each folder may include, besides itself
         names) echo base format chunk store catalog ;;
         snapshot) echo base format chunk store live ;;
         dedup) echo base format proto chunk store fpindex catalog bus live snapshot ;;
+        ingest) echo base format chunk store live snapshot ;;
         check) echo base format proto chunk store fpindex catalog live snapshot names dedup ;;
         disk) echo base format chunk store fpindex catalog bus live snapshot names dedup check ;;
-        agent) echo base format chunk store fpindex catalog bus live snapshot names dedup check disk ;;
-        fs) echo base format store catalog live snapshot names disk agent ;;
+        agent) echo base format chunk store fpindex catalog bus live snapshot names dedup ingest check disk ;;
+        fs) echo base format store catalog live snapshot names ingest disk agent ;;
         cli) echo base format chunk store check agent fs ;;
         *) echo "unknown folder $1" >&2; exit 1 ;;
     esac

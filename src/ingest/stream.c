@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * agent_stream: a disk that is written from front to back, as cp does with last night's image. Most of it is what the newest
- * stored snapshot has already. So each segment is kept in memory until it is whole and compared with that snapshot's, by its keyed
- * digest; what is equal becomes a pointer and never touches the layer, what differs is written to the layer in one piece.
+ * stream: most of what is written is what the parent has already. So each segment is kept in memory until it is whole and compared
+ * with the parent's, by its keyed digest; what is equal becomes a pointer and never touches the layer, what differs is written to the
+ * layer in one piece.
  *
  *   FUSE thread   copies into the segment's buffer; a full one goes to the pool           (stream_write, hand_over)
  *   pool          compares; equal: anchor, once; else: live_write_held                    (compare_task)
  *   hold lock     equal segments become entries, in batches, by live_point_held           (point_runs)
  *
- * Order: the anchor is durable in STORE before the first buffer is given up on its behalf, and no publication takes it away before
- * the stream is closed (agent_stream_relies); size and anchor are durable in the
- * journal before any entry (live_point). What is held back was never fsynced: a killed daemon loses it, as a kernel loses what it
- * was to write back. Whoever looks at the disk another way makes the stream give first (live_hold.c), so nobody sees the difference.
+ * Order: the anchor is pinned and durable in STORE before the first buffer is given up on its behalf, and nobody drops it before the
+ * stream is closed; size and anchor are durable in the journal before any entry (live_point). What is held back was never fsynced: a
+ * killed daemon loses it, as a kernel loses what it was to write back. Other readers and writers of the disk make the stream give
+ * first (live_hold.c), so none of them sees the difference.
  *
- * Bounds: STREAM_BUFFERS segments a stream, STREAMS_MAX streams: 12 MiB. More writers write as ever.
+ * Bounds: STREAM_BUFFERS segments a stream. Writers beyond the streams that `ingest` allows write to the layer directly.
  */
-#include "agent/agent_internal.h"
+#include "ingest/ingest_internal.h"
 
+#include "base/pool.h"
+#include "base/verr.h"
 #include "chunk/fingerprint.h"
-#include "snapshot/snapshot.h"
+#include "store/publish.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,14 +54,16 @@ struct run { uint64_t first, count; };
 
 struct stream {
     struct live_holder holder;  /* first */
-    struct agent *a;
+    struct ingest *in;
+    struct ingest_place *place;
+    const struct ingest_env *env;
     struct live *l;
     struct snap *parent;
-    struct live_anchor anchor;
+    struct live_anchor anchor;  /* its stamp is chosen by live_point */
     void (*lost)(void *ctx, uint64_t off, uint64_t len);
     void *ctx;
 
-    int anchored;               /* a->anchor_lock: 0 not tried yet, 1 durable, -1 cannot be had */
+    _Atomic int anchored;       /* 0 not tried yet, 1 durable, -1 cannot be had */
 
     /* under the hold lock */
     struct segbuf buf[STREAM_BUFFERS];
@@ -74,25 +79,20 @@ struct stream {
 
 /* ---- on the pool ---- */
 
+/* Tasks that come here at the same time each make the anchor: that is the same as making it once. While somebody drops it this
+ * segment does without; a later one tries again. */
 static bool anchor_parent(struct stream *s)
 {
     const struct live_anchor *an = &s->anchor;
-    pthread_mutex_lock(&s->a->anchor_lock);
-    if (s->anchored == 0)
-        s->anchored = store_anchor(s->a->store, live_id(s->l), &an->ref.disk, an->ref.seq, &an->ref.snap, NULL) == 0 ? 1 : -1;
-    bool ok = s->anchored == 1;
-    pthread_mutex_unlock(&s->a->anchor_lock);
-    return ok;
-}
-
-bool agent_stream_relies(const struct agent *a, const struct live *l, const struct live_anchor *an)
-{
-    for (unsigned i = 0; i < STREAMS_MAX; i++) {
-        const struct stream *s = a->stream[i];
-        if (s != NULL && s->l == l && s->anchored == 1 && snapref_eq(&s->anchor.ref, &an->ref))
-            return true;
-    }
-    return false;
+    int before = atomic_load(&s->anchored);
+    if (before != 0 || !ingest_pin(s->in, s->place))
+        return before > 0;
+    int r = store_anchor(s->env->store, live_id(s->l), &an->ref.disk, an->ref.seq, &an->ref.snap, NULL);
+    if (r == 0)
+        atomic_store(&s->anchored, 1);
+    else
+        atomic_compare_exchange_strong(&s->anchored, &before, -1);
+    return r == 0;
 }
 
 /* Is it what the parent has there, and can the table say so? Trouble of any kind is a no. */
@@ -106,7 +106,7 @@ static bool is_equal(struct segbuf *b, enum outcome *how)
     uint64_t place;
     uint32_t pages;
     if (b->seg >= seg_count(snap_header(s->parent)->info.size) || snap_place(s->parent, b->seg, &zero, &place, &pages, NULL) < 0 || zero ||
-        live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 || segread_recipe(s->a->segread, place, &rcp, NULL) < 0)
+        live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 || segread_recipe(s->env->segread, place, &rcp, NULL) < 0)
         return false;
     bool same = rcp.bytes == b->fill && fper_segment(b->fper, b->data, b->fill, digest, NULL) == 0 &&
                 memcmp(digest, rcp.digest, DIGEST_BYTES) == 0;
@@ -207,7 +207,7 @@ static void note_equal(struct stream *s, uint64_t seg)
 static void take_oldest(struct stream *s)
 {
     struct segbuf *b = &s->buf[s->first];
-    pool_wait(s->a->pool, &b->task);
+    pool_wait(s->env->pool, &b->task);
     s->first = (s->first + 1) % STREAM_BUFFERS;
     s->busy--;
     if (b->came_to == OUT_EQUAL)
@@ -249,7 +249,7 @@ static void hand_over(struct stream *s)
     look_how_full(s, b);
     b->task.run = compare_task;
     s->busy++;
-    pool_lend(s->a->pool, &b->task);
+    pool_lend(s->env->pool, &b->task);
 }
 
 static void give_all(struct live_holder *h)
@@ -264,7 +264,7 @@ static void give_all(struct live_holder *h)
 
 static int new_buffer(struct stream *s, struct segbuf *b)
 {
-    const struct store_conf *conf = store_conf(s->a->store);
+    const struct store_conf *conf = store_conf(s->env->store);
     if (b->data == NULL)
         b->data = malloc(SEG_BYTES);
     if (b->fper == NULL)
@@ -339,9 +339,9 @@ static int write_pieces(struct stream *s, uint64_t off, const uint8_t *data, siz
     return r;
 }
 
-/* ---- what fs calls ---- */
+/* ---- public ---- */
 
-int agent_stream_write(struct stream *s, uint64_t off, const void *data, size_t len, struct verr *err)
+int stream_write(struct stream *s, uint64_t off, const void *data, size_t len, struct verr *err)
 {
     uint64_t end;
     if (len == 0 || __builtin_add_overflow(off, len, &end))
@@ -362,7 +362,7 @@ int agent_stream_write(struct stream *s, uint64_t off, const void *data, size_t 
     return r;
 }
 
-int agent_stream_flush(struct stream *s, struct verr *err)
+int stream_flush(struct stream *s, struct verr *err)
 {
     live_hold_lock(s->l);
     give_all(&s->holder);
@@ -379,70 +379,36 @@ static void stream_free(struct stream *s)
         free(s->buf[i].data);
         fper_free(s->buf[i].fper);
     }
-    snap_close(s->parent);
+    ingest_place_give(s->in, s->place);
     free(s);
 }
 
-/* False: there are as many as may be. */
-static bool enroll(struct stream *s)
-{
-    struct agent *a = s->a;
-    bool room = false;
-    pthread_mutex_lock(&a->anchor_lock);
-    for (unsigned i = 0; i < STREAMS_MAX && !room; i++) {
-        room = a->stream[i] == NULL;
-        if (room)
-            a->stream[i] = s;
-    }
-    pthread_mutex_unlock(&a->anchor_lock);
-    return room;
-}
-
-static void leave(const struct stream *s)
-{
-    struct agent *a = s->a;
-    pthread_mutex_lock(&a->anchor_lock);
-    for (unsigned i = 0; i < STREAMS_MAX; i++)
-        if (a->stream[i] == s)
-            a->stream[i] = NULL;
-    pthread_mutex_unlock(&a->anchor_lock);
-}
-
-void agent_stream_close(struct stream *s)
+void stream_close(struct stream *s)
 {
     if (s == NULL)
         return;
-    agent_stream_flush(s, NULL);
+    stream_flush(s, NULL);
     live_hold_end(s->l);
-    leave(s);
+    snap_close(s->parent);
     stream_free(s);
 }
 
-static int open_parent(struct stream *s)
-{
-    struct agent *a = s->a;
-    struct snaprow last;
-    int r = catalog_snap_latest(a->catalog, live_id(s->l), &last, NULL);
-    if (r == 0)
-        r = snap_open(a->store, a->segread, &last.info.ref, &s->parent, NULL);
-    if (r == 0)     /* its stamp: live_point */
-        s->anchor = (struct live_anchor){.ref = last.info.ref};
-    return r;
-}
-
-struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(void *ctx, uint64_t off, uint64_t len), void *ctx)
+struct stream *stream_open(struct ingest *in, const struct stream_conf *conf)
 {
     struct stream *s = calloc(1, sizeof *s);
     if (s == NULL)
         return NULL;
     s->holder.give = give_all;
-    s->a = a;
-    s->l = l;
-    s->lost = lost;
-    s->ctx = ctx;
-    if (enroll(s) && open_parent(s) == 0 && live_hold_begin(l, &s->holder) == 0)
+    s->in = in;
+    s->env = ingest_env(in);
+    s->l = conf->live;
+    s->parent = conf->parent;
+    s->anchor = (struct live_anchor){.ref = snap_header(conf->parent)->info.ref};
+    s->lost = conf->lost;
+    s->ctx = conf->ctx;
+    s->place = ingest_place_take(in, s->l, &s->anchor.ref);
+    if (s->place != NULL && live_hold_begin(s->l, &s->holder) == 0)
         return s;
-    leave(s);
     stream_free(s);
     return NULL;
 }
