@@ -123,8 +123,6 @@ int agent_queue_disk(struct agent *a, const struct vid *disk);
 /* An attempt at once for a disk whose last one has failed. */
 void agent_queue_retry(struct agent *a, const struct vid *disk);
 void *agent_thread(void *agent);
-/* Is the recipe of a pending snapshot in STORE, durably? 1, 0, -errno. */
-int agent_recipe_published(struct agent *a, const struct snapref *snap, struct verr *err);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err);
 
@@ -159,7 +157,7 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
 int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err);
 
 /* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. op_lock is held. */
-int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct verr *err);
+int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean, struct verr *err);
 
 /* waiting (agent_wait.c) */
 void agent_waits_begin(struct agent *a);        /* who waits for what has failed gets another attempt; the agent's thread only */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The history of a disk, for `varve log`. */
 #include "agent/agent_json.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -36,7 +37,7 @@ static uint32_t members_of(struct agent *a, const struct snaprow *s)
     struct live *l;
     uint32_t members = 1;
     if (s->state == SNAPST_STORED)
-        return snap_load(a->store, &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, &hdr, &attr,
+        return snaps_load(a->store, &s->info.ref, &hdr, &attr,
                          NULL) == 0 ? hdr.info.group_members : 1;
     if (live_get(a->live, &s->info.ref.disk, &l, NULL) == 0) {
         if (live_pending_by_seq(l, s->info.ref.seq, &p, NULL) == 0)

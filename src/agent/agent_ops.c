@@ -3,6 +3,7 @@
 #include "agent/agent_internal.h"
 
 #include "base/fault.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -111,23 +112,32 @@ void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, c
     agent_mend(a, disk, MEND_FREEZE | (unclean ? MEND_UNCLEAN : 0), why);
 }
 
-/* A stored snapshot's flags change in its side file: STORE first, then the catalog. */
-int agent_settle_stored(struct agent *a, struct snaprow *row, bool clean, struct verr *err)
+struct settle_stored { struct agent *a; bool clean; };
+
+static int settle_side(void *ctx, struct snapinfo *s)
 {
-    struct snapattr attr;
-    struct snaprcp hdr;
-    int r = snap_load(a->store, &row->info.ref.disk, row->info.ref.seq, &row->info.ref.snap, &hdr, &attr, err);
+    const struct settle_stored *st = ctx;
+    s->flags = (s->flags & ~(uint32_t)SNAP_PROVISIONAL) | (st->clean ? 0u : (uint32_t)SNAP_PARTIAL);
+    return 0;
+}
+
+/* The row of now, not one that was read before: only its flags are ours to change. */
+static int settle_row(void *ctx, const struct snapinfo *now, struct verr *err)
+{
+    const struct settle_stored *st = ctx;
+    struct snaprow row;
+    int r = agent_row_get(st->a, &now->ref.snap, &row, err);
     if (r < 0)
         return r;
-    attr.clear_flags |= SNAP_PROVISIONAL;
-    if (!clean)
-        attr.set_flags |= SNAP_PARTIAL;
-    attr.version++;
-    r = snap_attr_save(a->store, &row->info.ref.disk, row->info.ref.seq, &attr, err);
-    if (r < 0)
-        return r;
-    row->info.flags = (row->info.flags & ~(uint32_t)SNAP_PROVISIONAL) | (clean ? 0u : (uint32_t)SNAP_PARTIAL);
-    return agent_row_put(a, row, err);
+    row.info.flags = now->flags;
+    return agent_row_put(st->a, &row, err);
+}
+
+int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean, struct verr *err)
+{
+    struct settle_stored ctx = {a, clean};
+    const struct snaps_change ch = {.change = settle_side, .then = settle_row, .ctx = &ctx};
+    return snaps_edit(a->store, snap, &ch, NULL, err);
 }
 
 static int settle_pending(struct agent *a, struct live *l, const struct snapinfo *p, bool clean, struct verr *err)
@@ -155,7 +165,7 @@ static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool cle
     } else {
         r = agent_row_by_seq(a, disk, seq, &row, err);
         if (r == 0 && row.state == SNAPST_STORED)
-            r = agent_settle_stored(a, &row, clean, err);
+            r = agent_settle_stored(a, &row.info.ref, clean, err);
         else if (r == -ENOENT)
             r = 0;
     }

@@ -4,6 +4,7 @@
  * a collector may take what no root holds.
  */
 #include "agent/agent_internal.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <string.h>
@@ -21,7 +22,7 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
         r = agent_freeze_due_locked(a, &before, l, NULL, err);
     const enum live_unsaved unsaved = r == 0 && before.attr.changed ? LIVE_DROP : LIVE_KEEP;
     if (r >= 0)
-        r = store_anchor(a->store, &disk->id, &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, err);
+        r = snaps_anchor(a->store, &disk->id, &s->info.ref, err);
     if (r == 0)
         r = snap_open(a->store, a->segread, &s->info.ref, &snap, err);
     if (r == 0) {
@@ -71,7 +72,7 @@ static int anchor_source(struct agent *a, struct live *src, const struct vid *ds
     for (; live_anchor_at(src, n, &an, NULL) == 0; n++) {
         if (n > 0)
             return -ENOENT; /* several snapshots hold the source's data: rare (just reverted); bytes are copied */
-        int r = store_anchor(a->store, dst_disk, &an.ref.disk, an.ref.seq, &an.ref.snap, err);
+        int r = snaps_anchor(a->store, dst_disk, &an.ref, err);
         if (r < 0)
             return r;
         *last = an;
@@ -96,7 +97,7 @@ static int clone_segments(struct agent *a, struct live *dst, const struct node *
     int r;
     if (src_snap != NULL) {
         anchor = (struct live_anchor){.ref = src_snap->info.ref};
-        r = store_anchor(a->store, &dst_node->id, &src_snap->info.ref.disk, src_snap->info.ref.seq, &src_snap->info.ref.snap, err);
+        r = snaps_anchor(a->store, &dst_node->id, &src_snap->info.ref, err);
         if (r == 0)
             r = snap_open(a->store, a->segread, &src_snap->info.ref, &sh.snap, err);
     } else {

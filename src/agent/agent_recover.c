@@ -14,6 +14,7 @@
 #include "agent/agent_internal.h"
 
 #include "base/file.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -116,7 +117,7 @@ static int recover_pendings(struct agent *a, struct live *l, struct verr *err)
 {
     struct snapinfo p;
     for (unsigned i = 0; live_pending(l, i, &p, NULL) == 0;) {
-        int r = i == 0 ? agent_recipe_published(a, &p.ref, err) : 0;
+        int r = i == 0 ? snaps_durable(a->store, &p.ref, err) : 0;
         if (r < 0)
             return r;
         if (r == 1) {
@@ -312,7 +313,7 @@ static int mend_leftovers(struct agent *a, struct verr *err)
         struct verr why = {0};
         if (row->state != SNAPST_STORED)
             r = agent_row_del(a, row, err);
-        else if (agent_settle_stored(a, row, false, &why) < 0)
+        else if (agent_settle_stored(a, &row->info.ref, false, &why) < 0)
             agent_mend_settle(a, &row->info.ref.disk, row->info.ref.seq, false, &why);
     }
     free(list.rows);

@@ -5,6 +5,7 @@
  * reason has lost it, and gets another one (agent_recover.c).
  */
 #include "agent/agent_internal.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -56,7 +57,7 @@ static int unanchor(struct agent *a, const struct vid *disk, const struct anchor
 {
     int r = 0;
     for (unsigned i = 0; r == 0 && i < list->n; i++)
-        r = store_unanchor(a->store, disk, list->v[i].ref.seq, &list->v[i].ref.snap, err);
+        r = snaps_unanchor(a->store, disk, &list->v[i].ref, err);
     return r;
 }
 

@@ -7,6 +7,7 @@
  * layers, when it opens them or at once.
  */
 #include "agent/agent_internal.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 
@@ -14,7 +15,7 @@ static int take_anchors(struct agent *a, struct live *src, const struct vid *tar
 {
     struct live_anchor an;
     for (unsigned i = 0; live_anchor_at(src, i, &an, NULL) == 0; i++) {
-        int r = store_anchor(a->store, target, &an.ref.disk, an.ref.seq, &an.ref.snap, err);
+        int r = snaps_anchor(a->store, target, &an.ref, err);
         if (r < 0)
             return r;
     }

@@ -13,6 +13,7 @@
 
 #include "base/fault.h"
 #include "base/file.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -223,23 +224,19 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
 
 /* What was settled while the round ran, or is known only now, goes into the side file. Compared with what STORE says now, not with
  * the recipe alone: an attempt before a loss of power may have written that file, and the journal fell back behind it. */
-static int carry_flags(struct agent *a, const struct vid *disk, const struct snapinfo *p, struct snaprcp *hdr, struct verr *err)
+static int carry(void *ctx, struct snapinfo *s)
 {
-    uint32_t now = p->flags & SNAP_RECIPE_FLAGS;
-    struct snapattr attr;
-    struct snaprcp said;
-    int r = snap_load(a->store, disk, p->ref.seq, &p->ref.snap, &said, &attr, err);
-    if (r < 0)
-        return r;
-    hdr->info.flags = now;
-    if (now == said.info.flags && strcmp(p->label, said.info.label) == 0)
-        return 0;
-    uint32_t on = now & ~said.info.flags, off = said.info.flags & ~now;
-    attr.set_flags = (attr.set_flags | on) & ~off;
-    attr.clear_flags = (attr.clear_flags | off) & ~on;
-    memcpy(attr.label, p->label, sizeof attr.label);
-    attr.version++;
-    return snap_attr_save(a->store, disk, p->ref.seq, &attr, err);
+    const struct snapinfo *p = ctx;
+    s->flags = p->flags & SNAP_RECIPE_FLAGS;
+    memcpy(s->label, p->label, sizeof s->label);
+    return 0;
+}
+
+static int carry_flags(struct agent *a, struct snapinfo *p, struct snaprcp *hdr, struct verr *err)
+{
+    const struct snaps_change ch = {.change = carry, .ctx = p};
+    hdr->info.flags = p->flags & SNAP_RECIPE_FLAGS;
+    return snaps_edit(a->store, &p->ref, &ch, NULL, err);
 }
 
 static int stored_row(struct agent *a, const struct snapinfo *p, const struct snaprcp *hdr, struct verr *err)
@@ -260,24 +257,6 @@ static int stored_row(struct agent *a, const struct snapinfo *p, const struct sn
     row.info.gid = hdr->info.gid;
     memcpy(row.info.label, p->label, sizeof row.info.label);
     return agent_row_put(a, &row, err);
-}
-
-int agent_recipe_published(struct agent *a, const struct snapref *snap, struct verr *err)
-{
-    char name[SNAP_FILE_MAX];
-    struct stat st;
-    int dir = store_disk_dir(a->store, DIR_SNAPSHOTS, &snap->disk, false, err);
-    if (dir < 0)
-        return dir == -ENOENT ? 0 : dir;
-    store_snap_file(snap->seq, &snap->snap, ".rcp", name);
-    int r = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? 1 : errno == ENOENT ? 0 : -errno;
-    /* A kill may have come between its link and the fsync of the directory: tables must not rely on it before that. */
-    if (r == 1) {
-        int e = dir_sync(dir);
-        r = e < 0 ? e : 1;
-    }
-    close(dir);
-    return r < 0 ? verr_set(err, -r, "snapshots: %s: %s", name, strerror(-r)) : r;
 }
 
 /* False: since the publication entries were made that rely on the anchor, which lifted its stamp. */
@@ -301,7 +280,7 @@ static void drop_anchors(struct agent *a, struct live *l, const struct live_anch
             continue;
         int r = 0;
         if (still_obsolete(l, &drop[i])) {
-            r = store_unanchor(a->store, live_id(l), drop[i].ref.seq, &drop[i].ref.snap, &why);
+            r = snaps_unanchor(a->store, live_id(l), &drop[i].ref, &why);
             if (r == 0)
                 r = live_anchor_gone(l, &drop[i], &why);
         }
@@ -319,7 +298,7 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
     struct verr why = {0};
     int r = live_pending_by_seq(l, pending->ref.seq, &p, err);
     if (r == 0)
-        r = store_anchor(a->store, &disk, &disk, p.ref.seq, &p.ref.snap, err);
+        r = snaps_anchor(a->store, &disk, &p.ref, err);
     if (r == 0)
         r = snap_open(a->store, a->segread, &p.ref, &snap, err);
     if (r < 0)
@@ -328,7 +307,7 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
     struct live_anchor mine = {.ref = {disk, p.ref.seq, p.ref.snap}, .stamp = p.ref.seq + 1};
     struct live_anchor drop[DROPS_MAX];
     unsigned dropped = 0;
-    r = carry_flags(a, &disk, &p, &hdr, err);
+    r = carry_flags(a, &p, &hdr, err);
     int fault = fault_errno("agent.finish.before_pointers");
     if (r == 0 && fault != 0)
         r = verr_set(err, fault, "finishing a snapshot: fault injected");
@@ -453,7 +432,7 @@ static int finish_published(struct agent *a, const struct vid *disk, struct verr
     pthread_mutex_lock(&a->op_lock);
     int r = live_get(a->live, disk, &l, err);
     if (r == 0) {
-        r = live_pending(l, 0, &p, NULL) == 0 ? agent_recipe_published(a, &p.ref, err) : 0;
+        r = live_pending(l, 0, &p, NULL) == 0 ? snaps_durable(a->store, &p.ref, err) : 0;
         if (r == 1)
             r = agent_finish_publication(a, l, &p, err) < 0 ? -EIO : 1;
         live_put(l);

@@ -49,6 +49,10 @@ struct snaprow {
 };
 /* Insert or replace, by id. -EINVAL: no sensible row. Names are not kept apart here: names and agent do that. */
 int catalog_snap_put(struct catalog *c, const struct snaprow *s, struct verr *err);
+/* Read, change, write of one row in one transaction. fn alters the row; its answer below 0 ends it, and nothing is written. out may
+ * be NULL. -ENOENT. */
+int catalog_snap_edit(struct catalog *c, const struct vid *id, int (*fn)(void *ctx, struct snaprow *s), void *ctx, struct snaprow *out,
+                      struct verr *err);
 int catalog_snap_del(struct catalog *c, const struct vid *id, struct verr *err);
 int catalog_snap_by_id(struct catalog *c, const struct vid *id, struct snaprow *out, struct verr *err);
 int catalog_snap_by_ino(struct catalog *c, uint64_t ino, struct snaprow *out, struct verr *err);

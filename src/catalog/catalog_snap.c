@@ -263,6 +263,28 @@ int catalog_snap_count(struct catalog *c, const struct vid *disk, uint64_t *out,
     return r;
 }
 
+int catalog_snap_edit(struct catalog *c, const struct vid *id, int (*fn)(void *ctx, struct snaprow *s), void *ctx, struct snaprow *out,
+                      struct verr *err)
+{
+    struct snaprow row;
+    int r = catalog_begin(c, err);
+    if (r < 0)
+        return r;
+    r = catalog_snap_by_id(c, id, &row, err);
+    if (r == 0)
+        r = fn(ctx, &row);
+    if (r == 0)
+        r = catalog_snap_put(c, &row, err);
+    if (r < 0) {
+        catalog_rollback(c);
+        return r;
+    }
+    r = catalog_commit(c, err);
+    if (r == 0 && out != NULL)
+        *out = row;
+    return r;
+}
+
 static int snap_batch(struct catalog *c, const struct vid *after, bool first, struct snaprow *out, struct verr *err)
 {
     struct catalog_use u;

@@ -5,6 +5,7 @@
 #include "check/check_internal.h"
 #include "names/names.h"
 #include "snapshot/snapshot.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +50,7 @@ void check_hit_name(struct store *st, const struct snaprcp *rcp, struct check_hi
     struct snaprcp now = *rcp;
     struct node disk;
     char name[NODE_NAME_MAX + 1], hex[VID_HEX], snap[VID_HEX];
-    snap_load(st, &rcp->info.ref.disk, rcp->info.ref.seq, &rcp->info.ref.snap, &now, NULL, NULL);  /* its label of today, if there is one */
+    snaps_load(st, &rcp->info.ref, &now, NULL, NULL);  /* its label of today, if there is one */
     if (store_node_load(st, &rcp->info.ref.disk, &disk, NULL) == 0 &&
         snapname_make(disk.name, now.info.label, now.info.name_s, name) == 0 &&
         parents(st, &disk.parent, 0, hit->name, sizeof hit->name) == 0 && strlen(hit->name) + strlen(name) < sizeof hit->name) {
@@ -118,17 +119,15 @@ struct files_walk {
 static int check_side_file(struct files_walk *w, const char *name, uint64_t seq, const struct vid *snap)
 {
     char recipe[SNAP_FILE_MAX], file[128];
-    struct snaprcp rcp;
     struct verr why = {0};
     snprintf(file, sizeof file, "snapshots/%s/%s", w->hex, name);
     store_snap_file(seq, snap, ".rcp", recipe);
     if (faccessat(w->fd, recipe, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
         return told(check_add(w->k, CHECK_NOTICE, file, "side file without its snapshot: left by an interrupted removal"), w->err);
     w->k->rep->side_files++;
-    int r = snap_load(w->k->st, &w->disk, seq, snap, &rcp, NULL, &why);
-    /* A recipe that is damaged itself has been told in pass 1. */
-    if (r == 0 || !check_is_damage(r) || strstr(verr_str(&why), ".attr") == NULL)
-        return r == 0 || check_is_damage(r) ? 0 : verr_set(w->err, -r, "%s", verr_str(&why));
+    int r = snaps_side(w->k->st, &(struct snapref){w->disk, seq, *snap}, NULL, NULL, &why);
+    if (r >= 0 || !check_is_damage(r))
+        return r >= 0 ? 0 : verr_set(w->err, -r, "%s", verr_str(&why));
     struct check_hit hit = { .disk = w->disk, .snap = *snap, .seq = seq };
     int p = check_add(w->k, CHECK_DAMAGE, file, "%s", verr_str(&why));
     snprintf(hit.name, sizeof hit.name, "%s", file);

@@ -6,6 +6,7 @@
 #include "fs/fs_internal.h"
 
 #include "base/hex.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -114,7 +115,7 @@ static int value_trusted(struct fs *f, const struct snaprow *s, const char *key,
     struct snaprcp *r = malloc(sizeof *r);
     if (r == NULL)
         return -ENOMEM;
-    int rc = snap_load(agent_store(f->agent), &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, r, NULL, err);
+    int rc = snaps_load(agent_store(f->agent), &s->info.ref, r, NULL, err);
     if (rc == 0)
         hex_print(r->runs_digest, FP_BYTES, out);
     free(r);

@@ -20,7 +20,7 @@
 #include "base/pool.h"
 #include "base/verr.h"
 #include "chunk/fingerprint.h"
-#include "store/publish.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -87,7 +87,7 @@ static bool anchor_parent(struct stream *s)
     int before = atomic_load(&s->anchored);
     if (before != 0 || !ingest_pin(s->in, s->place))
         return before > 0;
-    int r = store_anchor(s->env->store, live_id(s->l), &an->ref.disk, an->ref.seq, &an->ref.snap, NULL);
+    int r = snaps_anchor(s->env->store, live_id(s->l), &an->ref, NULL);
     if (r == 0)
         atomic_store(&s->anchored, 1);
     else

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Insides of names: the handle, the steps that changes have in common, and the reading of snapshot files. */
+/* Insides of names: the handle, and the steps that changes have in common. */
 #ifndef VARVE_NAMES_NAMES_INTERNAL_H
 #define VARVE_NAMES_NAMES_INTERNAL_H
 
@@ -77,15 +77,6 @@ int names_drop(struct names *n, const struct node *row, struct verr *err);
 int names_drop_if_empty(struct names *n, const struct node *row, struct verr *err);
 /* -ENOTEMPTY unless all that is left below are removed disks without snapshots: those are dropped. */
 int names_empty_dir(struct names *n, const struct node *dir, struct verr *err);
-
-/* ---- snapshot files ---- */
-
-/* Page 0 of the recipe, checked against its place. -ENOENT, -EBADMSG. */
-int names_read_header(struct store *st, int dirfd, const struct vid *disk, uint64_t seq, const struct vid *snap, struct snaprcp *out,
-                      struct verr *err);
-/* 1 read, 0 there is none, -EBADMSG. */
-int names_read_attr(struct store *st, int dirfd, const struct vid *disk, uint64_t seq, const struct vid *snap, struct snapattr *out,
-                    struct verr *err);
 
 /* ---- reconcile ---- */
 

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "store/snaps.h"
 
 enum { WALK_NEW, WALK_NOW, WALK_DONE };
 enum { LOST_TOLD = 64 };
@@ -464,15 +465,11 @@ static void stand_in(struct reconcile *rc, const struct snaprow *s, struct node 
     out->atime_ns = out->mtime_ns = out->ctime_ns = out->btime_ns = s->info.freeze_ns;
     vid_hex(&s->info.ref.disk, hex);
     snprintf(out->name, sizeof out->name, "lost-%.8s", hex);
-    int dirfd = store_disk_dir(rc->n->store, DIR_SNAPSHOTS, &s->info.ref.disk, false, NULL);
-    if (dirfd < 0)
-        return;
-    if (names_read_header(rc->n->store, dirfd, &s->info.ref.disk, s->info.ref.seq, &s->info.ref.snap, &rcp, NULL) == 0) {
+    if (snaps_header(rc->n->store, &s->info.ref, &rcp, NULL) == 0) {
         const struct rnode *vm = reconcile_find(rc, &rcp.vm);
         if (vm != NULL && vm->kind == NODE_DIR && vm->shown != SHOWN_DROPPED)
             out->parent = vm->id;
     }
-    close(dirfd);
 }
 
 static int adopt_snaps(struct reconcile *rc, const struct vid *disk)

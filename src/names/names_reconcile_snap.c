@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "format/ref.h"
+#include "store/snaps.h"
 
 struct found { uint64_t seq; struct vid id; bool attr, known; };
 
@@ -149,19 +150,6 @@ static int check_rows(struct disk_scan *s)
 
 /* ---- row out of files ---- */
 
-static void from_attr(const struct snapattr *a, struct snaprow *row)
-{
-    memcpy(row->info.label, a->label, sizeof row->info.label);
-    memcpy(row->info.note, a->note, sizeof row->info.note);
-    row->info.flags = (row->info.flags | a->set_flags) & ~a->clear_flags;
-    row->info.protected_ = a->protected_;
-    if (a->owner_set) {
-        row->info.mode = a->mode;
-        row->info.uid = a->uid;
-        row->info.gid = a->gid;
-    }
-}
-
 /* Two of one disk may have one label or time, when two hosts gave it: the one that comes later gets another time's name. */
 static int keep_names_apart(struct names *n, struct snaprow *row, struct verr *err)
 {
@@ -194,22 +182,20 @@ static int damaged(struct disk_scan *s, int r, const struct verr *why)
 static int enter(struct disk_scan *s, const struct found *f)
 {
     struct reconcile *rc = s->rc;
+    const struct snapref ref = {s->disk, f->seq, f->id};
     struct snaprcp header;
-    struct snapattr attr;
     struct verr why = {0};
-    int r = names_read_header(rc->n->store, s->dirfd, &s->disk, f->seq, &f->id, &header, &why);
+    int r = snaps_header(rc->n->store, &ref, &header, &why);
     if (r < 0)
         return damaged(s, r, &why);
-    struct snaprow row = {.info = header.info, .state = SNAPST_STORED};
     if (f->attr) {
-        r = names_read_attr(rc->n->store, s->dirfd, &s->disk, f->seq, &f->id, &attr, &why);
+        r = snaps_side(rc->n->store, &ref, &header, NULL, &why);
         if (r < 0 && (r = damaged(s, r, &why)) < 0)
             return r;
         if (r == 0 && f->known)
             return 0;
-        if (r > 0)
-            from_attr(&attr, &row);
     }
+    struct snaprow row = {.info = header.info, .state = SNAPST_STORED};
     row.info.mode &= 0555;
     r = keep_names_apart(rc->n, &row, rc->err);
     if (r == 0)

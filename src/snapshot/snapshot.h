@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * snapshot: stored snapshots as files: open, read, seek, attributes. A handle is thread-safe and holds the recipe's
+ * snapshot: stored snapshots as files: open, read, seek. A handle is thread-safe and holds the recipe's
  * descriptor only: runs are read page by page (a page cache of a few pages per handle), so size does not matter.
  */
 #ifndef VARVE_SNAPSHOT_SNAPSHOT_H
@@ -30,13 +30,6 @@ off_t snap_seek_near(struct snap *s, uint64_t off, bool hole, uint64_t steps, st
 int snap_place(void *snap, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);
 /* fn for each run in order. */
 int snap_each_run(struct snap *s, int (*fn)(void *ctx, const struct snaprun *run), void *ctx, struct verr *err);
-
-/* Header only, with the side file applied to label, note and flags. attr may be NULL; without a side file it holds the
- * recipe's own label and note. -EBADMSG also for a damaged side file. */
-int snap_load(struct store *st, const struct vid *disk, uint64_t seq, const struct vid *id, struct snaprcp *out, struct snapattr *attr,
-              struct verr *err);
-/* Replaces the side file: durable on return. -ENOENT: no such snapshot; -EINVAL: a field cannot be stored. */
-int snap_attr_save(struct store *st, const struct vid *disk, uint64_t seq, const struct snapattr *attr, struct verr *err);
 
 /* fn for each stored snapshot of a disk, and of all disks (names from the directory listing only, in no order). An answer
  * other than 0 stops and is returned. A listing error is -errno; a disk without directory has no snapshots. */

@@ -86,6 +86,7 @@ int store_open(const char *path, struct store **out, struct verr *err)
         st->dirs[i] = -1;
     pthread_mutex_init(&st->claim_lock, NULL);
     pthread_mutex_init(&st->durable_lock, NULL);
+    snaps_state_init(&st->snaps);
 
     int r = 0;
     st->path = realpath(path, NULL);
@@ -118,6 +119,7 @@ void store_close(struct store *st)
     if (st->rootfd >= 0)
         close(st->rootfd);
     pthread_mutex_destroy(&st->claim_lock);
+    snaps_state_release(&st->snaps);
     pthread_mutex_destroy(&st->durable_lock);
     explicit_bzero(&st->conf, sizeof st->conf);
     free(st->path);

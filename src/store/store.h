@@ -68,15 +68,4 @@ int store_snap_file_parse(const char *name, const char *suffix, uint64_t *seq, s
 /* Directory of a disk's recipes (or anchors); made and fsynced into its parent when make is true. Descriptor or -errno. */
 int store_disk_dir(struct store *st, enum store_dir dir, const struct vid *disk, bool make, struct verr *err);
 
-/* rm of a snapshot: renames recipe and side file into trash/, both directories fsynced. Never unlinks. -ENOENT. */
-int store_snap_trash(struct store *st, const struct vid *disk, uint64_t seq, const struct vid *snap, struct verr *err);
-
-/* Anchor: link(snapshots/… -> anchors/…), fsync of anchors/DISK: only after it returns 0 may pointers rely on the snapshot.
- * from_disk: the disk the snapshot belongs to; for_disk: the live image that will rely on it. 0 also if it is there
- * already. -ENOENT: the snapshot is gone, nothing may rely on it. */
-int store_anchor(struct store *st, const struct vid *for_disk, const struct vid *from_disk, uint64_t seq, const struct vid *snap,
-                 struct verr *err);
-/* Drops an anchor: renamed into trash/ (never unlinked), fsynced. 0 also when absent. */
-int store_unanchor(struct store *st, const struct vid *for_disk, uint64_t seq, const struct vid *snap, struct verr *err);
-
 #endif

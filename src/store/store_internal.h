@@ -3,6 +3,7 @@
 #ifndef VARVE_STORE_INTERNAL_H
 #define VARVE_STORE_INTERNAL_H
 
+#include "store/snaps_internal.h"
 #include "store/store.h"
 
 #include <pthread.h>
@@ -29,6 +30,8 @@ struct store {
     /* Disk directories whose entry in snapshots/ or anchors/ this mount has fsynced: spares an fsync per publication. */
     pthread_mutex_t durable_lock;
     struct { struct vid disk; int dir; bool known; } durable[DURABLE_DIRS];
+
+    struct snaps_state snaps;
 };
 
 extern const char *const store_dir_names[STORE_DIRS];

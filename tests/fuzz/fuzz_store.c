@@ -13,6 +13,7 @@
 #include "snapshot/snapshot.h"
 #include "store/container.h"
 #include "store/publish.h"
+#include "store/snaps.h"
 #include "store/store_internal.h"
 
 const char fuzz_family[] = "store";
@@ -371,7 +372,7 @@ static bool side_feed(const uint8_t *p, size_t len)
     put_file(DIR_SNAPSHOTS, name, recipe, sizeof recipe, path);
     recipe_name("attr", name);
     put_file(DIR_SNAPSHOTS, name, p, len, path);
-    int rc = snap_load(m.st, &d, SEQ, &id, &r, &a, &err);
+    int rc = snaps_load(m.st, &(struct snapref){d, SEQ, id}, &r, &a, &err);
     FUZZ_CHECK(rc == 0 || ((rc == -EBADMSG || rc == -ENOTSUP) && err.text[0] != '\0'));
     dump(path);
     unlinkat(store_dirfd(m.st, DIR_SNAPSHOTS), name, 0);

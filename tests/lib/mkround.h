@@ -11,6 +11,7 @@
 #include "base/verr.h"
 #include "dedup/dedup.h"
 #include "store/publish.h"
+#include "store/snaps.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -288,7 +289,7 @@ static inline void mkr_published(struct mkround *m, unsigned i)
     struct live_anchor mine = {.ref = job->pend.ref, .stamp = job->pend.ref.seq + 1}, drop[8];
     unsigned dropped;
     MKR_TRY(snap_open(m->st, m->segread, &job->pend.ref, &snap, &mkr_err));
-    MKR_TRY(store_anchor(m->st, &d->id, &d->id, job->pend.ref.seq, &job->pend.ref.snap, &mkr_err));
+    MKR_TRY(snaps_anchor(m->st, &d->id, &job->pend.ref, &mkr_err));
     MKR_TRY(live_pending_published(d->live, job->pend.ref.seq, snap_place, snap, &mine, drop, 8, &dropped, &mkr_err));
     snap_close(snap);
     d->parent = job->pend.ref;

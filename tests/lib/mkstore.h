@@ -319,6 +319,21 @@ static inline struct snap *mk_snap_open(struct mkstore *m, const struct snaprcp 
     return s;
 }
 
+/* A side file as another writer would leave it. */
+static inline int mk_side_save(struct mkstore *m, const struct snapref *ref, const struct snapattr *a, struct verr *err)
+{
+    char file[SNAP_FILE_MAX];
+    uint8_t data[SNAPATTR_BYTES];
+    size_t len = snapattr_encode(a, data);
+    int dir = store_disk_dir(m->st, DIR_SNAPSHOTS, &ref->disk, false, err);
+    if (dir < 0)
+        return dir;
+    store_snap_file(ref->seq, &ref->snap, ".attr", file);
+    int r = len == 0 ? -EINVAL : file_replace(dir, file, data, len);
+    close(dir);
+    return r;
+}
+
 /* ---- files, to be damaged ---- */
 
 static inline void mk_recipe_path(struct mkstore *m, const struct snaprcp *rcp, const char *suffix, char out[256])

@@ -12,6 +12,7 @@
 #include "fpindex/fpindex.h"
 #include "names/names.h"
 #include "proto/proto.h"
+#include "store/snaps.h"
 
 #include <sys/stat.h>
 
@@ -40,7 +41,7 @@ static int run_read(struct verr *err)
     if (r == 0)
         r = t_compare(&o, &t_stored, err);
     if (r == 0)
-        r = snap_load(o.st, &t_disk, t_stored.ref.seq, &t_stored.ref.snap, &rcp, &attr, err);
+        r = snaps_load(o.st, &t_stored.ref, &rcp, &attr, err);
     t_close(&o);
     return r;
 }
@@ -176,7 +177,7 @@ static int publish(struct parts *p, struct dedup_job *job, struct verr *err)
     unsigned dropped;
     int r = snap_open(p->o.st, p->o.segread, &job->pend.ref, &snap, err);
     if (r == 0)
-        r = store_anchor(p->o.st, &t_disk, &t_disk, job->pend.ref.seq, &job->pend.ref.snap, err);
+        r = snaps_anchor(p->o.st, &t_disk, &job->pend.ref, err);
     if (r == 0)
         r = live_pending_published(p->l, job->pend.ref.seq, snap_place, snap, &mine, drop, 8, &dropped, err);
     snap_close(snap);

@@ -24,6 +24,7 @@
 #include "snapshot/snapshot.h"
 #include "store/container.h"
 #include "store/publish.h"
+#include "store/snaps.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -185,7 +186,7 @@ static int read_all(struct store *st, struct segread *sr, const struct snap_know
         n = (ssize_t)off;
     struct snaprcp rcp;
     if (n == 0 && k->dir == DIR_SNAPSHOTS)
-        n = snap_load(st, &k->disk, k->seq, &k->id, &rcp, NULL, err);
+        n = snaps_load(st, &(struct snapref){k->disk, k->seq, k->id}, &rcp, NULL, err);
     if (n == 0 && k->dir == DIR_SNAPSHOTS) {
         h = hash64_seed(rcp.info.label, strlen(rcp.info.label), h + rcp.info.flags);
         h = hash64_seed(rcp.info.note, strlen(rcp.info.note), h);

@@ -7,6 +7,7 @@
 #include "fpindex/fpindex.h"
 #include "live/live.h"
 #include "names/names.h"
+#include "store/snaps.h"
 #include "store/store_internal.h"
 
 #include "base/endian.h"
@@ -308,7 +309,7 @@ static void recipes_that_do_not_fit_their_blocks_are_told(void **state)
         assert_non_null(strstr(f->told.p[0].what, "segment recipe 0"));
         assert_non_null(strstr(f->told.p[0].hits, "web/disk@odd.img"));
         assert_int_equal(rep.snapshots_hit, 1);
-        MK_OK(store_snap_trash(f->m.st, &s.rcp.info.ref.disk, s.rcp.info.ref.seq, &s.rcp.info.ref.snap, &mk_err_));
+        MK_OK(snaps_trash(f->m.st, &s.rcp.info.ref, &mk_err_));
         mk_snap_free(&s);
     }
 }
@@ -344,7 +345,7 @@ static void recipes_that_nobody_uses_are_no_damage(void **state)
 {
     struct fixture *f = *state;
     char path[256];
-    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
+    MK_OK(snaps_trash(f->m.st, &f->b.rcp.info.ref, &mk_err_));
     mk_container_path(&f->m, first_block(f, f->b.place[1]), path);
     assert_int_equal(unlink(path), 0);
     struct check_report rep = verify(&f->m, true, &f->told);
@@ -356,10 +357,10 @@ static void an_anchor_is_verified_when_its_snapshot_is_gone(void **state)
 {
     struct fixture *f = *state;
     char path[256];
-    MK_OK(store_anchor(f->m.st, &f->m.disk.id, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
+    MK_OK(snaps_anchor(f->m.st, &f->m.disk.id, &f->b.rcp.info.ref, &mk_err_));
     struct check_report rep = verify(&f->m, false, &f->told);
     assert_int_equal(rep.anchors, 0);       /* the same file as the snapshot */
-    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
+    MK_OK(snaps_trash(f->m.st, &f->b.rcp.info.ref, &mk_err_));
     rep = verify(&f->m, false, &f->told);
     assert_int_equal(rep.anchors, 1);
     assert_int_equal(rep.damaged, 0);
@@ -399,7 +400,7 @@ static void damaged_names_and_side_files_are_told(void **state)
     struct fixture *f = *state;
     char path[512], hex[VID_HEX];
     struct snapattr a = { .snap = f->a.rcp.info.ref.snap, .version = 1 };
-    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &a, &mk_err_));
+    MK_OK(mk_side_save(&f->m, &f->a.rcp.info.ref, &a, &mk_err_));
     assert_int_equal(verify(&f->m, false, &f->told).side_files, 1);
     mk_recipe_path(&f->m, &f->a.rcp, ".attr", path);
     mk_flip(path, 20, 1);
@@ -598,7 +599,7 @@ static void trash_that_cannot_be_read_is_a_notice(void **state)
     struct fixture *f = *state;
     char path[512];
     size_t len;
-    MK_OK(store_snap_trash(f->m.st, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
+    MK_OK(snaps_trash(f->m.st, &f->b.rcp.info.ref, &mk_err_));
     struct check_report rep = verify(&f->m, false, &f->told);
     assert_true(rep.damaged == 0 && rep.notices == 0 && rep.trash == 1);
     snprintf(path, sizeof path, "%s/trash", f->m.path);
@@ -627,11 +628,11 @@ static void side_files_and_anchors_in_trash_are_read(void **state)
 {
     struct fixture *f = *state;
     struct snapattr a = { .snap = f->a.rcp.info.ref.snap, .version = 1 };
-    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &a, &mk_err_));
+    MK_OK(mk_side_save(&f->m, &f->a.rcp.info.ref, &a, &mk_err_));
     /* for another "disk" */
-    MK_OK(store_anchor(f->m.st, &f->m.vm.id, &f->b.rcp.info.ref.disk, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
-    MK_OK(store_unanchor(f->m.st, &f->m.vm.id, f->b.rcp.info.ref.seq, &f->b.rcp.info.ref.snap, &mk_err_));
-    MK_OK(store_snap_trash(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &f->a.rcp.info.ref.snap, &mk_err_));
+    MK_OK(snaps_anchor(f->m.st, &f->m.vm.id, &f->b.rcp.info.ref, &mk_err_));
+    MK_OK(snaps_unanchor(f->m.st, &f->m.vm.id, &f->b.rcp.info.ref, &mk_err_));
+    MK_OK(snaps_trash(f->m.st, &f->a.rcp.info.ref, &mk_err_));
     struct check_report rep = verify(&f->m, false, &f->told);
     assert_true(rep.damaged == 0 && rep.notices == 0 && rep.trash == 3);
 }
@@ -1150,7 +1151,7 @@ static void files_of_the_store_are_dumped(void **state)
     expect_dump(path, "\"epoch\": 1");
     struct snapattr a = { .snap = f->a.rcp.info.ref.snap, .version = 7 };
     snprintf(a.note, sizeof a.note, "a \"note\"\n\xc3\xa4 \xff \x9b");
-    MK_OK(snap_attr_save(f->m.st, &f->a.rcp.info.ref.disk, f->a.rcp.info.ref.seq, &a, &mk_err_));
+    MK_OK(mk_side_save(&f->m, &f->a.rcp.info.ref, &a, &mk_err_));
     mk_recipe_path(&f->m, &f->a.rcp, ".attr", path);
     expect_dump(path, "\"note\": \"a \\\"note\\\"\\n\xc3\xa4 \xc3\xbf \\u009b\"");
 }

@@ -4,6 +4,7 @@
 
 #include "base/endian.h"
 #include "base/hash.h"
+#include "store/snaps.h"
 
 #include <sys/stat.h>
 
@@ -158,7 +159,7 @@ static void publish_fills_in_what_was_not_known_before(void **state)
     MK_OK(commit_publish(c, &final, &mk_err_));
     assert_int_equal(commit_publish(c, &final, NULL), -EINVAL);
     commit_abort(c);
-    MK_OK(snap_load(m->st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, NULL, &mk_err_));
+    MK_OK(snaps_load(m->st, &hdr.info.ref, &got, NULL, &mk_err_));
     assert_int_equal(got.info.alloc_bytes, 8192);
     assert_int_equal(got.info.flags, SNAP_PARTIAL);
     assert_int_equal(got.info.levels.fresh, 777);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapshot: stored snapshots read as files, and what damage of a recipe does to them. */
 #include "../lib/mkstore.h"
+#include "store/snaps.h"
 
 #include <pthread.h>
 #include <sys/stat.h>
@@ -398,7 +399,7 @@ static void an_anchor_is_opened_whatever_its_disk(void **state)
     struct fixture *f = *state;
     struct vid clone = vid_random();
     struct snap *s = NULL;
-    MK_OK(store_anchor(f->m.st, &clone, &f->snap.rcp.info.ref.disk, f->snap.rcp.info.ref.seq, &f->snap.rcp.info.ref.snap, &mk_err_));
+    MK_OK(snaps_anchor(f->m.st, &clone, &f->snap.rcp.info.ref, &mk_err_));
     MK_OK(snap_open_in(f->m.st, f->m.segread, DIR_ANCHORS, &clone, NULL, f->snap.rcp.info.ref.seq, &f->snap.rcp.info.ref.snap, &s,
                        &mk_err_));
     assert_true(vid_eq(&snap_header(s)->info.ref.disk, &f->snap.rcp.info.ref.disk));
@@ -417,7 +418,7 @@ static void side_file_replaces_label_note_and_flags(void **state)
     snprintf(hdr.info.label, sizeof hdr.info.label, "first");
     MK_OK(mk_commit(&f->m, &hdr, f->snap.place, &mk_err_));
     struct snapattr a;
-    MK_OK(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, &a, &mk_err_));
+    MK_OK(snaps_load(f->m.st, &hdr.info.ref, &got, &a, &mk_err_));
     assert_string_equal(got.info.label, "first");
     assert_string_equal(a.label, "first");
     assert_int_equal(got.info.flags, SNAP_PROVISIONAL);
@@ -428,22 +429,22 @@ static void side_file_replaces_label_note_and_flags(void **state)
     snprintf(a.note, sizeof a.note, "kernel 6.18");
     a.clear_flags = SNAP_PROVISIONAL;
     a.protected_ = true;
-    MK_OK(snap_attr_save(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &a, &mk_err_));
+    MK_OK(mk_side_save(&f->m, &hdr.info.ref, &a, &mk_err_));
     struct snapattr b;
-    MK_OK(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, &b, &mk_err_));
+    MK_OK(snaps_load(f->m.st, &hdr.info.ref, &got, &b, &mk_err_));
     assert_string_equal(got.info.label, "before-upgrade");
     assert_string_equal(got.info.note, "kernel 6.18");
     assert_int_equal(got.info.flags, 0);
     assert_true(b.protected_);
-    MK_OK(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, NULL, &mk_err_));
+    MK_OK(snaps_load(f->m.st, &hdr.info.ref, &got, NULL, &mk_err_));
 
     snprintf(a.label, sizeof a.label, "no/slash");
-    assert_int_equal(snap_attr_save(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &a, NULL), -EINVAL);
+    assert_int_equal(mk_side_save(&f->m, &hdr.info.ref, &a, NULL), -EINVAL);
     char path[256];
     mk_recipe_path(&f->m, &hdr, ".attr", path);
     mk_flip(path, 20, 1);
     struct verr err = {0};
-    assert_int_equal(snap_load(f->m.st, &hdr.info.ref.disk, hdr.info.ref.seq, &hdr.info.ref.snap, &got, NULL, &err), -EBADMSG);
+    assert_int_equal(snaps_load(f->m.st, &hdr.info.ref, &got, NULL, &err), -EBADMSG);
     assert_non_null(strstr(verr_str(&err), ".attr"));
 }
 
@@ -452,8 +453,7 @@ static void attributes_need_their_snapshot(void **state)
     struct fixture *f = *state;
     struct snapattr a = { .snap = vid_random(), .version = 1 };
     struct snaprcp got;
-    assert_int_equal(snap_attr_save(f->m.st, &f->m.disk.id, 1, &a, NULL), -ENOENT);
-    assert_int_equal(snap_load(f->m.st, &f->m.disk.id, 1, &a.snap, &got, NULL, NULL), -ENOENT);
+    assert_int_equal(snaps_load(f->m.st, &(struct snapref){f->m.disk.id, 1, a.snap}, &got, NULL, NULL), -ENOENT);
 }
 
 struct seen { const struct vid *want; unsigned n, found; };

@@ -7,6 +7,7 @@
 #include "store/store_internal.h"
 
 #include "store_fixture.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -385,16 +386,16 @@ static void removed_snapshot_goes_to_trash_with_its_side_file(void **state)
     (void)state;
     struct verr err = {0};
     struct vid disk = vid_random(), snap = vid_random();
-    assert_int_equal(store_snap_trash(m.st, &disk, 1, &snap, &err), -ENOENT);
+    assert_int_equal(snaps_trash(m.st, &(struct snapref){disk, 1, snap}, &err), -ENOENT);
     put_snapshot(&disk, 1, &snap, true);
-    assert_int_equal(store_snap_trash(m.st, &disk, 1, &snap, &err), 0);
+    assert_int_equal(snaps_trash(m.st, &(struct snapref){disk, 1, snap}, &err), 0);
     assert_int_equal(entries(store_dirfd(m.st, DIR_TRASH)), 2);
     int fd = store_disk_dir(m.st, DIR_SNAPSHOTS, &disk, false, &err);
     assert_int_equal(entries(fd), 0);
     close(fd);
-    assert_int_equal(store_snap_trash(m.st, &disk, 1, &snap, &err), -ENOENT);
+    assert_int_equal(snaps_trash(m.st, &(struct snapref){disk, 1, snap}, &err), -ENOENT);
     put_snapshot(&disk, 2, &snap, false);
-    assert_int_equal(store_snap_trash(m.st, &disk, 2, &snap, &err), 0);
+    assert_int_equal(snaps_trash(m.st, &(struct snapref){disk, 2, snap}, &err), 0);
     assert_int_equal(entries(store_dirfd(m.st, DIR_TRASH)), 3);
 }
 
@@ -407,7 +408,7 @@ static void side_file_left_by_a_crash_is_removed_next_time(void **state)
     int fd = store_disk_dir(m.st, DIR_SNAPSHOTS, &disk, false, NULL);
     store_snap_file(1, &snap, "rcp", name);
     assert_int_equal(unlinkat(fd, name, 0), 0);
-    assert_int_equal(store_snap_trash(m.st, &disk, 1, &snap, NULL), -ENOENT);
+    assert_int_equal(snaps_trash(m.st, &(struct snapref){disk, 1, snap}, NULL), -ENOENT);
     assert_int_equal(entries(fd), 0);
     close(fd);
 }
@@ -419,14 +420,14 @@ static void anchor_holds_a_snapshot_that_is_removed(void **state)
     struct vid from = vid_random(), to = vid_random(), snap = vid_random();
     char name[SNAP_FILE_MAX];
     store_snap_file(5, &snap, "rcp", name);
-    assert_int_equal(store_anchor(m.st, &to, &from, 5, &snap, &err), -ENOENT);
+    assert_int_equal(snaps_anchor(m.st, &to, &(struct snapref){from, 5, snap}, &err), -ENOENT);
     put_snapshot(&from, 5, &snap, false);
-    assert_int_equal(store_anchor(m.st, &to, &from, 5, &snap, &err), 0);
-    assert_int_equal(store_anchor(m.st, &to, &from, 5, &snap, &err), 0);
-    assert_int_equal(store_snap_trash(m.st, &from, 5, &snap, &err), 0);
+    assert_int_equal(snaps_anchor(m.st, &to, &(struct snapref){from, 5, snap}, &err), 0);
+    assert_int_equal(snaps_anchor(m.st, &to, &(struct snapref){from, 5, snap}, &err), 0);
+    assert_int_equal(snaps_trash(m.st, &(struct snapref){from, 5, snap}, &err), 0);
     int fd = store_disk_dir(m.st, DIR_ANCHORS, &to, false, &err);
     assert_true(exists(fd, name));
-    assert_int_equal(store_anchor(m.st, &to, &from, 5, &snap, &err), 0); /* it holds the data: still there */
+    assert_int_equal(snaps_anchor(m.st, &to, &(struct snapref){from, 5, snap}, &err), 0); /* it holds the data: still there */
     close(fd);
 }
 
@@ -437,18 +438,18 @@ static void dropped_anchors_never_meet_in_trash(void **state)
     struct vid disk = vid_random(), snap = vid_random();
     char name[SNAP_FILE_MAX];
     store_snap_file(1, &snap, "rcp", name);
-    assert_int_equal(store_unanchor(m.st, &disk, 1, &snap, &err), 0);
+    assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
     put_snapshot(&disk, 1, &snap, false);
     for (int i = 1; i <= 3; i++) { /* all of them are links to one file */
-        assert_int_equal(store_anchor(m.st, &disk, &disk, 1, &snap, &err), 0);
-        assert_int_equal(store_unanchor(m.st, &disk, 1, &snap, &err), 0);
+        assert_int_equal(snaps_anchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
+        assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
         int fd = store_disk_dir(m.st, DIR_ANCHORS, &disk, false, &err);
         assert_false(exists(fd, name));
         close(fd);
         assert_int_equal(entries(store_dirfd(m.st, DIR_TRASH)), i);
     }
-    assert_int_equal(store_unanchor(m.st, &disk, 1, &snap, &err), 0);
-    assert_int_equal(store_snap_trash(m.st, &disk, 1, &snap, &err), 0);
+    assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
+    assert_int_equal(snaps_trash(m.st, &(struct snapref){disk, 1, snap}, &err), 0);
     assert_int_equal(entries(store_dirfd(m.st, DIR_TRASH)), 4);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * snapfile: names of snapshot files, directories of disks, trash and anchors.
+ * snaps_links: names of snapshot files, directories of disks, trash and anchors.
  *
  * Nothing is ever unlinked from snapshots/ or anchors/: what goes is renamed into trash/, where a collection finds it
  * (DESIGN section 7). A name in trash/ is new each time, because rename() onto another link of the same file would do
@@ -14,12 +14,15 @@
 #include "base/file.h"
 #include "base/hex.h"
 #include "base/verr.h"
+#include "store/snaps.h"
+#include "store/snaps_internal.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -114,25 +117,35 @@ static int sync_moved(struct store *st, int from, enum store_dir dir, const char
     return r < 0 ? store_fail(st, dir, hex, r, "fsync of", err) : 0;
 }
 
-int store_snap_trash(struct store *st, const struct vid *disk, uint64_t seq, const struct vid *snap, struct verr *err)
+static int trash_held(struct store *st, const struct snapref *ref, struct verr *err)
 {
     char rcp[SNAP_FILE_MAX], attr[SNAP_FILE_MAX], hex[VID_HEX];
-    vid_hex(disk, hex);
-    store_snap_file(seq, snap, "rcp", rcp);
-    store_snap_file(seq, snap, "attr", attr);
-    int fd = store_disk_dir(st, DIR_SNAPSHOTS, disk, false, err);
+    vid_hex(&ref->disk, hex);
+    store_snap_file(ref->seq, &ref->snap, "rcp", rcp);
+    store_snap_file(ref->seq, &ref->snap, "attr", attr);
+    int fd = store_disk_dir(st, DIR_SNAPSHOTS, &ref->disk, false, err);
     if (fd < 0)
         return fd;
     /* The recipe first: a snapshot that survives a crash must not have lost its label or its protection. The side file
      * is looked for also when the recipe is gone, which is what such a crash leaves. */
-    int gone = to_trash(st, fd, disk, 's', rcp);
-    int side = gone == 0 || gone == -ENOENT ? to_trash(st, fd, disk, 's', attr) : 0;
+    int gone = to_trash(st, fd, &ref->disk, 's', rcp);
+    int side = gone == 0 || gone == -ENOENT ? to_trash(st, fd, &ref->disk, 's', attr) : 0;
     int r = sync_moved(st, fd, DIR_SNAPSHOTS, hex, err);
     close(fd);
     if (gone < 0)
         return verr_set(err, -gone, "removing snapshot %s/snapshots/%s/%s: %s", st->path, hex, rcp, strerror(-gone));
     if (r == 0 && side < 0 && side != -ENOENT)
         return verr_set(err, -side, "removing %s/snapshots/%s/%s: %s", st->path, hex, attr, strerror(-side));
+    return r;
+}
+
+/* An edit that wrote its side file after the recipe went would leave a side file without a snapshot. */
+int snaps_trash(struct store *st, const struct snapref *ref, struct verr *err)
+{
+    struct snaps_busy b;
+    snaps_begin(st, ref, &b);
+    int r = trash_held(st, ref, err);
+    snaps_end(st, &b);
     return r;
 }
 
@@ -154,16 +167,15 @@ static int anchor_link(struct store *st, int to, const struct vid *from_disk, co
     return r;
 }
 
-int store_anchor(struct store *st, const struct vid *for_disk, const struct vid *from_disk, uint64_t seq, const struct vid *snap,
-                 struct verr *err)
+int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
 {
     char name[SNAP_FILE_MAX], hex[VID_HEX];
     vid_hex(for_disk, hex);
-    store_snap_file(seq, snap, "rcp", name);
+    store_snap_file(ref->seq, &ref->snap, "rcp", name);
     int fd = store_disk_dir(st, DIR_ANCHORS, for_disk, true, err);
     if (fd < 0)
         return fd;
-    int r = anchor_link(st, fd, from_disk, name);
+    int r = anchor_link(st, fd, &ref->disk, name);
     if (r < 0)
         verr_set(err, -r, "anchoring %s in %s/anchors/%s: %s", name, st->path, hex,
                  r == -ENOENT ? "the snapshot is gone" : strerror(-r));
@@ -174,11 +186,11 @@ int store_anchor(struct store *st, const struct vid *for_disk, const struct vid 
     return r;
 }
 
-int store_unanchor(struct store *st, const struct vid *for_disk, uint64_t seq, const struct vid *snap, struct verr *err)
+static int unanchor_going(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
 {
     char name[SNAP_FILE_MAX], hex[VID_HEX];
     vid_hex(for_disk, hex);
-    store_snap_file(seq, snap, "rcp", name);
+    store_snap_file(ref->seq, &ref->snap, "rcp", name);
     int fd = dir_open(st->dirs[DIR_ANCHORS], hex);
     if (fd == -ENOENT)
         return 0;
@@ -190,5 +202,83 @@ int store_unanchor(struct store *st, const struct vid *for_disk, uint64_t seq, c
     else
         r = sync_moved(st, fd, DIR_ANCHORS, hex, err);
     close(fd);
+    return r;
+}
+
+/* ---- pins ---- */
+
+/* lock held. */
+static struct snaps_pin **find_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
+{
+    struct snaps_pin **p = &s->pins;
+    while (*p != NULL && !(vid_eq(&(*p)->for_disk, for_disk) && snapref_eq(&(*p)->ref, ref)))
+        p = &(*p)->next;
+    return p;
+}
+
+/* lock held. The entry of that anchor, made when there is none; NULL: no memory. */
+static struct snaps_pin *take_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
+{
+    struct snaps_pin **at = find_pin(s, for_disk, ref);
+    if (*at == NULL && (*at = calloc(1, sizeof **at)) != NULL) {
+        (*at)->for_disk = *for_disk;
+        (*at)->ref = *ref;
+    }
+    return *at;
+}
+
+/* lock held. */
+static void drop_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
+{
+    struct snaps_pin **at = find_pin(s, for_disk, ref), *p = *at;
+    if (p != NULL && p->pins == 0 && !p->going) {
+        *at = p->next;
+        free(p);
+    }
+}
+
+int snaps_pin(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
+{
+    struct snaps_state *s = &st->snaps;
+    struct snaps_pin *p;
+    pthread_mutex_lock(&s->lock);
+    while ((p = take_pin(s, for_disk, ref)) != NULL && p->going)
+        pthread_cond_wait(&s->ended, &s->lock);
+    if (p != NULL)
+        p->pins++;
+    pthread_mutex_unlock(&s->lock);
+    return p != NULL ? 0 : verr_set(err, ENOMEM, "pinning an anchor: out of memory");
+}
+
+void snaps_unpin(struct store *st, const struct vid *for_disk, const struct snapref *ref)
+{
+    struct snaps_state *s = &st->snaps;
+    pthread_mutex_lock(&s->lock);
+    struct snaps_pin *p = *find_pin(s, for_disk, ref);
+    if (p != NULL && p->pins > 0)
+        p->pins--;
+    drop_pin(s, for_disk, ref);
+    pthread_mutex_unlock(&s->lock);
+}
+
+int snaps_unanchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
+{
+    struct snaps_state *s = &st->snaps;
+    struct snaps_pin *p;
+    pthread_mutex_lock(&s->lock);
+    while ((p = take_pin(s, for_disk, ref)) != NULL && p->going)
+        pthread_cond_wait(&s->ended, &s->lock);
+    int r = p == NULL ? -ENOMEM : p->pins > 0 ? -EBUSY : 0;
+    if (r == 0)
+        p->going = true;
+    pthread_mutex_unlock(&s->lock);
+    if (r < 0)
+        return verr_set(err, -r, "dropping an anchor: %s", r == -EBUSY ? "it is in use" : strerror(-r));
+    r = unanchor_going(st, for_disk, ref, err);
+    pthread_mutex_lock(&s->lock);
+    p->going = false;
+    drop_pin(s, for_disk, ref);
+    pthread_cond_broadcast(&s->ended);
+    pthread_mutex_unlock(&s->lock);
     return r;
 }

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * snaps: the only reader and writer of snapshot records in STORE.
+ *
+ *   snapshots/DISK/SEQ-SNAPID.rcp     recipe: written once, by a publication (store/publish.h), never changed
+ *   snapshots/DISK/SEQ-SNAPID.attr    side file: label, note, flags, protection, owner as they are now; snaps_edit alone writes it
+ *   anchors/DISK/SEQ-SNAPID.rcp       link to a recipe that the live image of DISK relies on
+ *   trash/...                         what rm and un-anchoring rename away (snaps_links.c)
+ *
+ * Thread-safe. No mutex is held across I/O on STORE: edits of one snapshot exclude each other, and so do a pin and the
+ * un-anchoring of one anchor, by a list of what is under way; those of different snapshots never wait for each other.
+ */
+#ifndef VARVE_STORE_SNAPS_H
+#define VARVE_STORE_SNAPS_H
+
+#include "format/recipe.h"
+#include "store/store.h"
+
+/* ---- reading ---- */
+
+/* The recipe's header alone. -ENOENT; -EBADMSG: damaged, or of another store, disk or snapshot than its name says (err names
+ * the file); -ENOTSUP: of a newer version. */
+int snaps_header(struct store *st, const struct snapref *ref, struct snaprcp *out, struct verr *err);
+/* The side file: 1 read, 0 there is none, -EBADMSG damaged, -ENOTSUP. attr may be NULL. rcp (may be NULL): what the side file says
+ * takes the place of what the recipe said. */
+int snaps_side(struct store *st, const struct snapref *ref, struct snaprcp *rcp, struct snapattr *attr, struct verr *err);
+/* Header with the side file applied. attr may be NULL; without a side file it holds the recipe's own label and note. */
+int snaps_load(struct store *st, const struct snapref *ref, struct snaprcp *out, struct snapattr *attr, struct verr *err);
+/* Is the recipe there, and its directory entry durable (fsynced here)? 1, 0, -errno. */
+int snaps_durable(struct store *st, const struct snapref *ref, struct verr *err);
+
+/* ---- changing ---- */
+
+/*
+ * One change of what the side file says: read, change, write, and what depends on it.
+ * change gets the snapshot as it is and alters flags (of SNAP_RECIPE_FLAGS), label, note, protected_, mode, uid or gid; -errno:
+ * nothing is written, and that is the answer. then (may be NULL) gets the snapshot as STORE has it now, also when nothing had to
+ * be written: here the row follows. Both run while no other edit of this snapshot can, so rows follow in the order of side
+ * files. Neither may edit the same snapshot, nor wait for somebody who does.
+ */
+struct snaps_change {
+    int (*change)(void *ctx, struct snapinfo *s);
+    int (*then)(void *ctx, const struct snapinfo *now, struct verr *err);
+    void *ctx;
+};
+/* A change that alters nothing writes nothing. Durable on return. out may be NULL. -ENOENT: no such snapshot; -EINVAL: the new
+ * values cannot be stored. An error of `then` is returned after the side file was written. */
+int snaps_edit(struct store *st, const struct snapref *ref, const struct snaps_change *ch, struct snapinfo *out, struct verr *err);
+
+/* rm of a snapshot: recipe and side file are renamed into trash/, both directories fsynced. Never unlinks. -ENOENT. Waits for an
+ * edit of it. */
+int snaps_trash(struct store *st, const struct snapref *ref, struct verr *err);
+
+/* ---- anchors ---- */
+
+/* link(snapshots/… -> anchors/FOR_DISK/…), fsync: only after it returns 0 may pointers of for_disk rely on the snapshot. 0 also if
+ * it is there already. -ENOENT: the snapshot is gone, nothing may rely on it. */
+int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
+/* Renamed into trash/, fsynced. 0 also when absent. -EBUSY: it is pinned. */
+int snaps_unanchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
+/* In memory: the anchor is not taken away before it is unpinned, as often as it was pinned. A pin waits while the anchor is being
+ * taken away, so what is anchored after its pin stays. -ENOMEM. */
+int snaps_pin(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
+void snaps_unpin(struct store *st, const struct vid *for_disk, const struct snapref *ref);
+
+#endif

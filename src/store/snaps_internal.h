@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is under way with snapshot records, in memory: edits, pins, anchors that are being taken away. */
+#ifndef VARVE_STORE_SNAPS_INTERNAL_H
+#define VARVE_STORE_SNAPS_INTERNAL_H
+
+#include "format/snapinfo.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+
+struct store;
+
+/* On the stack of the thread that is at work. */
+struct snaps_busy {
+    struct snaps_busy *next;
+    struct snapref ref;
+};
+struct snaps_pin {
+    struct snaps_pin *next;
+    struct vid for_disk;
+    struct snapref ref;
+    unsigned pins;              /* 0: none, the anchor is being taken away */
+    bool going;                 /* an un-anchoring is under way */
+};
+
+/* lock guards all; nothing is called while it is held. ended: an edit or an un-anchoring has. */
+struct snaps_state {
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    struct snaps_busy *edits;
+    struct snaps_pin *pins;
+};
+
+void snaps_state_init(struct snaps_state *s);
+void snaps_state_release(struct snaps_state *s);
+/* Waits until no edit of that snapshot is under way, and begins one. */
+void snaps_begin(struct store *st, const struct snapref *ref, struct snaps_busy *b);
+void snaps_end(struct store *st, struct snaps_busy *b);
+
+#endif
