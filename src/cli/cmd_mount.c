@@ -235,10 +235,11 @@ static int load_options(struct mount_options *o, const char *text, struct verr *
 static int check_mountpoint(const char *path, char full[PATH_MAX], struct verr *err)
 {
     struct stat st;
-    if (realpath(path, full) == NULL)
+    /* On a dead mount stat fails as soon as the kernel no longer remembers the attributes of its top directory. */
+    if (realpath(path, full) == NULL || stat(full, &st) < 0)
         return verr_set(err, errno == ENOENT ? ENOTDIR : errno, "mount point %s: %s%s", path, strerror(errno),
                         errno == ENOTCONN ? " (a dead mount: umount it first)" : "");
-    if (stat(full, &st) < 0 || !S_ISDIR(st.st_mode))
+    if (!S_ISDIR(st.st_mode))
         return verr_set(err, ENOTDIR, "mount point %s is no directory", path);
     return 0;
 }
