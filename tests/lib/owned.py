@@ -4,8 +4,8 @@
 
 The command gets LIMIT seconds, then SIGTERM. However it ends, and when owned.py itself is told to end: FUSE mounts below each DIR
 are aborted, every process that descends from the command is killed by its pid, and what is still mounted below DIR is unmounted. A daemon
-that has forked twice is a descendant all the same: owned.py is the subreaper of all. The exit status is that of the command, 124
-after LIMIT. OWNED_REPORT=FILE: gets a line "SECONDS CPU-SECONDS".
+that has forked twice is a descendant all the same: owned.py is the subreaper of all. Its mounts are its own.
+The exit status is that of the command, 124 after LIMIT. OWNED_REPORT=FILE: gets a line "SECONDS CPU-SECONDS".
 
 As a module: adopt() once, early; end_all([dir]) at the end, for a harness that starts daemons from several processes.
 """
@@ -19,6 +19,8 @@ import sys
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+FUSE_CONTROL = '/sys/fs/fuse/connections'
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
 GRACE = 20              # seconds between SIGTERM and SIGKILL
 LEAVE = 3               # seconds for daemons that are on their way out when a command has passed
 
@@ -31,6 +33,16 @@ def adopt():
     """From now on orphans among the descendants become children of this process."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         sys.exit('owned.py: prctl: ' + os.strerror(ctypes.get_errno()))
+
+
+def own_mounts():
+    """What is mounted from now on nobody else sees. Else a test that copies the mounts of the machine (unshare) would for a moment keep
+    the filesystem of another one busy, whose umount has returned already."""
+    libc = ctypes.CDLL(None)
+    if libc.unshare(CLONE_NEWNS) == 0:
+        libc.mount(b'none', b'/', None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+        if os.path.isdir(FUSE_CONTROL) and not os.listdir(FUSE_CONTROL):
+            libc.mount(b'none', FUSE_CONTROL.encode(), b'fusectl', ctypes.c_ulong(0), None)
 
 
 def descendants(pid=None):
@@ -78,7 +90,7 @@ def abort_fuse(tops, pids):
         for path, kind, minor in mounts_below(tops, pid):
             if kind.startswith('fuse'):
                 try:
-                    with open('/sys/fs/fuse/connections/%s/abort' % minor, 'w') as f:
+                    with open('%s/%s/abort' % (FUSE_CONTROL, minor), 'w') as f:
                         f.write('1')
                 except OSError:
                     pass
@@ -140,6 +152,7 @@ def wait_for(command, limit):
 def main():
     limit, tops = int(sys.argv[1]), [os.path.realpath(d) for d in sys.argv[2].split(':')]
     adopt()
+    own_mounts()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     for s in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
         signal.signal(s, lambda number, _: sys.exit(128 + number))
