@@ -7,7 +7,8 @@
  *                        makes others EBUSY) or a directory: freeze now, answer when sealed (power-loss safe).
  *                        On a directory: all changed disks in it, one instant.
  *   VARVE_IOC_REVERT     on a live disk (open for writing): the disk becomes the snapshot named in the argument.
- *   VARVE_IOC_WAIT       on any file or directory: answer when what is pending there now is stored.
+ *   VARVE_IOC_WAIT       on any file or directory: answer when what is pending there now is stored. A program that asks again and
+ *                        again sets VARVE_WAIT_BEGINS the first time only: it has what failed before tried once more, at once.
  *   VARVE_IOC_INFO       on anything: which store; for root also pid and state directory.
  *   VARVE_IOC_LOG        on a disk or snapshot: history as JSON, in pieces (offset in, text out). What was found elsewhere in
  *                        the store (levels, bytes added) is told to root only.
@@ -36,9 +37,10 @@ struct varve_ioc_revert {
     int32_t error;
     char text[VARVE_ERROR_TEXT];
 };
+enum { VARVE_WAIT_BEGINS = 1 };
 struct varve_ioc_wait {
     int64_t timeout_ms;             /* in: < 0 none */
-    uint32_t pending;               /* out: how many were waited for */
+    uint32_t pending;               /* in: 0 or VARVE_WAIT_BEGINS; out: how many were waited for */
     int32_t error;                  /* out: EIO an attempt failed, ETIMEDOUT */
     char text[VARVE_ERROR_TEXT];
 };

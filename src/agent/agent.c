@@ -180,26 +180,6 @@ int agent_instance_write(struct agent *a, struct verr *err)
     return r == 0 ? 0 : verr_set(err, -r, "%s/instance: cannot write: %s", a->state_path, strerror(-r));
 }
 
-static struct agent *agent_new(const struct agent_conf *conf)
-{
-    struct agent *a = calloc(1, sizeof *a);
-    if (a == NULL)
-        return NULL;
-    a->conf = *conf;
-    a->state_fd = a->lock_fd = a->rounds_fd = -1;
-    if (a->conf.clock == NULL)
-        a->conf.clock = &vclock_system;
-    pthread_mutex_init(&a->op_lock, NULL);
-    pthread_mutex_init(&a->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&a->wake, &attr);
-    pthread_condattr_destroy(&attr);
-    a->start_ns = vclock_mono_ns(a->conf.clock);
-    return a;
-}
-
 static void agent_destroy(struct agent *a)
 {
     for (uint32_t i = 0; a->slots != NULL && i < a->nslots; i++)
@@ -219,13 +199,37 @@ static void agent_destroy(struct agent *a)
     if (a->state_fd >= 0)
         close(a->state_fd);
     free(a->state_path);
-    free(a->queue);
     agent_rows_free(a);
-    agent_mend_end(a);
+    work_free(a->work);
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->op_lock);
     free(a);
+}
+
+static struct agent *agent_new(const struct agent_conf *conf)
+{
+    struct agent *a = calloc(1, sizeof *a);
+    if (a == NULL)
+        return NULL;
+    a->conf = *conf;
+    a->state_fd = a->lock_fd = a->rounds_fd = -1;
+    if (a->conf.clock == NULL)
+        a->conf.clock = &vclock_system;
+    pthread_mutex_init(&a->op_lock, NULL);
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&a->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    a->start_ns = vclock_mono_ns(a->conf.clock);
+    a->work = work_new(a->conf.clock, agent_wake, a);
+    if (a->work == NULL) {
+        agent_destroy(a);
+        return NULL;
+    }
+    return a;
 }
 
 int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *err)

@@ -98,14 +98,16 @@ int agent_disk_replace(struct agent *a, const struct node *source, const struct 
  * parent. NULL: none (no such snapshot, no memory, other streams, or the disk has one); write with live_write. lost: as in ingest.h. */
 struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(void *ctx, uint64_t off, uint64_t len), void *ctx);
 
-/* Wakes the round thread. */
+/* Room was made, or something else has changed for the better: what has failed is tried again soon (work_nudge). */
 void agent_kick(struct agent *a);
 
-/* Waiting: done is called once, from the agent's thread or at once, with 0 when each snapshot in ids is stored, -EIO when
- * one has failed an attempt (one that had failed before gets another, at once; one behind a failed one has failed too), -ETIMEDOUT, -EINTR at shutdown. timeout_ms < 0: none. The caller's thread does not block. */
-struct agent_wait;
-int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t timeout_ms, void (*done)(void *ctx, int result), void *ctx,
-                     struct agent_wait **out, struct verr *err);
+/* Waiting: done is called once, from the agent's thread or at once, with 0 when each snapshot in ids is stored, -EIO when one cannot
+ * be for now (why, valid during the call: which disk, the reason, the time of the next attempt), -ETIMEDOUT, -EINTR at shutdown.
+ * begins: what has failed before gets an attempt at once, and the answer is what that one came to; else a failed attempt is the
+ * answer. A snapshot behind a failed one has failed too. timeout_ms < 0: none. The caller's thread does not block. */
+typedef void (*agent_wait_fn)(void *ctx, int result, const struct verr *why);
+int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, agent_wait_fn done, void *ctx,
+                     struct verr *err);
 /* Whom an answer is for. Snapshots that may_read refuses do not exist for him; NULL: all do. may_read must not call the agent. */
 struct agent_viewer {
     bool (*may_read)(void *ctx, const struct snaprow *s);

@@ -15,6 +15,7 @@
 #include "base/vlog.h"
 #include "bus/bus.h"
 #include "dedup/dedup.h"
+#include "disk/work.h"
 #include "fpindex/fpindex.h"
 #include "ingest/ingest.h"
 #include "store/publish.h"
@@ -25,30 +26,17 @@
 enum { STREAMS_MAX = 2 /* 12 MiB */, EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
 /* Stays free on the filesystem of STATE, beyond a part of what is to be stored: journals, tables and the catalog grow in it. */
 enum { STATE_SPARE = 4 << 20 };
-#define BACKOFF_FIRST_NS (INT64_C(5) * 1000000000)
-#define BACKOFF_MAX_NS (INT64_C(600) * 1000000000)
-
-struct queued {                 /* a disk that has pending snapshots */
-    struct vid disk;
-    int64_t retry_ns;           /* monotonic; 0: at once */
-    int64_t backoff_ns;
-    bool again;                 /* asked for since the last attempt began: if that fails, another comes at once, and counts */
-    bool failed;                /* its oldest pending snapshot has failed its last attempt: those behind it do not move either */
-};
-
-struct mend;                    /* agent_mend.c */
-
 struct agent_wait {
     struct agent_wait *next;
     uint64_t pass;                  /* the last look at all waits that this one was part of */
-    bool begun;                     /* what it waits for was offered another attempt */
     bool looking;                   /* its rows are being read, without the lock */
-    bool ended;                     /* answered meanwhile: whoever looks at it frees it */
+    bool ended;                     /* answered meanwhile: the thread that looks at it frees it */
     struct vid *ids;
     unsigned n;
     int64_t deadline_ns;        /* monotonic; INT64_MAX: none */
-    void (*done)(void *ctx, int result);
+    agent_wait_fn done;
     void *ctx;
+    struct verr why;
 };
 
 struct agent {
@@ -76,19 +64,15 @@ struct agent {
     unsigned disks_open;        /* disks kept open when nobody uses them */
 
     pthread_mutex_t op_lock;
-    _Atomic unsigned unrecovered;   /* disks that MEND_RECOVER is owed to */
+    struct work *work;          /* what is owed to disks: its lock is innermost */
 
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake;
     bool started, stopping, kicked;
-    atomic_bool reserve_short;  /* a reserve is not there: it is to be made again */
     pthread_t thread, timer;
-    struct queued *queue;
-    unsigned queued, queue_cap;
     struct agent_wait *waits;
     uint64_t wait_pass;
     struct owed_row *owed;      /* rows that the catalog has not taken (agent_rows.c) */
-    struct mend *mends;
     struct {
         char stage[32];
         uint64_t done, total;
@@ -113,15 +97,12 @@ int agent_state_give(struct agent *a, struct verr *err);
 int agent_instance_write(struct agent *a, struct verr *err);
 
 /* Space kept for removals (agent_reserve.c), under op_lock. use: true if there was some and result says that space is what
- * lacks: try again, then call end, which has it made anew. */
-void agent_reserve_fill(struct agent *a);
+ * lacks: try again, then call end, which has it made anew. fill: -errno: there is no room for it yet. */
+int agent_reserve_fill(struct agent *a, struct verr *err);
 bool agent_reserve_use(struct agent *a, int result);
 void agent_reserve_end(struct agent *a);
 
-/* queue (agent_round.c) */
-int agent_queue_disk(struct agent *a, const struct vid *disk);
-/* An attempt at once for a disk whose last one has failed. */
-void agent_queue_retry(struct agent *a, const struct vid *disk);
+/* rounds (agent_round.c) */
 void *agent_thread(void *agent);
 /* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err);
@@ -160,23 +141,21 @@ int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l,
 int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean, struct verr *err);
 
 /* waiting (agent_wait.c) */
-void agent_waits_begin(struct agent *a);        /* who waits for what has failed gets another attempt; the agent's thread only */
 void agent_waits_check(struct agent *a);        /* after a change of state; no lock held; the agent's thread only */
 void *agent_timer(void *agent);                 /* ends waits at their deadlines, whatever the agent's thread is doing */
 void agent_waits_end(struct agent *a);          /* at shutdown, after both threads: -EINTR to all */
 
-/* trying again (agent_mend.c) */
-enum mend_what { MEND_RECOVER = 1, MEND_SETTLE = 2, MEND_FREEZE = 4, MEND_FORGET = 8, MEND_NAMES = 16,
-                 MEND_UNCLEAN = 32 };   /* with MEND_FREEZE: its writer was refused something, or never seen closing */
-/* Notes that it failed, says so in log and events, and tries again later. disk zero: the tree of names (MEND_NAMES). */
-void agent_mend(struct agent *a, const struct vid *disk, unsigned what, const struct verr *why);
-void agent_mend_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why);
-bool agent_mend_owes(struct agent *a, const struct vid *disk);          /* something that a wait would wait for in vain */
-int64_t agent_mend_next(struct agent *a);       /* when the next attempt is due; lock held */
-void agent_mend_kick(struct agent *a);          /* all at once; lock held */
-void agent_mend_run(struct agent *a);           /* what is due; the agent's thread */
-void agent_mend_end(struct agent *a);           /* at shutdown */
-bool agent_failing(struct agent *a, const struct vid *disk);            /* its last attempt to be stored failed (agent_round.c) */
+/* what is owed (agent_work.c) */
+/* The disk's oldest pending snapshot is to be stored. -ENOMEM. */
+int agent_owe_store(struct agent *a, const struct vid *disk);
+/* An attempt failed: says so in log and events, and has another made later. disk zero: the tree of names. */
+void agent_owe(struct agent *a, const struct vid *disk, enum work_kind kind, uint32_t arg, const struct verr *why);
+void agent_owe_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why);
+/* What is due but for storing; the agent's thread. */
+void agent_work_run(struct agent *a);
+void agent_wake(void *agent);
+/* "VM/NAME" of a disk below the mount, for messages; its id where the catalog does not know it. */
+void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);
 /* op_lock is held. */
 int agent_recover_disk(struct agent *a, const struct vid *disk, struct verr *err);
 int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);

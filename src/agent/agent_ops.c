@@ -61,7 +61,7 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
         agent_pending_row(a, &pend[i], &row);
         r = agent_row_put(a, &row, err);
         if (r == 0)
-            r = agent_queue_disk(a, &disks[i].id);
+            r = agent_owe_store(a, &disks[i].id);
         if (r == 0 && out != NULL)
             out[i] = row;
         if (r == 0)
@@ -109,7 +109,7 @@ int agent_freeze_due(struct agent *a, struct due_case *c, struct live *l, struct
 
 void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, const struct verr *why)
 {
-    agent_mend(a, disk, MEND_FREEZE | (unclean ? MEND_UNCLEAN : 0), why);
+    agent_owe(a, disk, WORK_FREEZE, unclean ? WORK_PARTIAL : 0, why);
 }
 
 struct settle_stored { struct agent *a; bool clean; };
@@ -199,9 +199,9 @@ int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool cle
         live_put(l);
     }
     if (r < 0 && r != -ENOENT)
-        agent_mend_settle(a, disk, seq, clean, &why);
+        agent_owe_settle(a, disk, seq, clean, &why);
     else
-        agent_kick(a);              /* who waits for provisional snapshots may go on */
+        agent_wake(a);              /* a wait for a provisional snapshot may go on */
     if (r < 0 && err != NULL)
         *err = why;
     return r;
@@ -384,7 +384,7 @@ int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err
     if (r == 0)
         agent_kick(a);      /* it may have made room for others */
     else
-        agent_mend(a, &disk->id, MEND_FORGET, &why);
+        agent_owe(a, &disk->id, WORK_FORGET, 0, &why);
     if (r < 0 && err != NULL)
         *err = why;
     return r;

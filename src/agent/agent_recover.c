@@ -7,7 +7,7 @@
  *   1. catalog opened, nodes and stored snapshots reconciled with STORE
  *   2. each journal: a pending snapshot whose recipe is already in STORE is finished (crash after the commit point);
  *      the others get their row and are queued. An image without a name is removed if that was said, else named again.
- *      What fails for a reason that may pass is tried again later (agent_mend.c), and before the disk is used
+ *      What fails for a reason that may pass is tried again later (agent_work.c), and before the disk is used
  *   3. rows of pending snapshots that no journal knows go; provisional ones become partial
  *   4. a disk that changed and whose writer was never seen closing gets a snapshot, marked partial
  */
@@ -137,7 +137,7 @@ static int recover_pendings(struct agent *a, struct live *l, struct verr *err)
             r = agent_row_put(a, &row, err);
         }
         if (r == 0)
-            r = agent_queue_disk(a, live_id(l));
+            r = agent_owe_store(a, live_id(l));
         if (r < 0)
             return r;
         i++;
@@ -255,15 +255,15 @@ static int recover_disk(void *ctx, const struct vid *id)
     /* One damaged disk must not keep the others from being served. What may pass is tried again before the disk is used; for
      * the rest, what is pending is tried again as a snapshot that failed. */
     if (r != -EBADMSG && r != -ENOTSUP) {
-        agent_mend(a, id, MEND_RECOVER, &err);
+        agent_owe(a, id, WORK_RECOVER, 0, &err);
         /* Where there is no memory even to note that, its pending snapshots would be forgotten until the next start. */
-        return agent_mend_owes(a, id) ? 0 : verr_set(rec->err, ENOMEM, "recovery: %s", verr_str(&err));
+        return work_owes(a->work, id, WORK_BIT(WORK_RECOVER)) ? 0 : verr_set(rec->err, ENOMEM, "recovery: %s", verr_str(&err));
     }
     char hex[VID_HEX];
     vid_hex(id, hex);
     vlog(VLOG_ERROR, "recover", "disk %s: %s", hex, verr_str(&err));
     agent_event(a, "disk %s not recovered: %s", hex, verr_str(&err));
-    return agent_queue_disk(a, id);
+    return agent_owe_store(a, id);
 }
 
 struct row_list {
@@ -314,7 +314,7 @@ static int mend_leftovers(struct agent *a, struct verr *err)
         if (row->state != SNAPST_STORED)
             r = agent_row_del(a, row, err);
         else if (agent_settle_stored(a, &row->info.ref, false, &why) < 0)
-            agent_mend_settle(a, &row->info.ref.disk, row->info.ref.seq, false, &why);
+            agent_owe_settle(a, &row->info.ref.disk, row->info.ref.seq, false, &why);
     }
     free(list.rows);
     return r;
@@ -323,7 +323,7 @@ static int mend_leftovers(struct agent *a, struct verr *err)
 static void names_behind(void *ctx, const struct verr *why)
 {
     static const struct vid tree;
-    agent_mend(ctx, &tree, MEND_NAMES, why);
+    agent_owe(ctx, &tree, WORK_NAMES, 0, why);
 }
 
 static int open_names(struct agent *a, struct verr *err)
@@ -377,10 +377,12 @@ int agent_recover(struct agent *a, struct verr *err)
     if (r == 0)
         r = agent_instance_write(a, err);
     if (r == 0) {
-        agent_reserve_fill(a);
-        if (atomic_load(&a->reserve_short))
-            vlog(VLOG_WARN, "agent", "there is no room for the reserve that removals need when a disk is full: make room in %s or %s",
-                 a->state_path, store_path(a->store));
+        const struct work_item reserve = {.kind = WORK_RESERVE};
+        struct verr why = {0};
+        if (agent_reserve_fill(a, &why) < 0) {
+            vlog(VLOG_WARN, "agent", "%s", verr_str(&why));
+            r = work_owe_failed(a->work, &reserve, &why) < 0 ? verr_set(err, ENOMEM, "out of memory") : 0;
+        }
     }
     return r;
 }

@@ -78,13 +78,13 @@ int agent_disk_replace(struct agent *a, const struct node *source, const struct 
     }
     /* It has happened. What fails from here on is done later; an error would say that it had not. */
     if (r == 0 && freeze_result(a, &target->id, dst, &why) < 0)
-        agent_mend(a, &target->id, MEND_FREEZE, &why);
+        agent_owe(a, &target->id, WORK_FREEZE, 0, &why);
     if (src != NULL)
         live_put(src);
     if (dst != NULL)
         live_put(dst);
     if (r == 0 && agent_forget_if_gone(a, &source->id, &why) < 0)
-        agent_mend(a, &source->id, MEND_FORGET, &why);
+        agent_owe(a, &source->id, WORK_FORGET, 0, &why);
     pthread_mutex_unlock(&a->op_lock);
     return r;
 }

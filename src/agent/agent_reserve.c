@@ -2,7 +2,7 @@
 /*
  * What lets things be removed when the last block is taken: a removal writes, too (a record, a row of the catalog). One file
  * in STATE and one beside the records in STORE hold some space; a removal that meets the end of space gives both up and tries
- * again. The agent's thread makes them anew as soon as there is room. They hold nothing, so neither is ever fsynced.
+ * again. The agent's thread makes them anew once there is room. They hold nothing, so neither is ever fsynced.
  */
 #include "agent/agent_internal.h"
 
@@ -46,13 +46,15 @@ static int fill_one(int dirfd, const char *name, size_t len)
     return r < 0 ? r : 1;
 }
 
-void agent_reserve_fill(struct agent *a)
+int agent_reserve_fill(struct agent *a, struct verr *err)
 {
     char name[64];
     store_name(a, name);
     int r = fill_one(a->state_fd, "reserve", STATE_RESERVE);
     int s = fill_one(store_dirfd(a->store, DIR_NODES), name, STORE_RESERVE);
-    atomic_store(&a->reserve_short, r < 0 || s < 0);
+    r = r < 0 ? r : s;
+    return r < 0 ? verr_set(err, -r, "there is no room for the reserve that removals need when a disk is full: make room in %s or %s",
+                            a->state_path, store_path(a->store)) : 0;
 }
 
 /* Emptied first: some filesystems free what an unlink leaves only later. */
@@ -79,9 +81,7 @@ bool agent_reserve_use(struct agent *a, int result)
 
 void agent_reserve_end(struct agent *a)
 {
-    pthread_mutex_lock(&a->lock);
-    atomic_store(&a->reserve_short, true);
-    a->kicked = true;
-    pthread_cond_broadcast(&a->wake);
-    pthread_mutex_unlock(&a->lock);
+    const struct work_item item = {.kind = WORK_RESERVE};
+    if (work_owe(a->work, &item) < 0)
+        vlog(VLOG_WARN, "agent", "out of memory: the reserve for removals is made at the next start");
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The agent's thread: takes the oldest pending snapshot of each queued disk, runs one round over the batch, and finishes what
+ * The agent's thread: takes the oldest pending snapshot of each disk that owes one, runs one round over the batch, and finishes what
  * was published.
  *
  * Order of durability per snapshot: round: containers, index, recipe link, directory fsync (dedup_round) -> anchor -> pointers in
@@ -25,128 +25,6 @@
 #include <unistd.h>
 
 enum { BATCH_MAX = 64, DROPS_MAX = 64 };
-#define OWED_RETRY_NS INT64_C(1000000000)
-
-/* ---- the queue of disks ---- */
-
-int agent_queue_disk(struct agent *a, const struct vid *disk)
-{
-    int r = 0;
-    pthread_mutex_lock(&a->lock);
-    bool found = false;
-    for (unsigned i = 0; i < a->queued && !found; i++)
-        found = vid_eq(&a->queue[i].disk, disk);
-    if (!found && a->queued == a->queue_cap) {
-        struct queued *q = realloc(a->queue, (a->queue_cap + QUEUE_STEP) * sizeof *q);
-        if (q == NULL) {
-            r = -ENOMEM;
-        } else {
-            a->queue = q;
-            a->queue_cap += QUEUE_STEP;
-        }
-    }
-    if (!found && r == 0)
-        a->queue[a->queued++] = (struct queued){.disk = *disk};
-    a->kicked = true;
-    pthread_cond_broadcast(&a->wake);
-    pthread_mutex_unlock(&a->lock);
-    return r;
-}
-
-void agent_kick(struct agent *a)
-{
-    pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->queued; i++)
-        a->queue[i].retry_ns = 0;
-    agent_mend_kick(a);
-    a->kicked = true;
-    pthread_cond_broadcast(&a->wake);
-    pthread_mutex_unlock(&a->lock);
-}
-
-/* Up to BATCH_MAX disks (fewer where few files may be open) whose time has come; they stay queued until unqueue_disk. lock held. */
-static unsigned due_disks(struct agent *a, int64_t now, struct vid out[BATCH_MAX], int64_t *next_ns)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < a->queued; i++) {
-        if (a->queue[i].retry_ns <= now && n < BATCH_MAX && n <= a->disks_open / 4) {
-            a->queue[i].again = false;
-            out[n++] = a->queue[i].disk;
-        } else if (a->queue[i].retry_ns > now && a->queue[i].retry_ns < *next_ns)
-            *next_ns = a->queue[i].retry_ns;
-    }
-    return n;
-}
-
-void agent_queue_retry(struct agent *a, const struct vid *disk)
-{
-    pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->queued; i++) {
-        struct queued *q = &a->queue[i];
-        if (!vid_eq(&q->disk, disk))
-            continue;
-        q->retry_ns = 0;
-        q->failed = false;
-        q->again = true;
-        a->kicked = true;
-    }
-    pthread_cond_broadcast(&a->wake);
-    pthread_mutex_unlock(&a->lock);
-}
-
-/* What kept others from being stored (a full disk, a store out of reach) does so no longer: they need not wait it out. */
-static void forget_backoffs(struct agent *a)
-{
-    pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->queued; i++)
-        a->queue[i] = (struct queued){.disk = a->queue[i].disk};
-    pthread_mutex_unlock(&a->lock);
-}
-
-static void unqueue_disk(struct agent *a, const struct vid *disk)
-{
-    pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->queued; i++) {
-        if (vid_eq(&a->queue[i].disk, disk)) {
-            a->queue[i] = a->queue[--a->queued];
-            break;
-        }
-    }
-    pthread_mutex_unlock(&a->lock);
-}
-
-/* False: another attempt was asked for while this one was running, and comes at once. */
-static bool postpone_disk(struct agent *a, const struct vid *disk)
-{
-    bool final = true;
-    pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->queued; i++) {
-        struct queued *q = &a->queue[i];
-        if (!vid_eq(&q->disk, disk))
-            continue;
-        final = !q->again;
-        q->again = false;
-        if (!final)
-            continue;
-        q->backoff_ns = q->backoff_ns == 0 ? BACKOFF_FIRST_NS : q->backoff_ns * 2;
-        if (q->backoff_ns > BACKOFF_MAX_NS)
-            q->backoff_ns = BACKOFF_MAX_NS;
-        q->retry_ns = vclock_mono_ns(a->conf.clock) + q->backoff_ns;
-        q->failed = true;
-    }
-    pthread_mutex_unlock(&a->lock);
-    return final;
-}
-
-bool agent_failing(struct agent *a, const struct vid *disk)
-{
-    bool failing = false;
-    pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->queued && !failing; i++)
-        failing = vid_eq(&a->queue[i].disk, disk) && a->queue[i].failed;
-    pthread_mutex_unlock(&a->lock);
-    return failing;
-}
 
 /* ---- one job ---- */
 
@@ -325,7 +203,7 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
         vlog(VLOG_ERROR, "agent", "a snapshot is stored, but its disk fails: %s", verr_str(err));
     /* It is stored, whatever the catalog says: nothing from here on is a failure of the snapshot. */
     if (stored_row(a, &p, &hdr, &why) < 0)
-        agent_mend(a, &(struct vid){{0}}, MEND_NAMES, &why);
+        agent_owe(a, &(struct vid){{0}}, WORK_NAMES, 0, &why);
     return 0;
 }
 
@@ -343,31 +221,42 @@ static int show_progress(void *ctx, const char *stage, uint64_t done, uint64_t t
     return stop;
 }
 
-static void job_failed(struct agent *a, const struct vid *disk, struct live *l, const struct snapinfo *p, int result,
+static void row_failed(struct agent *a, const struct vid *snap)
+{
+    struct snaprow row;
+    if (agent_row_get(a, snap, &row, NULL) < 0 || row.state != SNAPST_PENDING)
+        return;
+    row.state = SNAPST_FAILED;
+    agent_row_put(a, &row, NULL);
+}
+
+/* It says failed, everywhere, until an attempt succeeds; the next one comes by itself. */
+static void job_failed(struct agent *a, const struct work_item *item, struct live *l, const struct snapinfo *p, int result,
                        const struct verr *err)
 {
-    if (result == -EINTR)
-        return; /* we are stopping: it stays pending and completes at the next mount */
-    char hex[VID_HEX];
-    vid_hex(disk, hex);
-    vlog(VLOG_ERROR, "agent", "disk %s, snapshot %llu: %s", hex, (unsigned long long)p->ref.seq, verr_str(err));
-    agent_event(a, "snapshot %llu of disk %s failed: %s", (unsigned long long)p->ref.seq, hex, verr_str(err));
-    struct snaprow row;
-    bool final = postpone_disk(a, disk);
+    if (result == -EINTR) {     /* we are stopping: it stays pending and completes at the next mount */
+        work_return(a->work, item);
+        return;
+    }
+    char path[256];
+    int64_t next_ns = 0;
     if (l != NULL)
         live_pending_update(l, p->ref.seq, SNAP_FAILED, SNAP_STARTED, NULL, NULL);
-    if (final && agent_row_get(a, &p->ref.snap, &row, NULL) == 0 && row.state == SNAPST_PENDING) {
-        row.state = SNAPST_FAILED;
-        agent_row_put(a, &row, NULL);
-    }
+    row_failed(a, &p->ref.snap);
+    work_failed(a->work, item, err, &next_ns);
+    next_ns -= vclock_mono_ns(a->conf.clock);
+    long long seconds = next_ns <= 0 ? 0 : (next_ns + 999999999) / 1000000000;
+    agent_disk_path(a, &item->disk, path, sizeof path);
+    vlog(VLOG_ERROR, "agent", "%s: snapshot %llu: %s (next attempt in %lld s)", path, (unsigned long long)p->ref.seq, verr_str(err), seconds);
+    agent_event(a, "%s: snapshot %llu failed: %s (next attempt in %lld s)", path, (unsigned long long)p->ref.seq, verr_str(err), seconds);
     pthread_mutex_lock(&a->lock);
     a->progress.failed++;
     pthread_mutex_unlock(&a->lock);
 }
 
-static void job_done(struct agent *a, struct dedup_job *job)
+static void job_done(struct agent *a, const struct work_item *item, struct dedup_job *job)
 {
-    struct vid disk = *live_id(job->live);
+    const struct vid disk = item->disk;
     struct snapinfo next;
     pthread_mutex_lock(&a->op_lock);
     int r = job->result;
@@ -380,48 +269,22 @@ static void job_done(struct agent *a, struct dedup_job *job)
         pthread_mutex_lock(&a->lock);
         a->progress.published++;
         pthread_mutex_unlock(&a->lock);
-        char hex[VID_HEX];
-        vid_hex(&disk, hex);
-        agent_event(a, "snapshot %llu of disk %s stored, %llu bytes added", (unsigned long long)job->pend.ref.seq, hex,
+        char path[256];
+        agent_disk_path(a, &disk, path, sizeof path);
+        agent_event(a, "%s: snapshot %llu stored, %llu bytes added", path, (unsigned long long)job->pend.ref.seq,
                     (unsigned long long)job->recipe.info.levels.stored);
-        forget_backoffs(a);
-        if (live_pending(job->live, 0, &next, NULL) != 0)
-            unqueue_disk(a, &disk);
+        if (live_pending(job->live, 0, &next, NULL) == 0)
+            agent_owe_store(a, &disk);      /* the item is there: it needs no memory */
+        work_done(a->work, item);
+        work_nudge(a->work);    /* what kept others from being stored (a full disk, a store out of reach) may have gone */
     } else {
-        job_failed(a, &disk, job->live, &job->pend, r, job->err);
+        job_failed(a, item, job->live, &job->pend, r, job->err);
     }
     live_put(job->live);
     struct verr err = {0};
     if (r == 0 && agent_forget_if_gone(a, &disk, &err) < 0)
-        agent_mend(a, &disk, MEND_FORGET, &err);
+        agent_owe(a, &disk, WORK_FORGET, 0, &err);
     pthread_mutex_unlock(&a->op_lock);
-}
-
-/* Under op_lock, and after a second look: a freeze that came since found the disk queued and did not queue it again. */
-static void unqueue_idle(struct agent *a, const struct vid *disk)
-{
-    struct live *l;
-    struct snapinfo p;
-    pthread_mutex_lock(&a->op_lock);
-    int r = live_get(a->live, disk, &l, NULL);
-    if (r == 0) {
-        r = live_pending(l, 0, &p, NULL);
-        live_put(l);
-    }
-    if (r == -ENOENT)
-        unqueue_disk(a, disk);
-    pthread_mutex_unlock(&a->op_lock);
-}
-
-/* Since its last success: also when somebody asked for another attempt. */
-static bool has_failed(struct agent *a, const struct vid *disk)
-{
-    bool failed = false;
-    pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->queued && !failed; i++)
-        failed = vid_eq(&a->queue[i].disk, disk) && a->queue[i].backoff_ns > 0;
-    pthread_mutex_unlock(&a->lock);
-    return failed;
 }
 
 /* An attempt that failed after its recipe was published has nothing to store any more: it is finished. 1 done, 0 nothing to do. */
@@ -438,8 +301,6 @@ static int finish_published(struct agent *a, const struct vid *disk, struct verr
         live_put(l);
     }
     pthread_mutex_unlock(&a->op_lock);
-    if (r == 1)
-        forget_backoffs(a);
     return r;
 }
 
@@ -449,8 +310,6 @@ static void seal_failed(struct agent *a, const struct vid *disk)
     struct live *l;
     struct snapinfo p;
     struct verr err = {0};
-    if (!has_failed(a, disk))
-        return;
     int r = live_get(a->live, disk, &l, &err);
     if (r < 0)
         return;     /* nothing pending, or the next attempt says why */
@@ -473,59 +332,84 @@ static void note_trouble(void *ctx, const char *stage, const struct verr *err)
     vlog(VLOG_WARN, stage, "%s", verr_str(err));
 }
 
-static void run_round(struct agent *a, const struct vid *disks, unsigned n)
+/* A job for the item's disk, unless all of it is stored already or it cannot begin. */
+static bool begin_job(struct agent *a, const struct work_item *item, struct dedup_job *job, struct verr *err)
 {
-    static const struct verr no_error;
+    int r = 0;
+    if (item->failures > 0)
+        while ((r = finish_published(a, &item->disk, err)) == 1)
+            ;
+    if (r == 0)
+        r = prepare_job(a, &item->disk, job, err);
+    if (r == -ENOENT)
+        work_done(a->work, item);   /* dropped meanwhile; a freeze that came since has the item owed again */
+    else if (r < 0)
+        job_failed(a, item, NULL, &job->pend, r, err);
+    return r == 0;
+}
+
+static void run_jobs(struct agent *a, struct dedup_job *jobs, unsigned njobs, struct verr *err)
+{
+    struct dedup_traffic traffic = {0};
+    struct dedup_env env = {
+        .store = a->store, .reader = a->reader, .segread = a->segread, .slots = a->slots, .nslots = a->nslots, .bus = a->bus,
+        .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .pool = a->pool,
+        .progress = show_progress, .note = note_trouble, .progress_ctx = a, .traffic = &traffic,
+    };
+    qsort(jobs, njobs, sizeof *jobs, by_vm); /* disks of one VM share its containers, one after another */
+    int r = dedup_round(&env, jobs, njobs, err);
+    if (r < 0 && r != -EINTR)
+        vlog(VLOG_ERROR, "agent", "the round could not run to its end: %s", verr_str(err));
+    pthread_mutex_lock(&a->lock);
+    a->progress.asked += traffic.asked;
+    a->progress.wire_bytes += traffic.bytes;
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* The item that a job is for: jobs are sorted by VM, and some items have none. */
+static const struct work_item *item_of(const struct work_item *items, unsigned n, const struct vid *disk)
+{
+    while (n > 1 && !vid_eq(&items->disk, disk)) {
+        items++;
+        n--;
+    }
+    return items;
+}
+
+static void run_round(struct agent *a, const struct work_item *items, unsigned n)
+{
     struct dedup_job *jobs = calloc(n, sizeof *jobs);
     struct verr *errs = calloc(n + 1, sizeof *errs);
     unsigned njobs = 0;
-    for (unsigned i = 0; jobs != NULL && errs != NULL && i < n; i++) {
-        errs[njobs] = no_error;
-        int r = 0;
-        if (has_failed(a, &disks[i]))
-            while ((r = finish_published(a, &disks[i], &errs[njobs])) == 1)
-                ;
-        if (r == 0)
-            r = prepare_job(a, &disks[i], &jobs[njobs], &errs[njobs]);
-        if (r == 0)
+    if (jobs == NULL || errs == NULL) {
+        for (unsigned i = 0; i < n; i++)
+            work_failed(a->work, &items[i], &(struct verr){.code = ENOMEM}, NULL);
+        n = 0;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        errs[njobs] = (struct verr){0};
+        if (begin_job(a, &items[i], &jobs[njobs], &errs[njobs]))
             njobs++;
-        else if (r == -ENOENT)
-            unqueue_idle(a, &disks[i]); /* dropped meanwhile */
-        else
-            job_failed(a, &disks[i], NULL, &jobs[njobs].pend, r, &errs[njobs]);
     }
-    if (njobs > 0) {
-        struct dedup_traffic traffic = {0};
-        struct dedup_env env = {
-            .store = a->store, .reader = a->reader, .segread = a->segread, .slots = a->slots, .nslots = a->nslots, .bus = a->bus,
-            .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .pool = a->pool,
-            .progress = show_progress, .note = note_trouble, .progress_ctx = a, .traffic = &traffic,
-        };
-        qsort(jobs, njobs, sizeof *jobs, by_vm); /* disks of one VM share its containers, one after another */
-        int r = dedup_round(&env, jobs, njobs, &errs[n]);
-        if (r < 0 && r != -EINTR)
-            vlog(VLOG_ERROR, "agent", "the round could not run to its end: %s", verr_str(&errs[n]));
-        pthread_mutex_lock(&a->lock);
-        a->progress.asked += traffic.asked;
-        a->progress.wire_bytes += traffic.bytes;
-        pthread_mutex_unlock(&a->lock);
-        for (unsigned i = 0; i < njobs; i++)
-            job_done(a, &jobs[i]);
-    }
+    if (njobs > 0)
+        run_jobs(a, jobs, njobs, &errs[n]);
+    for (unsigned i = 0; i < njobs; i++)
+        job_done(a, item_of(items, n, live_id(jobs[i].live)), &jobs[i]);
     for (unsigned i = 0; i < n; i++)
-        seal_failed(a, &disks[i]);
+        if (work_blocked(a->work, &items[i].disk, NULL, NULL))
+            seal_failed(a, &items[i].disk);
     free(jobs);
     free(errs);
 }
 
-static void one_pass(struct agent *a, const struct vid *disks, unsigned n)
+static void one_pass(struct agent *a, const struct work_item *items, unsigned n)
 {
     int64_t begin = vclock_mono_ns(a->conf.clock);
     pthread_mutex_lock(&a->lock);
     a->progress.running = true;
     a->progress.rounds++;
     pthread_mutex_unlock(&a->lock);
-    run_round(a, disks, n);
+    run_round(a, items, n);
     pthread_mutex_lock(&a->lock);
     a->progress.running = false;
     a->progress.last_ns = vclock_mono_ns(a->conf.clock) - begin;
@@ -536,40 +420,35 @@ static void one_pass(struct agent *a, const struct vid *disks, unsigned n)
         vlog(VLOG_WARN, "agent", "evicting cached segments: %s", verr_str(&err));
 }
 
+/* Sleeps until something is due or has changed. False: the daemon stops. */
+static bool wait_for_work(struct agent *a)
+{
+    int64_t next = work_next(a->work, WORK_ALL);
+    pthread_mutex_lock(&a->lock);
+    if (!a->stopping && !a->kicked && next == INT64_MAX) {
+        pthread_cond_wait(&a->wake, &a->lock);
+    } else if (!a->stopping && !a->kicked && next > vclock_mono_ns(a->conf.clock)) {
+        struct timespec ts = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
+        pthread_cond_timedwait(&a->wake, &a->lock, &ts);
+    }
+    a->kicked = false;
+    bool stop = a->stopping;
+    pthread_mutex_unlock(&a->lock);
+    return !stop;
+}
+
 void *agent_thread(void *arg)
 {
     struct agent *a = arg;
-    struct vid disks[BATCH_MAX];
-    for (;;) {
-        agent_waits_begin(a);
-        pthread_mutex_lock(&a->lock);
-        int64_t now = vclock_mono_ns(a->conf.clock);
-        int64_t next = agent_mend_next(a);
-        unsigned n = a->stopping ? 0 : due_disks(a, now, disks, &next);
-        if ((a->owed != NULL || atomic_load(&a->reserve_short)) && next > now + OWED_RETRY_NS)
-            next = now + OWED_RETRY_NS;
-        if (n == 0 && !a->stopping && !a->kicked && next > now) {
-            if (next == INT64_MAX) {
-                pthread_cond_wait(&a->wake, &a->lock);
-            } else {
-                struct timespec ts = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
-                pthread_cond_timedwait(&a->wake, &a->lock, &ts);
-            }
-        }
-        a->kicked = false;
-        bool stop = a->stopping;
-        pthread_mutex_unlock(&a->lock);
-        if (stop)
-            return NULL;
+    struct work_item items[BATCH_MAX];
+    /* Where few files may be open, few disks are in a round. */
+    const unsigned batch = a->disks_open / 4 + 1 < BATCH_MAX ? a->disks_open / 4 + 1 : BATCH_MAX;
+    while (wait_for_work(a)) {
+        unsigned n = work_take(a->work, WORK_BIT(WORK_STORE), items, batch);
         if (n > 0)
-            one_pass(a, disks, n);
-        agent_mend_run(a);
-        agent_rows_settle(a, NULL);
-        if (atomic_load(&a->reserve_short)) {
-            pthread_mutex_lock(&a->op_lock);
-            agent_reserve_fill(a);
-            pthread_mutex_unlock(&a->op_lock);
-        }
+            one_pass(a, items, n);
+        agent_work_run(a);
         agent_waits_check(a);
     }
+    return NULL;
 }

@@ -25,7 +25,7 @@ static struct owed_row **find(struct agent *a, const struct vid *snap)
     return p;
 }
 
-static int owe(struct agent *a, const struct snaprow *row, bool deleted)
+static int owe(struct agent *a, const struct snaprow *row, bool deleted, const struct verr *why)
 {
     pthread_mutex_lock(&a->lock);
     struct owed_row **p = find(a, &row->info.ref.snap);
@@ -37,7 +37,8 @@ static int owe(struct agent *a, const struct snaprow *row, bool deleted)
         (*p)->deleted = deleted;
     }
     pthread_mutex_unlock(&a->lock);
-    return ok ? 0 : -ENOMEM;
+    const struct work_item item = {.kind = WORK_ROWS};
+    return ok ? work_owe_failed(a->work, &item, why) : -ENOMEM;
 }
 
 /* lock held */
@@ -61,7 +62,7 @@ static int settle_row(struct agent *a, const struct snaprow *row, bool deleted, 
         return 0;
     }
     vlog(VLOG_WARN, "agent", "the catalog does not take snapshot %llu yet: %s", (unsigned long long)row->info.ref.seq, verr_str(&why));
-    r = owe(a, row, deleted);
+    r = owe(a, row, deleted, &why);
     return r < 0 ? verr_set(err, -r, "out of memory") : 0;
 }
 
@@ -105,7 +106,7 @@ int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, stru
     return n == 1 && out->info.ref.seq == seq ? 0 : verr_set(err, ENOENT, "there is no such snapshot");
 }
 
-/* Until the first one that is refused again: the others would be, too. */
+/* Stops at the first row that the catalog refuses: it would refuse the others too. */
 int agent_rows_pay(struct agent *a, struct verr *err)
 {
     struct owed_row o;

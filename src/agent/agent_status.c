@@ -170,7 +170,7 @@ static json_t *round_json(struct agent *a)
     json_t *round = json_pack("{sb ss so so so so so sf so so so}", "running", a->progress.running, "stage", a->progress.stage, "done",
                               vjson_u64(a->progress.done), "total", vjson_u64(a->progress.total), "rounds", vjson_u64(a->progress.rounds), "published",
                               vjson_u64(a->progress.published), "failed", vjson_u64(a->progress.failed), "last_seconds",
-                              (double)a->progress.last_ns / 1e9, "queued_disks", vjson_u64(a->queued), "asked_blocks",
+                              (double)a->progress.last_ns / 1e9, "queued_disks", vjson_u64(work_count(a->work, WORK_STORE, NULL)), "asked_blocks",
                               vjson_u64(a->progress.asked), "wire_bytes", vjson_u64(a->progress.wire_bytes));
     pthread_mutex_unlock(&a->lock);
     return round;

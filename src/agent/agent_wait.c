@@ -3,29 +3,41 @@
  * Waiting for snapshots to be stored, without a thread that blocks: the agent's thread looks at waiters when something changed,
  * the timer ends those whose time is up, and reads nothing for it.
  */
-#include "agent/agent_internal.h"
+#include "agent/agent_json.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* -EINPROGRESS while one is neither stored nor failed. A row that is gone (dropped, removed) counts as done. What nobody will
- * store or settle before it is tried again counts as failed: nobody waits for it in vain. */
-static int waiter_state(struct agent *a, const struct agent_wait *w)
+/* For him who waits: which disk, why, and when it is tried again. */
+static int tell_blocked(struct agent *a, const struct vid *disk, const struct verr *why, int64_t next_ns, struct verr *out)
+{
+    char path[256], at[32];
+    int64_t left = next_ns - vclock_mono_ns(a->conf.clock);
+    agent_disk_path(a, disk, path, sizeof path);
+    agent_time_text(vclock_real_ns(a->conf.clock) + (left > 0 ? left : 0), at);
+    return verr_set(out, EIO, "%s could not be stored: %s; it stays pending, and the next attempt comes at %s", path, verr_str(why), at);
+}
+
+/* -EINPROGRESS while one is neither stored nor failed. A row that is gone (dropped, removed) counts as done. A disk whose last attempt
+ * failed is tried again later, so its snapshots count as failed: nobody waits for them without an end. */
+static int waiter_state(struct agent *a, struct agent_wait *w)
 {
     int result = 0;
     for (unsigned i = 0; i < w->n; i++) {
         struct snaprow row;
-        int r = agent_row_get(a, &w->ids[i], &row, NULL);
+        struct verr why = {0};
+        int64_t next_ns;
+        int r = agent_row_get(a, &w->ids[i], &row, &why);
         if (r == -ENOENT)
             continue;
-        if (r < 0 || row.state == SNAPST_FAILED)
-            return -EIO;
+        if (r < 0)
+            return verr_set(&w->why, EIO, "%s", verr_str(&why));
         if (row.state == SNAPST_STORED && !(row.info.flags & SNAP_PROVISIONAL))
             continue;
-        if (agent_mend_owes(a, &row.info.ref.disk) || (row.state == SNAPST_PENDING && agent_failing(a, &row.info.ref.disk)))
-            return -EIO;
+        if (work_blocked(a->work, &row.info.ref.disk, &why, &next_ns))
+            return tell_blocked(a, &row.info.ref.disk, &why, next_ns, &w->why);
         result = -EINPROGRESS;
     }
     return result;
@@ -51,7 +63,7 @@ static struct agent_wait *look_next(struct agent *a, uint64_t pass)
 {
     pthread_mutex_lock(&a->lock);
     struct agent_wait *w = a->waits;
-    while (w != NULL && (w->pass == pass || !w->begun))
+    while (w != NULL && w->pass == pass)
         w = w->next;
     if (w != NULL) {
         w->pass = pass;
@@ -61,42 +73,13 @@ static struct agent_wait *look_next(struct agent *a, uint64_t pass)
     return w;
 }
 
-/* Who waits for what has failed asks for another attempt, at once, and is told what that one comes to. */
-static void try_again(struct agent *a, const struct vid *ids, unsigned n)
+/* He who begins to wait asks for another attempt at what has failed, at once, and is told what that one comes to. */
+static void ask(struct agent *a, const struct vid *ids, unsigned n)
 {
-    pthread_mutex_lock(&a->op_lock);
     for (unsigned i = 0; i < n; i++) {
         struct snaprow row;
-        if (agent_row_get(a, &ids[i], &row, NULL) < 0 || row.state == SNAPST_STORED)
-            continue;
-        if (row.state == SNAPST_FAILED) {
-            row.state = SNAPST_PENDING;
-            agent_row_put(a, &row, NULL);
-        }
-        agent_queue_retry(a, &row.info.ref.disk);
-    }
-    pthread_mutex_unlock(&a->op_lock);
-}
-
-void agent_waits_begin(struct agent *a)
-{
-    for (;;) {
-        pthread_mutex_lock(&a->lock);
-        struct agent_wait *w = a->waits;
-        while (w != NULL && w->begun)
-            w = w->next;
-        if (w != NULL)
-            w->begun = w->looking = a->kicked = true;  /* it is looked at before this thread sleeps */
-        pthread_mutex_unlock(&a->lock);
-        if (w == NULL)
-            return;
-        try_again(a, w->ids, w->n);
-        pthread_mutex_lock(&a->lock);
-        w->looking = false;
-        bool ended = w->ended;
-        pthread_mutex_unlock(&a->lock);
-        if (ended)
-            wait_free(w);
+        if (agent_row_get(a, &ids[i], &row, NULL) == 0 && (row.state != SNAPST_STORED || (row.info.flags & SNAP_PROVISIONAL)))
+            work_ask(a->work, &row.info.ref.disk);
     }
 }
 
@@ -115,7 +98,7 @@ void agent_waits_check(struct agent *a)
             take_off(a, w);
         pthread_mutex_unlock(&a->lock);
         if (done)
-            w->done(w->ctx, result);
+            w->done(w->ctx, result, &w->why);
         if (done || ended)
             wait_free(w);
     }
@@ -149,10 +132,10 @@ void *agent_timer(void *arg)
         struct agent_wait *w = take_expired(a, vclock_mono_ns(a->conf.clock), &next);
         if (w != NULL) {
             bool looked_at = w->looking;    /* then the one who looks frees it */
-            void (*done)(void *, int) = w->done;
+            void (*done)(void *, int, const struct verr *) = w->done;
             void *ctx = w->ctx;
             pthread_mutex_unlock(&a->lock);
-            done(ctx, -ETIMEDOUT);
+            done(ctx, -ETIMEDOUT, NULL);
             if (!looked_at)
                 wait_free(w);
             pthread_mutex_lock(&a->lock);
@@ -175,14 +158,14 @@ void agent_waits_end(struct agent *a)
     pthread_mutex_unlock(&a->lock);
     while (w != NULL) {
         struct agent_wait *next = w->next;
-        w->done(w->ctx, -EINTR);
+        w->done(w->ctx, -EINTR, NULL);
         wait_free(w);
         w = next;
     }
 }
 
-int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t timeout_ms, void (*done)(void *ctx, int result), void *ctx,
-                     struct agent_wait **out, struct verr *err)
+int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, agent_wait_fn done, void *ctx,
+                     struct verr *err)
 {
     struct agent_wait *w = calloc(1, sizeof *w);
     struct vid *copy = calloc(n == 0 ? 1 : n, sizeof *copy);
@@ -195,7 +178,8 @@ int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, int64_t
         memcpy(copy, ids, n * sizeof *copy);
     *w = (struct agent_wait){.ids = copy, .n = n, .done = done, .ctx = ctx,
                              .deadline_ns = timeout_ms < 0 ? INT64_MAX : vclock_mono_ns(a->conf.clock) + timeout_ms * 1000000};
-    *out = w;
+    if (begins)
+        ask(a, ids, n);
     pthread_mutex_lock(&a->lock);
     w->next = a->waits;
     a->waits = w;

@@ -46,7 +46,7 @@ static int find_mount(void *ctx, const char *point)
     return 0;
 }
 
-/* Asks again every half second: an interrupt answers soon, and the bar moves. */
+/* Asks again every half second: an interrupt answers soon, and the bar moves. Only the first request has what failed tried again. */
 static int wait_one(const char *path, int64_t timeout_ms)
 {
     struct progress bar = {.title = "storing"};
@@ -60,10 +60,13 @@ static int wait_one(const char *path, int64_t timeout_ms)
     if (fd < 0)
         return report_errno(&cmd_wait, path, errno);
     int64_t begin = vclock_mono_ns(&vclock_system);
+    uint32_t flags = VARVE_WAIT_BEGINS;
     int r;
     for (;;) {
         int64_t left = timeout_ms < 0 ? 500 : timeout_ms - (vclock_mono_ns(&vclock_system) - begin) / 1000000;
         memset(&req, 0, sizeof req);
+        req.pending = flags;
+        flags = 0;
         req.timeout_ms = left > 500 ? 500 : left < 0 ? 0 : left;
         r = ioctl(fd, VARVE_IOC_WAIT, &req) < 0 ? errno : req.error;
         if (r != ETIMEDOUT || (timeout_ms >= 0 && left <= 500))
@@ -79,7 +82,7 @@ static int wait_one(const char *path, int64_t timeout_ms)
         fprintf(stderr, "varve wait: %s: %u snapshot(s) still not stored after %lld s\n", path, req.pending,
                 (long long)(timeout_ms / 1000));
     else if (r == EIO)
-        fprintf(stderr, "varve wait: %s: %s (it stays pending and is tried again)\n", path,
+        fprintf(stderr, "varve wait: %s: %s\n", path,
                 req.text[0] != '\0' ? req.text : "storing a snapshot failed");
     else
         return report_errno(&cmd_wait, path, r);

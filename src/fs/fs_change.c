@@ -133,11 +133,12 @@ static bool writer_killed(long pid)
 
 /* ---- flush ---- */
 
-static void flush_stored(fuse_req_t req, int result, void *arg)
+static void flush_stored(fuse_req_t req, int result, const struct verr *why, void *arg)
 {
     (void)arg;
     if (result < 0 && result != -EINTR)
-        vlog(VLOG_WARN, "fs", "a close waited for its snapshot to be stored: %s", strerror(-result));
+        vlog(VLOG_WARN, "fs", "a close waited for its snapshot to be stored: %s",
+             why != NULL && why->code != 0 ? verr_str(why) : strerror(-result));
     fuse_reply_err(req, result < 0 ? -result : 0);
 }
 
@@ -191,7 +192,7 @@ static void flush_run(struct op *op)
     if (rc < 0)
         fuse_reply_err(op->req, fs_io_errno("close", op->ino, rc, &err));
     else if (rc > 0 && op->f->conf.sync_close)
-        fs_wait(op->f, op->req, &row.info.ref.snap, 1, -1, flush_stored, NULL);
+        fs_wait(op->f, op->req, &row.info.ref.snap, 1, true, -1, flush_stored, NULL);
     else
         fuse_reply_err(op->req, 0);
 }

@@ -154,10 +154,11 @@ int fs_stream_flush(struct handle *h, struct verr *err);
 void fs_stream_close(struct handle *h);
 
 /* ---- waiting for the agent (fs_wait.c) ---- */
-/* Answers through reply(req, result, arg) from a pool worker when the ids are stored, one has failed, time is over, the caller
- * is interrupted or the daemon stops. reply frees arg. ids are copied by the agent. */
-void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, int64_t timeout_ms,
-             void (*reply)(fuse_req_t req, int result, void *arg), void *arg);
+/* Answers through reply(req, result, why, arg) from a pool worker when the ids are stored, one has failed, time is over, the caller
+ * is interrupted or the daemon stops (why: may be NULL or empty). reply frees arg. ids are copied by the agent. begins:
+ * agent_wait_start. */
+typedef void (*fs_wait_fn)(fuse_req_t req, int result, const struct verr *why, void *arg);
+void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg);
 /* At the end of serving: answers all with -EINTR. */
 void fs_wait_end(struct fs *f);
 

@@ -205,7 +205,7 @@ static void revert_run(struct op *op)
 
 /* ---- wait ---- */
 
-static void wait_reply(fuse_req_t req, int result, void *arg)
+static void wait_reply(fuse_req_t req, int result, const struct verr *why, void *arg)
 {
     struct varve_ioc_wait *io = arg;
     if (result == -EINTR) {
@@ -213,7 +213,7 @@ static void wait_reply(fuse_req_t req, int result, void *arg)
     } else {
         io->error = -result;
         snprintf(io->text, sizeof io->text, "%s",
-                 result == 0 ? "" : result == -EIO ? "a snapshot could not be stored: see `varve status`" : strerror(-result));
+                 result == 0 ? "" : why != NULL && why->code != 0 ? verr_str(why) : strerror(-result));
         fuse_reply_ioctl(req, 0, io, sizeof *io);
     }
     free(io);
@@ -249,6 +249,7 @@ static void wait_run(struct op *op)
         return;
     }
     memcpy(io, op->data, sizeof *io);
+    bool begins = (io->pending & VARVE_WAIT_BEGINS) != 0;
     io->error = 0;
     io->text[0] = '\0';
     int rc = wait_ids(op, &ids, &n, &err);
@@ -257,12 +258,13 @@ static void wait_run(struct op *op)
         ioc_text(&io->error, io->text, "wait", op->ino, rc, &err);
         fuse_reply_ioctl(op->req, 0, io, sizeof *io);
         free(io);
-    } else if (n == 0) {
-        agent_kick(op->f->agent);       /* what could not be frozen is no pending snapshot yet, and tried again now */
-        wait_reply(op->req, 0, io);
     } else {
-        agent_kick(op->f->agent);
-        fs_wait(op->f, op->req, ids, n, io->timeout_ms, wait_reply, io);
+        if (begins)
+            agent_kick(op->f->agent);   /* what could not be frozen is no pending snapshot yet */
+        if (n == 0)
+            wait_reply(op->req, 0, NULL, io);
+        else
+            fs_wait(op->f, op->req, ids, n, begins, io->timeout_ms, wait_reply, io);
     }
     free(ids);
 }

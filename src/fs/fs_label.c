@@ -107,9 +107,10 @@ static int label_take(struct fs *f, struct handle *h, struct snaprow *row, struc
     return rc < 0 ? rc : fs_freeze(f, &node, due_flags(&c, (enum due)rc), h->label, NULL, row, err);
 }
 
-static void label_stored(fuse_req_t req, int result, void *arg)
+static void label_stored(fuse_req_t req, int result, const struct verr *why, void *arg)
 {
     (void)arg;
+    (void)why;
     fuse_reply_err(req, result < 0 ? -result : 0);
 }
 
@@ -133,7 +134,7 @@ void fs_label_flush(struct op *op)
     if (rc < 0) {
         fuse_reply_err(op->req, fs_errno("snapshot", op->ino, rc, &err));
     } else if (take && op->f->conf.sync_close) {
-        fs_wait(op->f, op->req, &row.info.ref.snap, 1, -1, label_stored, NULL);
+        fs_wait(op->f, op->req, &row.info.ref.snap, 1, true, -1, label_stored, NULL);
     } else {
         fuse_reply_err(op->req, 0);
     }

@@ -14,9 +14,10 @@ struct park {
     struct park *next, *prev;       /* in fs.parks, guarded by fs.lock */
     struct fs *f;                   /* valid until claimed and answered */
     fuse_req_t req;
-    void (*reply)(fuse_req_t, int, void *);
+    fs_wait_fn reply;
     void *arg;
     int result;
+    struct verr why;
     atomic_bool claimed;
     atomic_uint refs;
 };
@@ -41,37 +42,38 @@ static void park_answer(struct pool_task *task)
     if (p->next != NULL)
         p->next->prev = p->prev;
     pthread_mutex_unlock(&f->lock);
-    p->reply(p->req, p->result, p->arg);
+    p->reply(p->req, p->result, &p->why, p->arg);
     park_put(p);
 }
 
-static void park_claim(struct park *p, int result)
+static void park_claim(struct park *p, int result, const struct verr *why)
 {
     if (atomic_exchange(&p->claimed, true))
         return;
     p->result = result;
+    if (why != NULL)
+        p->why = *why;
     pool_submit(p->f->ctl, &p->task);
 }
 
-static void park_done(void *ctx, int result)
+static void park_done(void *ctx, int result, const struct verr *why)
 {
     struct park *p = ctx;
-    park_claim(p, result);
+    park_claim(p, result, why);
     park_put(p);
 }
 
 static void park_interrupt(fuse_req_t req, void *data)
 {
     (void)req;
-    park_claim(data, -EINTR);
+    park_claim(data, -EINTR, NULL);
 }
 
-void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, int64_t timeout_ms,
-             void (*reply)(fuse_req_t req, int result, void *arg), void *arg)
+void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg)
 {
     struct park *p = calloc(1, sizeof *p);
     if (p == NULL) {
-        reply(req, -ENOMEM, arg);
+        reply(req, -ENOMEM, NULL, arg);
         return;
     }
     p->task.run = park_answer;
@@ -90,13 +92,12 @@ void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, in
     /* Before the wait begins, because afterwards the request may be answered at any moment. */
     fuse_req_interrupt_func(req, park_interrupt, p);
     struct verr err = {0};
-    struct agent_wait *w = NULL;
-    int rc = agent_wait_start(f->agent, ids, n, timeout_ms, park_done, p, &w, &err);
+    int rc = agent_wait_start(f->agent, ids, n, begins, timeout_ms, park_done, p, &err);
     if (rc < 0) {
-        park_claim(p, rc);
+        park_claim(p, rc, &err);
         park_put(p);
     } else if (atomic_load(&f->stopping)) {
-        park_claim(p, -EINTR);
+        park_claim(p, -EINTR, NULL);
     }
     park_put(p); /* NOLINT(clang-analyzer-unix.Malloc): the last of three references, which the analyzer does not count */
 }
@@ -105,6 +106,6 @@ void fs_wait_end(struct fs *f)
 {
     pthread_mutex_lock(&f->lock);
     for (struct park *p = f->parks; p != NULL; p = p->next)
-        park_claim(p, -EINTR);
+        park_claim(p, -EINTR, NULL);
     pthread_mutex_unlock(&f->lock);
 }

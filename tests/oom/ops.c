@@ -625,8 +625,7 @@ static int start_agent(unsigned pending, struct verr *err)
     if (r == 0)
         r = agent_pending_ids(a, NULL, &root, &ids, &n, err);
     if (r == 0)
-        OOM_CHECK((n == pending && (vid_eq(&ids[0], &t_pending.ref.snap) || vid_eq(&ids[n - 1], &t_pending.ref.snap))) ||
-                  agent_mend_owes(a, &t_disk));      /* none is forgotten */
+        OOM_CHECK((n == pending && (vid_eq(&ids[0], &t_pending.ref.snap) || vid_eq(&ids[n - 1], &t_pending.ref.snap))) || work_owes(a->work, &t_disk, WORK_BIT(WORK_RECOVER)));      /* none is forgotten */
     free(ids);
     if (r == 0)
         r = agent_status_json(a, &text, &len, err);

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the daemon owes its disks besides storing: a recovery, a settling, a freeze, a removal that failed for a reason that may pass
+ * (disk/work.h keeps the list and says when). Each attempt does what its name says, and nothing else: a failed freeze freezes what is
+ * there then; the tree of names is compared with STORE as at the start, without the lock of the agent.
+ */
+#include "agent/agent_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+void agent_wake(void *agent)
+{
+    struct agent *a = agent;
+    pthread_mutex_lock(&a->lock);
+    a->kicked = true;
+    pthread_cond_broadcast(&a->wake);
+    pthread_mutex_unlock(&a->lock);
+}
+
+void agent_kick(struct agent *a)
+{
+    work_nudge(a->work);
+}
+
+void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap)
+{
+    struct node n;
+    char path[512];
+    size_t at = sizeof path - 1;
+    path[at] = '\0';
+    struct vid id = *disk;
+    int r = catalog_node_by_id(a->catalog, &id, &n, NULL);
+    for (int depth = 0; r == 0 && !vid_is_zero(&n.parent) && depth < 64; depth++) {
+        size_t len = strlen(n.name);
+        if (len + 1 > at)
+            break;
+        at -= len;
+        memcpy(path + at, n.name, len);
+        path[--at] = '/';
+        id = n.parent;
+        r = catalog_node_by_id(a->catalog, &id, &n, NULL);
+    }
+    char hex[VID_HEX];
+    vid_hex(disk, hex);
+    if (path[at] == '/')
+        snprintf(out, cap, "%s", path + at + 1);
+    else
+        snprintf(out, cap, "disk %s", hex);
+}
+
+/* ---- owing ---- */
+
+int agent_owe_store(struct agent *a, const struct vid *disk)
+{
+    const struct work_item item = {.disk = *disk, .kind = WORK_STORE};
+    return work_owe(a->work, &item);
+}
+
+static const char *what_text(enum work_kind kind)
+{
+    static const char *const text[WORK_KINDS] = {
+        [WORK_RECOVER] = "its recovery", [WORK_SETTLE] = "settling a snapshot", [WORK_FREEZE] = "its snapshot",
+        [WORK_FORGET] = "removing its image", [WORK_ROWS] = "its rows in the catalog", [WORK_STORE] = "storing its snapshot",
+        [WORK_NAMES] = "its place in the catalog", [WORK_RESERVE] = "the space kept for removals",
+    };
+    return text[kind];
+}
+
+static void who_text(struct agent *a, const struct vid *disk, char *out, size_t cap)
+{
+    if (vid_is_zero(disk))
+        snprintf(out, cap, "the tree");
+    else
+        agent_disk_path(a, disk, out, cap);
+}
+
+static void owe_failed(struct agent *a, const struct work_item *item, const struct verr *why)
+{
+    char who[256];
+    /* Without memory even for that the next start does it: recovery finds all of this by itself. */
+    work_owe_failed(a->work, item, why);
+    who_text(a, &item->disk, who, sizeof who);
+    vlog(VLOG_WARN, "agent", "%s: %s failed and will be tried again: %s", who, what_text(item->kind), verr_str(why));
+    agent_event(a, "%s: %s failed and will be tried again: %s", who, what_text(item->kind), verr_str(why));
+}
+
+void agent_owe(struct agent *a, const struct vid *disk, enum work_kind kind, uint32_t arg, const struct verr *why)
+{
+    const struct work_item item = {.disk = *disk, .kind = kind, .arg = arg};
+    owe_failed(a, &item, why);
+}
+
+void agent_owe_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why)
+{
+    const struct work_item item = {.disk = *disk, .kind = WORK_SETTLE, .seq = seq, .arg = clean ? WORK_CLEAN : 0};
+    owe_failed(a, &item, why);
+}
+
+/* ---- attempts; op_lock is held ---- */
+
+/* What its last writer left, and whose freeze failed at the release. */
+static int try_freeze(struct agent *a, const struct vid *disk, bool unclean, struct verr *err)
+{
+    struct node node;
+    struct live *l = NULL;
+    struct due_case late = {.occasion = DUE_LATE, .node = &node, .unclean = unclean};
+    int r = catalog_node_by_id(a->catalog, disk, &node, err);
+    if (r == 0 && !due_possible(&late))
+        return 0;
+    if (r == 0)
+        r = live_get(a->live, disk, &l, err);
+    if (r == 0)
+        r = agent_freeze_due_locked(a, &late, l, NULL, err);
+    if (l != NULL)
+        live_put(l);
+    return r;
+}
+
+static int attempt(struct agent *a, const struct work_item *item, struct verr *err)
+{
+    int r = 0;
+    if (item->kind == WORK_RECOVER)
+        r = agent_recover_disk(a, &item->disk, err);
+    else if (item->kind == WORK_SETTLE)
+        r = agent_settle_late(a, &item->disk, item->seq, (item->arg & WORK_CLEAN) != 0, err);
+    else if (item->kind == WORK_FREEZE)
+        r = try_freeze(a, &item->disk, (item->arg & WORK_PARTIAL) != 0, err);
+    else if (item->kind == WORK_FORGET)
+        r = agent_forget_if_gone(a, &item->disk, err);
+    else if (item->kind == WORK_ROWS)
+        r = agent_rows_pay(a, err);
+    else if (item->kind == WORK_RESERVE)
+        r = agent_reserve_fill(a, err);
+    return r == -ENOENT && item->kind != WORK_RECOVER ? 0 : r;      /* removed meanwhile */
+}
+
+static void end(struct agent *a, const struct work_item *item, int r, const struct verr *why)
+{
+    char who[256];
+    if (r >= 0) {
+        work_done(a->work, item);
+        if (item->kind == WORK_RESERVE || item->failures == 0)
+            return;
+        who_text(a, &item->disk, who, sizeof who);
+        agent_event(a, "%s: %s succeeded at last", who, what_text(item->kind));
+        return;
+    }
+    work_failed(a->work, item, why, NULL);
+    if (item->kind == WORK_RESERVE)
+        return;
+    who_text(a, &item->disk, who, sizeof who);
+    vlog(VLOG_WARN, "agent", "%s: %s failed again: %s", who, what_text(item->kind), verr_str(why));
+}
+
+static int forget_one(void *ctx, const struct vid *disk)
+{
+    struct agent *a = ctx;
+    struct verr why = {0};
+    if (agent_forget_if_gone(a, disk, &why) < 0)
+        agent_owe(a, disk, WORK_FORGET, 0, &why);
+    return 0;
+}
+
+/* names' lock is held while the catalog's rows change, so outside op_lock. Then images whose records went with it. */
+static int try_names(struct agent *a, struct verr *err)
+{
+    int r = names_reconcile(a->names, agent_report_bad, a, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&a->op_lock);
+    r = live_set_each(a->live, forget_one, a, err);
+    pthread_mutex_unlock(&a->op_lock);
+    return r;
+}
+
+static bool is_stopping(struct agent *a)
+{
+    pthread_mutex_lock(&a->lock);
+    bool stopping = a->stopping;
+    pthread_mutex_unlock(&a->lock);
+    return stopping;
+}
+
+/* An item is taken and tried under op_lock, so that no two attempts at one disk can meet: the second would recover what is in use by
+ * then. */
+void agent_work_run(struct agent *a)
+{
+    const unsigned here = WORK_ALL & ~(WORK_BIT(WORK_STORE) | WORK_BIT(WORK_NAMES));
+    struct work_item item;
+    bool any = true;
+    while (any && !is_stopping(a)) {
+        struct verr err = {0};
+        pthread_mutex_lock(&a->op_lock);
+        any = work_take(a->work, here, &item, 1) == 1;
+        if (any)
+            end(a, &item, attempt(a, &item, &err), &err);
+        pthread_mutex_unlock(&a->op_lock);
+        if (!any && work_take(a->work, WORK_BIT(WORK_NAMES), &item, 1) == 1) {
+            end(a, &item, try_names(a, &err), &err);
+            any = true;
+        }
+    }
+}
+
+int agent_ready(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct verr why = {0};
+    struct work_item item;
+    if (!work_owes(a->work, disk, WORK_BIT(WORK_RECOVER)))
+        return 0;
+    pthread_mutex_lock(&a->op_lock);
+    int r = 0;
+    if (work_take_one(a->work, disk, WORK_RECOVER, &item)) {
+        r = attempt(a, &item, &why);
+        end(a, &item, r, &why);
+    }
+    pthread_mutex_unlock(&a->op_lock);
+    if (r < 0 && err != NULL)
+        *err = why;
+    return r;
+}
