@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 struct agent;
+struct statvfs;
 
 struct agent_conf {
     const char *store, *state;          /* paths; state NULL: /var/lib/varve/STOREID */
@@ -53,7 +54,7 @@ struct catalog *agent_catalog(struct agent *a);
 const char *agent_host(const struct agent *a);
 const struct vid *agent_host_id(const struct agent *a);
 const char *agent_state_path(const struct agent *a);
-int agent_statvfs_fd(const struct agent *a);    /* STORE's root */
+int agent_space(const struct agent *a, struct statvfs *out);    /* of STORE, as statvfs(3) */
 int agent_state_fd(const struct agent *a);
 
 /* A disk whose recovery failed at the start is recovered before anybody uses it: 0, also when there is nothing to do; -errno: it

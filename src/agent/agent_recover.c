@@ -82,7 +82,7 @@ static int open_parts(struct agent *a, struct verr *err)
     while (((uint64_t)1 << bits) < (uint64_t)sc->slots * sc->partitions)
         bits++;
     for (uint32_t i = 0; i < a->nslots && r == 0; i++)
-        r = fpindex_open(store_dirfd(a->store, DIR_INDEX), i, sc->partitions, bits, &a->slots[i], err);
+        r = fpindex_open(store_index(a->store), "index", i, sc->partitions, bits, &a->slots[i], err);
     return r;
 }
 

@@ -43,13 +43,12 @@ static int make_path(const char *path, struct verr *err)
 /* Whoever else owns it, or may write to it, could exchange what lies in it below our hands. */
 static int check_owner(struct agent *a, struct verr *err)
 {
-    struct stat store, state;
-    if (fstat(store_rootfd(a->store), &store) < 0)
-        return verr_set(err, errno, "%s: %s", store_path(a->store), strerror(errno));
+    struct stat state;
+    int r = store_owner(a->store, &a->uid, &a->gid);
+    if (r < 0)
+        return verr_set(err, -r, "%s: %s", store_path(a->store), strerror(-r));
     if (fstat(a->state_fd, &state) < 0)
         return verr_set(err, errno, "state directory %s: %s", a->state_path, strerror(errno));
-    a->uid = store.st_uid;
-    a->gid = store.st_gid;
     if (state.st_uid != 0 && state.st_uid != a->uid && state.st_uid != geteuid())
         return verr_set(err, EPERM, "state directory %s belongs to uid %u, neither root nor the owner of %s (uid %u): give another "
                         "-o state=DIR, or chown it", a->state_path, (unsigned)state.st_uid, store_path(a->store), (unsigned)a->uid);

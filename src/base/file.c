@@ -182,6 +182,37 @@ int dir_each(int dirfd, int (*fn)(void *ctx, const char *name), void *ctx)
     return r;
 }
 
+/* Written, not only allocated: not every filesystem can do the latter. */
+int file_reserve(int dirfd, const char *name, size_t len)
+{
+    static const uint8_t nothing[64 << 10] = {1};   /* not all zero: a filesystem that compresses must not make a hole of it */
+    if (faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    struct statvfs vfs;     /* a full disk is asked every second: it is left alone until there is room */
+    if (fstatvfs(dirfd, &vfs) == 0 && vfs.f_blocks > 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < FILE_SPARE + len)
+        return -ENOSPC;
+    int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    int r = 0;
+    for (size_t off = 0; r == 0 && off < len; off += sizeof nothing)
+        r = pwrite_full(fd, nothing, sizeof nothing, (off_t)off);
+    if (close(fd) < 0 && r == 0)
+        r = -errno;
+    if (r < 0)
+        unlinkat(dirfd, name, 0);
+    return r < 0 ? r : 1;
+}
+
+/* Emptied first: some filesystems free what an unlink leaves only later. */
+int file_unreserve(int dirfd, const char *name)
+{
+    int fd = openat(dirfd, name, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0)
+        close(fd);
+    return unlinkat(dirfd, name, 0) < 0 ? -errno : 0;
+}
+
 static int remove_entry(void *ctx, const char *name)
 {
     return tree_remove(*(const int *)ctx, name);

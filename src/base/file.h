@@ -47,6 +47,12 @@ int file_publish(int dirfd, const char *name, const void *data, size_t len);
  * A listing error is returned as -errno, never taken for an empty directory. fn may remove the entry it is shown. */
 int dir_each(int dirfd, int (*fn)(void *ctx, const char *name), void *ctx);
 
+/* Holds len bytes of space in a file of its own, which is never fsynced. 1 made, 0 it is there already, -ENOSPC also when less than
+ * FILE_SPARE would stay free. */
+int file_reserve(int dirfd, const char *name, size_t len);
+/* Gives the space back at once. 0, or -ENOENT. */
+int file_unreserve(int dirfd, const char *name);
+
 /* Removes the file or the whole directory tree below name. 0 when it is absent. */
 int tree_remove(int dirfd, const char *name);
 

@@ -3,18 +3,15 @@
  * verify, pass 6: what publishing depends on: owner records, generations with their deletion logs, leases. Damage here loses
  * nothing that is stored, but keeps hosts from storing more, so it must be found before a backup finds it.
  */
-#include "base/file.h"
 #include "base/hex.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
 #include "store/publish.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 struct fence_walk {
     struct checker *k;
@@ -45,17 +42,12 @@ static void owner_file(const struct vid *vm, uint64_t epoch, char out[80])
     snprintf(out, 80, "owners/%s.%016" PRIx64, hex, epoch);
 }
 
-static bool is_there(struct store *st, const char *path)
-{
-    return faccessat(store_rootfd(st), path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
 static int check_owner(void *ctx, const struct vid *vm, uint64_t epoch)
 {
     struct fence_walk *w = ctx;
     struct vid host;
     struct verr why = {0};
-    char file[80], next[80];
+    char file[80];
     int r = owner_load(w->k->st, vm, epoch, &host, &why);
     if (r == 0)
         w->k->rep->owners++;
@@ -64,8 +56,8 @@ static int check_owner(void *ctx, const struct vid *vm, uint64_t epoch)
     if (!check_is_damage(r))
         return verr_set(w->err, -r, "%s", verr_str(&why));
     owner_file(vm, epoch, file);
-    owner_file(vm, epoch + 1, next);    /* epochs follow each other */
-    return tell_record(w, file, &why, r, is_there(w->k->st, next), "nothing of this VM can be published: put the file back from a "
+    /* Epochs follow each other. */
+    return tell_record(w, file, &why, r, owner_exists(w->k->st, vm, epoch + 1), "nothing of this VM can be published: put the file back from a "
                        "copy of the store, or take the VM over (varve adopt)");
 }
 
@@ -113,14 +105,7 @@ static int tell_lease(void *ctx, const char *name)
 static int check_leases(struct fence_walk *w, uint64_t generation)
 {
     snprintf(w->lease_dir, sizeof w->lease_dir, "generations/%016" PRIx64 "/leases", generation);
-    int fd = dir_open(store_rootfd(w->k->st), w->lease_dir);
-    if (fd == -ENOENT || fd == -ENOTDIR)
-        return 0;
-    if (fd < 0)
-        return verr_set(w->err, -fd, "%s: %s", w->lease_dir, strerror(-fd));
-    int r = dir_each(fd, tell_lease, w);
-    close(fd);
-    return r < 0 && w->err->code == 0 ? verr_set(w->err, -r, "%s: cannot be listed: %s", w->lease_dir, strerror(-r)) : r;
+    return lease_each(w->k->st, generation, tell_lease, w, w->err);
 }
 
 static int check_generation(void *ctx, uint64_t generation)
@@ -135,7 +120,7 @@ static int check_generation(void *ctx, uint64_t generation)
         w->k->rep->generations++;
     if (r < 0 && !check_is_damage(r))
         return verr_set(w->err, -r, "%s", verr_str(&why));
-    if (r < 0 && is_there(w->k->st, dir)) {
+    if (r < 0 && generation_exists(w->k->st, generation)) {
         snprintf(file, sizeof file, "%s/deletions", dir);
         r = tell_record(w, file, &why, r, generation < w->newest, "no host can publish anything: put the file back from a copy of "
                         "the store");

@@ -8,7 +8,6 @@
  * that are not in it are looked up. A wrong entry that the filter lets pass is not seen: 1 of 230 in a store of 10 million
  * blocks, and of more blocks a smaller and smaller sample is seen; a right entry is never told.
  */
-#include "base/file.h"
 #include "base/hash.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
@@ -161,7 +160,7 @@ static int check_slot(struct checker *k, uint32_t slot, struct verr *err)
     struct fpindex_stats stats = {0};
     struct verr why = {0};
     w.err = &why;
-    int r = fpindex_look(store_dirfd(k->st, DIR_INDEX), slot, conf->partitions, bits, &look, &stats, &why);
+    int r = fpindex_look(store_index(k->st), "index", slot, conf->partitions, bits, &look, &stats, &why);
     if (r == -ENOENT)
         return 0;       /* nothing was ever written to it */
     if (r == -ENOTDIR || r == -ELOOP) {
@@ -200,7 +199,7 @@ int check_index(struct checker *k, struct verr *err)
 {
     struct verr why = {0};
     struct slots_walk w = { .k = k, .err = &why };
-    int r = dir_each(store_dirfd(k->st, DIR_INDEX), stray_slot, &w);
+    int r = store_names_each(k->st, DIR_INDEX, stray_slot, &w);
     if (r < 0)
         return verr_set(err, -r, "index: %s", why.code != 0 ? verr_str(&why) : strerror(-r));
     for (uint32_t slot = 0; r == 0 && slot < store_conf(k->st)->slots; slot++)

@@ -144,7 +144,7 @@ static int build_slot(struct rebuild *b, uint32_t slot, struct pending_record *p
     const struct store_conf *conf = store_conf(b->st);
     unsigned bits = (unsigned)__builtin_ctz(conf->slots) + (unsigned)__builtin_ctz(conf->partitions);
     struct fpindex *ix = NULL;
-    int r = fpindex_open(store_dirfd(b->st, DIR_INDEX), slot, conf->partitions, bits, &ix, err);
+    int r = fpindex_open(store_index(b->st), "index", slot, conf->partitions, bits, &ix, err);
     if (r < 0)
         return r;
     r = fpindex_clear(ix, err);

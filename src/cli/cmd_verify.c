@@ -102,14 +102,15 @@ static int verify_store(const char *path, bool data, bool json)
 {
     struct verr err = {0};
     struct store *st = NULL;
-    struct stat sb;
     struct verify v = {.problems = json ? json_array() : NULL};
     struct check_report rep = {0};
     int r = store_open(path, &st, &err);
-    if (r == 0 && fstat(store_rootfd(st), &sb) < 0)
-        r = verr_set(&err, errno, "%s: %s", path, strerror(errno));
+    uid_t uid = 0;
+    gid_t gid = 0;
+    if (r == 0 && (r = store_owner(st, &uid, &gid)) < 0)
+        verr_set(&err, -r, "%s: %s", path, strerror(-r));
     if (r == 0)
-        r = drop_privileges(sb.st_uid, sb.st_gid, &err);
+        r = drop_privileges(uid, gid, &err);
     if (r == 0) {
         const struct check_opts opts = {.read_data = data, .problem = show_problem, .progress = show_progress, .ctx = &v};
         r = check_verify(st, &opts, &rep, &err);

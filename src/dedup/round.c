@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/verr.h"
+#include "store/publish.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -93,30 +94,6 @@ bool round_owns(const struct round *r, const struct fp *fp)
 
 /* ---- generations ---- */
 
-static int mix_name(void *ctx, const char *name)
-{
-    if (strncmp(name, ".tmp-", 5) != 0)
-        *(uint64_t *)ctx += hash64(name, strlen(name));
-    return 0;
-}
-
-/* Digest of the names in generations/; 0 when it cannot be had. An own create and unlink first: a network filesystem
- * answers from its server then. */
-static uint64_t generations_digest(const struct round *r)
-{
-    int dir = store_dirfd(r->env->store, DIR_GENERATIONS);
-    char name[8 + VID_HEX];
-    uint64_t sum = 1;
-    snprintf(name, sizeof name, ".tmp-%s", r->name);
-    int fd = openat(dir, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return 0;
-    close(fd);
-    if (unlinkat(dir, name, 0) < 0 || dir_each(dir, mix_name, &sum) < 0)
-        return 0;
-    return sum;
-}
-
 /*
  * Sections that this round sealed can be condemned only by a collection that began in a later generation than theirs.
  * While no generation was opened since the round began they need no check; the lease, taken before this look, falls
@@ -124,7 +101,7 @@ static uint64_t generations_digest(const struct round *r)
  */
 bool generations_changed(struct round *r)
 {
-    return r->generations == 0 || generations_digest(r) != r->generations;
+    return r->generations == 0 || generations_digest(r->env->store) != r->generations;
 }
 
 /* ---- setting up ---- */
@@ -287,7 +264,7 @@ static int round_begin(struct round *r, const struct dedup_env *env, struct dedu
     if (rc == 0)
         rc = wire_open(r, &r->wire, err);
     if (rc == 0) {
-        r->generations = generations_digest(r);
+        r->generations = generations_digest(env->store);
         begin_jobs(r, jobs);
     }
     return rc;

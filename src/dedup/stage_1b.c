@@ -256,6 +256,7 @@ static int compare_slot(struct round *r, uint32_t slot, struct verr *err)
         rc = seqout_end(&os->dupnew, r->mem.file / r->nslots, err);
     if (rc == 0)
         rc = seqout_end(&os->fresh, r->mem.file / r->nslots, err);
+    fpindex_rest(os->ix);
     return rc < 0 ? rc : send_summaries_end(r, slot, err);
 }
 

@@ -10,20 +10,16 @@
  *   base-P-5, delta-9                        merge: old base unlinked           base-P-5
  *   base-P-5                                 every base includes delta-9        base-P-5
  *
- * Descriptors are held only during a compare or a merge, so that thousands of partitions need none while idle.
+ * Files are open only during a compare or a merge, and those of deltas until fpindex_rest, so that an idle slot holds none.
  */
 #include "fpindex/fpindex_internal.h"
 
-#include "base/file.h"
 #include "base/verr.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define SCAN_RATE_DEFAULT 1e9
 #define PROBE_S_DEFAULT 20e-6
@@ -103,14 +99,14 @@ struct scan { struct fpindex *ix; const struct fpindex_look *look; struct verr *
 static int load_header(struct fpindex *ix, const char *name, struct fpi_header *h, const char **why)
 {
     uint8_t page[PAGE_BYTES];
-    struct stat st;
-    int fd = openat(ix->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0)
-        return -errno;
-    int r = 0;
+    struct bstat st;
+    struct bfile *f;
+    int r = bk_open(ix->b, ix->dir, name, BHINT_NONE, &f);
+    if (r < 0)
+        return r;
     ssize_t got = 0;
     *why = "not a regular file that can be read";
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (got = pread_full(fd, page, sizeof page, 0)) < 0)
+    if (bf_stat(f, &st) < 0 || !st.regular || (got = bf_read(f, page, sizeof page, 0)) < 0)
         r = -EBADMSG;
     if (r == 0)
         ix->bytes_read += (uint64_t)got;
@@ -120,11 +116,11 @@ static int load_header(struct fpindex *ix, const char *name, struct fpi_header *
     }
     if (r == 0)
         r = fpi_header_decode(page, h, why);
-    if (r == 0 && (uint64_t)st.st_size != fpi_file_bytes(h->entries)) {
+    if (r == 0 && st.bytes != fpi_file_bytes(h->entries)) {
         *why = "its size does not fit the number of entries";
         r = -EBADMSG;
     }
-    close(fd);
+    bf_close(f);
     return r;
 }
 
@@ -133,7 +129,7 @@ static void set_aside(struct fpindex *ix, const char *name)
     char aside[300];
     snprintf(aside, sizeof aside, ".damaged-%s", name);
     /* If this fails (a read-only place), the file is ignored all the same, and met again at the next open. */
-    (void)renameat(ix->dirfd, name, ix->dirfd, aside);
+    (void)bk_move(ix->b, ix->dir, name, ix->dir, aside);
     ix->damaged_files++;
 }
 
@@ -212,9 +208,8 @@ static int sweep_file(void *ctx, const char *name)
     bool old = strncmp(name, ".tmp-", 5) == 0;
     if (parse_name(name, &partition, &number) && partition != FPI_DELTA && partition < ix->partitions)
         old = number < ix->bases[partition].number;
-    if (old && unlinkat(ix->dirfd, name, 0) < 0 && errno != ENOENT)
-        return -errno;
-    return 0;
+    int r = old ? bk_remove(ix->b, ix->dir, name) : 0;
+    return r == -ENOENT ? 0 : r;
 }
 
 int fpi_sweep(struct fpindex *ix, struct verr *err)
@@ -222,9 +217,9 @@ int fpi_sweep(struct fpindex *ix, struct verr *err)
     if (ix->swept)
         return 0;
     /* What the listing showed at open becomes durable before anything is removed because of it. */
-    int r = dir_sync(ix->dirfd);
+    int r = bk_sync(ix->b, ix->dir);
     if (r == 0)
-        r = dir_each(ix->dirfd, sweep_file, ix);
+        r = bk_list(ix->b, ix->dir, sweep_file, ix);
     if (r < 0)
         return verr_set(err, -r, "index/%04" PRIu32 ": cannot remove leftovers: %s", ix->slot, strerror(-r));
     ix->swept = true;
@@ -233,22 +228,15 @@ int fpi_sweep(struct fpindex *ix, struct verr *err)
 
 /* ---- public ---- */
 
-static int open_slot_dir(int index_dirfd, uint32_t slot, struct verr *err)
+static int make_slot_dir(struct backend *b, const char *dir, uint32_t slot, struct verr *err)
 {
     char name[16];
+    struct bstat st;
     snprintf(name, sizeof name, "%04" PRIu32, slot);
-    int fd = dir_open(index_dirfd, name);
-    if (fd == -ENOENT) {
-        fd = dir_make(index_dirfd, name);
-        int r = fd < 0 ? 0 : dir_sync(index_dirfd);
-        if (r < 0) {
-            close(fd);
-            fd = r;
-        }
-    }
-    if (fd < 0)
-        verr_set(err, -fd, "index/%s: %s", name, strerror(-fd));
-    return fd;
+    int r = bk_stat_name(b, dir, name, &st);
+    if (r == -ENOENT)
+        r = bk_make_dir(b, dir, name);
+    return r < 0 ? verr_set(err, -r, "index/%s: %s", name, strerror(-r)) : 0;
 }
 
 static int check_shape(uint32_t slot, uint32_t partitions, unsigned bits, struct verr *err)
@@ -259,14 +247,13 @@ static int check_shape(uint32_t slot, uint32_t partitions, unsigned bits, struct
     return 0;
 }
 
-int fpi_open(int dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look, struct fpindex **out,
+int fpi_open(struct backend *b, const char *dir, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look, struct fpindex **out,
              struct verr *err)
 {
     int r = check_shape(slot, partitions, bits, err);
     struct fpindex *ix = r < 0 ? NULL : calloc(1, sizeof *ix);
     if (ix == NULL || (ix->bases = calloc(partitions, sizeof *ix->bases)) == NULL) {
         free(ix);
-        close(dirfd);
         return r < 0 ? r : verr_set(err, ENOMEM, "index: no memory for slot %" PRIu32, slot);
     }
     ix->slot = slot;
@@ -278,10 +265,14 @@ int fpi_open(int dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const
     ix->probe_s = PROBE_S_DEFAULT;
     struct verr inner = {0};
     struct scan s = {ix, look, &inner};
-    ix->dirfd = dirfd;
-    r = dir_each(dirfd, see_file, &s);
+    ix->b = b;
+    snprintf(ix->dir, sizeof ix->dir, "%s%s%04" PRIu32, dir, dir[0] == '\0' ? "" : "/", slot);
+    r = bk_list(b, ix->dir, see_file, &s);
     if (r < 0) {
-        verr_set(err, -r, "%s", inner.code != 0 ? verr_str(&inner) : "index: the slot's directory cannot be listed");
+        if (inner.code != 0)
+            verr_set(err, -r, "%s", verr_str(&inner));
+        else
+            verr_set(err, -r, "index/%04" PRIu32 ": %s", slot, strerror(-r));
         fpindex_close(ix);
         return r;
     }
@@ -289,17 +280,26 @@ int fpi_open(int dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const
     return 0;
 }
 
-int fpindex_open(int index_dirfd, uint32_t slot, uint32_t partitions, unsigned bits, struct fpindex **out, struct verr *err)
+int fpindex_open(struct backend *b, const char *dir, uint32_t slot, uint32_t partitions, unsigned bits, struct fpindex **out,
+                 struct verr *err)
 {
     int r = check_shape(slot, partitions, bits, err);
-    if (r < 0)
-        return r;
-    r = open_slot_dir(index_dirfd, slot, err);
-    return r < 0 ? r : fpi_open(r, slot, partitions, bits, NULL, out, err);
+    if (r == 0)
+        r = make_slot_dir(b, dir, slot, err);
+    return r < 0 ? r : fpi_open(b, dir, slot, partitions, bits, NULL, out, err);
+}
+
+void fpindex_rest(struct fpindex *ix)
+{
+    for (size_t i = 0; i < ix->ndeltas; i++) {
+        bf_close(ix->deltas[i].open);
+        ix->deltas[i].open = NULL;
+    }
 }
 
 static void forget_files(struct fpindex *ix)
 {
+    fpindex_rest(ix);
     for (size_t i = 0; i < ix->ndeltas; i++)
         free(ix->deltas[i].present);
     ix->ndeltas = 0;
@@ -311,8 +311,6 @@ void fpindex_close(struct fpindex *ix)
     if (ix == NULL)
         return;
     forget_files(ix);
-    if (ix->dirfd >= 0)
-        close(ix->dirfd);
     free(ix->deltas);
     free(ix->bases);
     free(ix);
@@ -336,16 +334,9 @@ void fpindex_stats(const struct fpindex *ix, struct fpindex_stats *out)
     *out = s;
 }
 
-static int clear_entry(void *ctx, const char *name)
-{
-    return tree_remove(((struct fpindex *)ctx)->dirfd, name);
-}
-
 int fpindex_clear(struct fpindex *ix, struct verr *err)
 {
-    int r = dir_each(ix->dirfd, clear_entry, ix);
-    if (r == 0)
-        r = dir_sync(ix->dirfd);
+    int r = bk_clear(ix->b, ix->dir);
     if (r < 0)
         return verr_set(err, -r, "index/%04" PRIu32 ": cannot be emptied: %s", ix->slot, strerror(-r));
     /* Numbers go on counting: nothing of before can be mistaken for what comes. */

@@ -20,18 +20,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct backend;
 struct fpindex;
 struct verr;
 
 enum { FPKEY_BYTES = 24 };
 struct fpentry { uint8_t key[FPKEY_BYTES]; uint64_t ref; };   /* ref REF_NONE: tombstone, shown by no function below */
 
-/* slot_dir: index/SLOT, made if absent (dirfd is index/). This slot's share of the 2^bits partitions of the fingerprint
+/* Opens DIR/SLOT of the store behind b, made if absent (dir: "index"); both are borrowed until fpindex_close. This slot's share of the 2^bits partitions of the fingerprint
  * space is slot * partitions .. +partitions; partitions is a power of two up to 4096, bits at most 24 (-EINVAL).
  * A damaged or foreign file is set aside (renamed to .damaged-NAME) and counted: an index is only a hint.
  * -ENOTSUP: an intact file of a newer version. Leftovers of a crash are ignored, and removed before the first write. */
-int fpindex_open(int index_dirfd, uint32_t slot, uint32_t partitions, unsigned bits, struct fpindex **out, struct verr *err);
+int fpindex_open(struct backend *b, const char *dir, uint32_t slot, uint32_t partitions, unsigned bits, struct fpindex **out,
+                 struct verr *err);
 void fpindex_close(struct fpindex *ix);
+/* Compares keep the deltas open for the next partition; this closes them. For an object that will not be used for a while. */
+void fpindex_rest(struct fpindex *ix);
 
 /* entries: of all files, tombstones and hidden ones included; probes: keys looked up singly; scans: compares by merge. */
 struct fpindex_stats { uint64_t entries, bytes, bases, deltas, damaged_files; uint64_t bytes_read, bytes_written, probes, scans; };
@@ -79,7 +83,7 @@ struct fpindex_look {
     void *ctx;
     size_t memory;
 };
-int fpindex_look(int index_dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look,
+int fpindex_look(struct backend *b, const char *dir, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look,
                  struct fpindex_stats *out, struct verr *err);
 
 /* Rates measured once at start (bytes/s of a scan, seconds of a probe), for the inequality above. 1 GB/s and 20 us until set. */

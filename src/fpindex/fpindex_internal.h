@@ -8,6 +8,7 @@
 
 #include "fpindex/fpindex.h"
 
+#include "base/backend.h"
 #include "base/endian.h"
 
 /* ---- file format: bytes <-> structs, pure (fpindex_format.c) ---- */
@@ -21,7 +22,7 @@ enum {
     FPI_SLOTS_MAX = 4096,
     FPI_BITS_MAX = 24,
     FPI_PRESENT_BYTES = FPI_PARTITIONS_MAX / 8,
-    FPI_NAME_MAX = 48,
+    FPI_NAME_MAX = 48, FPI_DIR_MAX = 64,
 };
 #define FPI_DELTA UINT32_MAX            /* header.partition of a delta */
 #define FPI_PAGES_MAX (UINT32_MAX / 2)  /* of one file: page numbers and sums of them stay inside 32 bits */
@@ -65,10 +66,12 @@ struct fpi_file {
     uint32_t pages;                     /* data pages */
     bool damaged;                       /* counted once */
     uint8_t *present;                   /* delta only */
+    struct bfile *open;                 /* delta only: kept between partitions, NULL: not open */
 };
 
 struct fpindex {
-    int dirfd;
+    struct backend *b;
+    char dir[FPI_DIR_MAX];              /* DIR/SLOT */
     uint32_t slot, partitions;
     unsigned bits, slot_bits;           /* slot_bits: leading bits that all keys of the slot share */
     struct fpi_file *bases;             /* one per partition */
@@ -81,8 +84,8 @@ struct fpindex {
     uint64_t damaged_files, bytes_read, bytes_written, probes, scans;
 };
 
-/* The files that dirfd (taken over) has of the slot. look NULL: a damaged file is set aside; else it is told and left. */
-int fpi_open(int dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look, struct fpindex **out,
+/* The files that dir/SLOT has. look NULL: a damaged file is set aside; else it is told and left. */
+int fpi_open(struct backend *b, const char *dir, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look, struct fpindex **out,
              struct verr *err);
 void fpi_name(uint32_t partition, uint64_t number, char out[FPI_NAME_MAX]);
 void fpi_mark_damaged(struct fpindex *ix, struct fpi_file *f);
@@ -108,7 +111,7 @@ struct fpi_pagebuf { uint8_t *mem; uint32_t number; int count; };   /* count: it
 struct fpi_reader {
     struct fpindex *ix;
     struct fpi_file *file;
-    int fd;
+    struct bfile *f;                    /* file->open, or this reader's own */
     unsigned skip;                      /* leading bits that all keys of the file share */
     uint8_t *mem;                       /* all buffers below */
     struct fpi_pagebuf data, spare, fence[2];

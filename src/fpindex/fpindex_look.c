@@ -6,16 +6,13 @@
  */
 #include "fpindex/fpindex_internal.h"
 
-#include "base/file.h"
 #include "base/verr.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { LOOK_PAGES = 64, MEMORY_DEFAULT = 1024 * 1024 };
 
@@ -23,7 +20,7 @@ struct file_look {
     struct fpindex *ix;
     const struct fpindex_look *look;
     const struct fpi_file *f;
-    int fd;
+    struct bfile *file;
     unsigned skip;                      /* leading bits that all keys of the file share */
     uint64_t entries;
     uint8_t seen[FPI_PRESENT_BYTES];    /* partitions that entries are of */
@@ -49,7 +46,7 @@ static void fault(struct file_look *l, const char *fmt, ...)
 static void load_fences(struct file_look *l, uint32_t number)
 {
     uint64_t page = 1 + (uint64_t)l->f->pages + number;
-    ssize_t got = pread_full(l->fd, l->fence, PAGE_BYTES, (off_t)(page * PAGE_BYTES));
+    ssize_t got = bf_read(l->file, l->fence, PAGE_BYTES, page * PAGE_BYTES);
     l->fences = got == PAGE_BYTES ? fpi_page_check(l->fence, FPI_FENCE, number, l->f->pages, l->f->seed) : -1;
     if (l->fences < 0)
         fault(l, "fence page %" PRIu32 " is damaged", number);
@@ -98,7 +95,7 @@ static int check_pages(struct file_look *l)
 {
     for (uint32_t number = 0, n; number < l->f->pages; number += n) {
         n = l->f->pages - number < LOOK_PAGES ? l->f->pages - number : LOOK_PAGES;
-        ssize_t got = pread_full(l->fd, l->pages, (size_t)n * PAGE_BYTES, (off_t)((1 + (uint64_t)number) * PAGE_BYTES));
+        ssize_t got = bf_read(l->file, l->pages, (size_t)n * PAGE_BYTES, (1 + (uint64_t)number) * PAGE_BYTES);
         if (got < (ssize_t)n * PAGE_BYTES) {
             fault(l, "data page %" PRIu32 " and what follows cannot be read: %s", number,
                   got < 0 ? strerror((int)-got) : "the file is shorter");
@@ -133,20 +130,20 @@ static int look_at_file(struct file_look *l, const struct fpi_file *f)
     l->entries = 0;
     l->faults = 0;
     memset(l->seen, 0, sizeof l->seen);
-    l->fd = openat(l->ix->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (l->fd < 0 && errno == ENOENT) {
+    int r = bk_open(l->ix->b, l->ix->dir, name, BHINT_NONE, &l->file);
+    if (r == -ENOENT) {
         l->ix->vanished = true;
         return 0;
     }
-    if (l->fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-        return -errno;
-    int r = 0;
-    if (l->fd < 0)
-        fault(l, "it cannot be opened: %s", strerror(errno));
-    else
+    if (r == -EMFILE || r == -ENFILE || r == -ENOMEM)
+        return r;
+    if (r < 0) {
+        fault(l, "it cannot be opened: %s", strerror(-r));
+        r = 0;
+    } else {
         r = check_pages(l);
-    if (l->fd >= 0)
-        close(l->fd);
+        bf_close(l->file);
+    }
     return r < 0 ? r : tell(l, name);
 }
 
@@ -185,17 +182,12 @@ static int look_at_partition(struct fpindex *ix, uint32_t partition, const struc
     return r < 0 ? r : 0;
 }
 
-int fpindex_look(int index_dirfd, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look,
+int fpindex_look(struct backend *b, const char *dir, uint32_t slot, uint32_t partitions, unsigned bits, const struct fpindex_look *look,
                  struct fpindex_stats *out, struct verr *err)
 {
-    char name[16];
     struct fpindex *ix;
     struct verr why = {0};
-    snprintf(name, sizeof name, "%04" PRIu32, slot);
-    int fd = dir_open(index_dirfd, name);
-    if (fd < 0)
-        return verr_set(err, -fd, "index/%s: %s", name, strerror(-fd));
-    int r = fpi_open(fd, slot, partitions, bits, look, &ix, &why);
+    int r = fpi_open(b, dir, slot, partitions, bits, look, &ix, &why);
     if (r < 0) {
         if (err != NULL && err->code == 0)  /* else a function of look that shares err has said more */
             *err = why;
@@ -207,7 +199,7 @@ int fpindex_look(int index_dirfd, uint32_t slot, uint32_t partitions, unsigned b
     if (r == 0)
         fpindex_stats(ix, out);
     else if (err != NULL && err->code == 0)
-        verr_set(err, -r, "index/%s: %s", name, strerror(-r));
+        verr_set(err, -r, "index/%04" PRIu32 ": %s", slot, strerror(-r));
     fpindex_close(ix);
     return r;
 }

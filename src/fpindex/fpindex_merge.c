@@ -10,13 +10,11 @@
 #include "fpindex/fpindex_internal.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/verr.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum {
     DELTAS_MAX = 8,
@@ -55,9 +53,9 @@ static int unlink_old(struct fpindex *ix, uint32_t partition, uint64_t number, s
     char name[FPI_NAME_MAX];
     fpi_name(partition, number, name);
     int r = -fault_errno("fpindex.merge.unlink");
-    if (r == 0 && unlinkat(ix->dirfd, name, 0) < 0 && errno != ENOENT)
-        r = -errno;
-    return r < 0 ? verr_set(err, -r, "index/%04" PRIu32 "/%s: unlink: %s", ix->slot, name, strerror(-r)) : 0;
+    if (r == 0)
+        r = bk_remove(ix->b, ix->dir, name);
+    return r < 0 && r != -ENOENT ? verr_set(err, -r, "index/%04" PRIu32 "/%s: unlink: %s", ix->slot, name, strerror(-r)) : 0;
 }
 
 static int merge_partition(struct fpindex *ix, uint32_t partition, size_t memory, struct verr *err)
@@ -108,6 +106,7 @@ static int drop_deltas(struct fpindex *ix, struct verr *err)
     size_t kept = 0, before = ix->ndeltas;
     int r = 0;
     fault_point("fpindex.merge.before_drop");
+    fpindex_rest(ix);
     for (size_t i = 0; i < before; i++) {
         struct fpi_file *d = &ix->deltas[i];
         if (r == 0 && included(ix, d) && (r = unlink_old(ix, FPI_DELTA, d->number, err)) == 0) {
@@ -119,7 +118,7 @@ static int drop_deltas(struct fpindex *ix, struct verr *err)
     ix->ndeltas = kept;
     if (r < 0 || kept == before)
         return r;
-    r = dir_sync(ix->dirfd);
+    r = bk_sync(ix->b, ix->dir);
     return r < 0 ? verr_set(err, -r, "index/%04" PRIu32 ": fsync of the directory: %s", ix->slot, strerror(-r)) : 0;
 }
 
@@ -135,5 +134,8 @@ int fpindex_merge(struct fpindex *ix, bool force, size_t memory, struct verr *er
         if (any)
             r = merge_partition(ix, p, memory > 0 ? memory : 1, err);
     }
-    return r < 0 ? r : drop_deltas(ix, err);
+    if (r == 0)
+        return drop_deltas(ix, err);
+    fpindex_rest(ix);
+    return r;
 }

@@ -9,29 +9,29 @@
  */
 #include "fpindex/fpindex_internal.h"
 
-#include "base/file.h"
-
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 int fpi_reader_open(struct fpindex *ix, struct fpi_file *f, uint32_t stream_pages, struct fpi_reader *r)
 {
-    char name[FPI_NAME_MAX];
-    fpi_name(f->partition, f->number, name);
-    int fd = openat(ix->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return -errno;
+    struct bfile *file = f->open;
+    if (file == NULL) {
+        char name[FPI_NAME_MAX];
+        fpi_name(f->partition, f->number, name);
+        int e = bk_open(ix->b, ix->dir, name, stream_pages == 0 ? BHINT_RANDOM : BHINT_SEQUENTIAL, &file);
+        if (e < 0)
+            return e;
+    }
+    if (f->partition == FPI_DELTA)
+        f->open = file;
     uint8_t *mem = malloc(((size_t)FPI_READER_PAGES + stream_pages) * PAGE_BYTES);
     if (mem == NULL) {
-        close(fd);
+        if (f->open != file)
+            bf_close(file);
         return -ENOMEM;
     }
-    /* Without this a probe of one page would make the kernel read 128 KiB. */
-    (void)posix_fadvise(fd, 0, 0, stream_pages == 0 ? POSIX_FADV_RANDOM : POSIX_FADV_SEQUENTIAL);
     *r = (struct fpi_reader){
-        .ix = ix, .file = f, .fd = fd, .mem = mem, .skip = f->partition == FPI_DELTA ? ix->slot_bits : ix->bits,
+        .ix = ix, .file = f, .f = file, .mem = mem, .skip = f->partition == FPI_DELTA ? ix->slot_bits : ix->bits,
         .data = {.mem = mem}, .spare = {.mem = mem + PAGE_BYTES},
         .fence = {{.mem = mem + (size_t)2 * PAGE_BYTES}, {.mem = mem + (size_t)3 * PAGE_BYTES}},
         .buf = mem + (size_t)FPI_READER_PAGES * PAGE_BYTES, .buf_cap = stream_pages,
@@ -43,7 +43,8 @@ void fpi_reader_close(struct fpi_reader *r)
 {
     if (r->mem == NULL)
         return;
-    close(r->fd);
+    if (r->f != r->file->open)
+        bf_close(r->f);
     free(r->mem);
     r->mem = NULL;
 }
@@ -54,7 +55,7 @@ static int page_get(struct fpi_reader *r, struct fpi_pagebuf *pb, enum fpi_kind 
     if (pb->count != 0 && pb->number == number)
         return pb->count;
     uint64_t page = kind == FPI_DATA ? 1 + (uint64_t)number : 1 + (uint64_t)r->file->pages + number;
-    ssize_t got = pread_full(r->fd, pb->mem, PAGE_BYTES, (off_t)(page * PAGE_BYTES));
+    ssize_t got = bf_read(r->f, pb->mem, PAGE_BYTES, page * PAGE_BYTES);
     if (got > 0)
         r->ix->bytes_read += (uint64_t)got;
     uint64_t total = kind == FPI_DATA ? r->file->entries : r->file->pages;

@@ -5,7 +5,6 @@
  */
 #include "fpindex/fpindex_internal.h"
 
-#include "base/file.h"
 #include "base/verr.h"
 
 #include <errno.h>
@@ -19,10 +18,10 @@ static bool fill_buffer(struct fpi_reader *r)
     uint32_t want = left < r->buf_cap ? left : r->buf_cap;
     if (want == 0)
         return false;
-    off_t off = (off_t)((1 + (uint64_t)r->next_page) * PAGE_BYTES);
-    ssize_t got = pread_full(r->fd, r->buf, (size_t)want * PAGE_BYTES, off);
+    uint64_t off = (1 + (uint64_t)r->next_page) * PAGE_BYTES;
+    ssize_t got = bf_read(r->f, r->buf, (size_t)want * PAGE_BYTES, off);
     if (got < PAGE_BYTES)
-        got = pread_full(r->fd, r->buf, PAGE_BYTES, off);
+        got = bf_read(r->f, r->buf, PAGE_BYTES, off);
     if (got > 0)
         r->ix->bytes_read += (uint64_t)got;
     r->buf_first = r->next_page;

@@ -2,33 +2,29 @@
 /*
  * One index file being written, page after page, and published:
  *
- *   .tmp-ID: data pages, fence pages, header -> fdatasync -> link to its name -> unlink .tmp-ID -> fsync of the directory
+ *   temporary object: data pages, fence pages, header -> fsync -> published under its name -> sync of the directory
  *
- * The header is written last and the name comes after the fdatasync: a file under its name is whole. Fences of a large
- * file wait in a second temporary file (unlinked at once), so that memory does not grow with the file.
+ * The header is written last and the name comes after the fsync: a file under its name is whole. Fences of a large
+ * file wait in a second temporary object (without a name), so that memory does not grow with the file.
  * An error is final for the file.
  */
 #include "fpindex/fpindex_internal.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/id.h"
 #include "base/verr.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { NAME_TRIES = 64, BUFFER_MIN = 4 * PAGE_BYTES, BUFFER_MAX = 1024 * 1024 };
 
 struct fpi_writer {
     struct fpindex *ix;
     struct fpi_header h;
-    int fd, fence_fd;                   /* fence_fd: -1 until one page of fences is full */
-    char temp[FPI_NAME_MAX];
+    struct bfile *f, *fences;           /* fences: NULL until one page of them is full */
     bool temp_there;
     int failed;
     uint8_t *buf;                       /* whole pages, the last one being filled */
@@ -43,17 +39,7 @@ struct fpi_writer {
 static int fail(struct fpi_writer *w, int r, const char *doing, struct verr *err)
 {
     w->failed = r;
-    return verr_set(err, -r, "index/%04" PRIu32 "/%s: %s: %s", w->ix->slot, w->temp, doing, strerror(-r));
-}
-
-static int temp_open(struct fpi_writer *w, char name[FPI_NAME_MAX])
-{
-    struct vid id = vid_random();
-    char hex[VID_HEX];
-    vid_hex(&id, hex);
-    snprintf(name, FPI_NAME_MAX, ".tmp-%s", hex);
-    int fd = openat(w->ix->dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    return fd < 0 ? -errno : fd;
+    return verr_set(err, -r, "index/%04" PRIu32 ": a new file: %s: %s", w->ix->slot, doing, strerror(-r));
 }
 
 int fpi_writer_begin(struct fpindex *ix, uint32_t partition, size_t buffer, struct fpi_writer **out, struct verr *err)
@@ -67,12 +53,11 @@ int fpi_writer_begin(struct fpindex *ix, uint32_t partition, size_t buffer, stru
     w->ix = ix;
     w->h = (struct fpi_header){.slot = ix->slot, .partition = partition, .partitions = ix->partitions, .bits = ix->bits};
     random_bytes(&w->h.seed, sizeof w->h.seed);
-    w->fence_fd = -1;
     w->buf_cap = buffer / PAGE_BYTES;
     w->off = PAGE_BYTES;
-    w->fd = temp_open(w, w->temp);
-    if (w->fd < 0) {
-        int r = fail(w, w->fd, "cannot be made", err);
+    int r = bk_temp(ix->b, ix->dir, &w->f);
+    if (r < 0) {
+        r = fail(w, r, "cannot be made", err);
         fpi_writer_free(w);
         return r;
     }
@@ -81,14 +66,14 @@ int fpi_writer_begin(struct fpindex *ix, uint32_t partition, size_t buffer, stru
     return 0;
 }
 
-static int put(struct fpi_writer *w, int fd, const void *data, size_t n, uint64_t off, struct verr *err)
+static int put(struct fpi_writer *w, struct bfile *f, const void *data, size_t n, uint64_t off, struct verr *err)
 {
     int r = -fault_errno("fpindex.write.data");
     if (r == 0)
-        r = pwrite_bulk(fd, data, n, (off_t)off);
+        r = bf_write(f, data, n, off, true);
     if (r < 0)
         return fail(w, r, "write", err);
-    if (fd == w->fd)
+    if (f == w->f)
         w->ix->bytes_written += n;
     return 0;
 }
@@ -96,12 +81,12 @@ static int put(struct fpi_writer *w, int fd, const void *data, size_t n, uint64_
 static int flush(struct fpi_writer *w, struct verr *err)
 {
     size_t n = w->buf_pages * PAGE_BYTES;
-    int r = n == 0 ? 0 : put(w, w->fd, w->buf, n, w->off, err);
+    int r = n == 0 ? 0 : put(w, w->f, w->buf, n, w->off, err);
     if (r < 0)
         return r;
-    /* Write-back begins now, so that the fdatasync at the end does not wait for all of it. */
+    /* Write-back begins now, so that the fsync at the end does not wait for all of it. */
     if (n > 0)
-        (void)sync_file_range(w->fd, (off_t)w->off, (off_t)n, SYNC_FILE_RANGE_WRITE);
+        (void)bf_start(w->f, w->off, n);
     w->off += n;
     w->buf_pages = 0;
     return 0;
@@ -120,15 +105,14 @@ static int seal_page(struct fpi_writer *w, struct verr *err)
 
 static int spill_fences(struct fpi_writer *w, struct verr *err)
 {
-    if (w->fence_fd < 0) {
-        char name[FPI_NAME_MAX];
-        w->fence_fd = temp_open(w, name);
-        if (w->fence_fd < 0)
-            return fail(w, w->fence_fd, "no file for its fences", err);
-        (void)unlinkat(w->ix->dirfd, name, 0);
+    if (w->fences == NULL) {
+        int made = bk_temp(w->ix->b, w->ix->dir, &w->fences);
+        if (made < 0)
+            return fail(w, made, "no file for its fences", err);
+        (void)bf_unname(w->fences);
     }
     fpi_page_seal(w->fence, FPI_FENCE, w->fence_pages, w->in_fence, w->h.seed);
-    int r = put(w, w->fence_fd, w->fence, PAGE_BYTES, (uint64_t)w->fence_pages * PAGE_BYTES, err);
+    int r = put(w, w->fences, w->fence, PAGE_BYTES, (uint64_t)w->fence_pages * PAGE_BYTES, err);
     w->fence_pages++;
     w->in_fence = 0;
     return r;
@@ -151,7 +135,7 @@ static int begin_page(struct fpi_writer *w, const uint8_t *key, struct verr *err
 int fpi_writer_add(struct fpi_writer *w, const uint8_t *key, uint64_t ref, struct verr *err)
 {
     if (w->failed != 0)
-        return verr_set(err, -w->failed, "index/%04" PRIu32 "/%s: an earlier write failed", w->ix->slot, w->temp);
+        return verr_set(err, -w->failed, "index/%04" PRIu32 ": a new file: an earlier write failed", w->ix->slot);
     uint32_t global = fpi_partition_of(key, w->ix->bits), first = w->ix->slot * w->ix->partitions;
     if (global < first || global - first >= w->ix->partitions || (w->h.partition != FPI_DELTA && global - first != w->h.partition))
         return fail(w, -EINVAL, "a key does not belong here", err);
@@ -188,10 +172,10 @@ static int put_fences(struct fpi_writer *w, struct verr *err)
     uint64_t done = 0, all = (uint64_t)w->fence_pages * PAGE_BYTES;
     while (done < all) {
         size_t n = w->buf_cap * PAGE_BYTES < all - done ? w->buf_cap * PAGE_BYTES : (size_t)(all - done);
-        ssize_t got = pread_full(w->fence_fd, w->buf, n, (off_t)done);
+        ssize_t got = bf_read(w->fences, w->buf, n, done);
         if (got != (ssize_t)n)
             return fail(w, got < 0 ? (int)got : -EIO, "its fences cannot be read back", err);
-        int r = put(w, w->fd, w->buf, n, w->off, err);
+        int r = put(w, w->f, w->buf, n, w->off, err);
         if (r < 0)
             return r;
         w->off += n;
@@ -200,7 +184,7 @@ static int put_fences(struct fpi_writer *w, struct verr *err)
     if (w->in_fence == 0)
         return 0;
     fpi_page_seal(w->fence, FPI_FENCE, w->fence_pages, w->in_fence, w->h.seed);
-    return put(w, w->fd, w->fence, PAGE_BYTES, w->off, err);
+    return put(w, w->f, w->fence, PAGE_BYTES, w->off, err);
 }
 
 /* Header with this number, then everything of the file to disk, then the name. -EEXIST: the number is taken. */
@@ -209,18 +193,18 @@ static int put_name(struct fpi_writer *w, uint64_t number, struct verr *err)
     char name[FPI_NAME_MAX];
     w->h.number = number;
     fpi_header_encode(&w->h, w->fence);     /* the fences are out: their page is free */
-    int r = put(w, w->fd, w->fence, PAGE_BYTES, 0, err);
+    int r = put(w, w->f, w->fence, PAGE_BYTES, 0, err);
     if (r < 0)
         return r;
     r = -fault_errno("fpindex.write.sync");
-    if (r == 0 && fdatasync(w->fd) < 0)
-        r = -errno;
+    if (r == 0)
+        r = bf_fsync(w->f);
     if (r < 0)
         return fail(w, r, "fdatasync", err);
     fpi_name(w->h.partition, number, name);
     r = -fault_errno("fpindex.publish.link");
-    if (r == 0 && linkat(w->ix->dirfd, w->temp, w->ix->dirfd, name, 0) < 0)
-        r = -errno;
+    if (r == 0)
+        r = bf_publish(w->f, w->ix->dir, name);
     if (r == -EEXIST)
         return r;
     return r < 0 ? fail(w, r, "link", err) : 0;
@@ -229,7 +213,7 @@ static int put_name(struct fpi_writer *w, uint64_t number, struct verr *err)
 int fpi_writer_publish(struct fpi_writer *w, uint64_t merged_through, uint64_t *number, struct fpi_header *h, struct verr *err)
 {
     if (w->failed != 0)
-        return verr_set(err, -w->failed, "index/%04" PRIu32 "/%s: an earlier write failed", w->ix->slot, w->temp);
+        return verr_set(err, -w->failed, "index/%04" PRIu32 ": a new file: an earlier write failed", w->ix->slot);
     w->h.merged_through = merged_through;
     int r = seal_page(w, err);
     if (r == 0)
@@ -247,9 +231,9 @@ int fpi_writer_publish(struct fpi_writer *w, uint64_t merged_through, uint64_t *
     if (r < 0)
         return r;
     fault_point("fpindex.publish.after_link");
-    if (unlinkat(w->ix->dirfd, w->temp, 0) == 0 || errno == ENOENT)
+    if (bf_unname(w->f) == 0)
         w->temp_there = false;
-    r = dir_sync(w->ix->dirfd);
+    r = bk_sync(w->ix->b, w->ix->dir);
     if (r < 0)
         return fail(w, r, "fsync of the directory", err);
     *number = n;
@@ -261,12 +245,10 @@ void fpi_writer_free(struct fpi_writer *w)
 {
     if (w == NULL)
         return;
-    if (w->fd >= 0)
-        close(w->fd);
-    if (w->fence_fd >= 0)
-        close(w->fence_fd);
     if (w->temp_there)
-        (void)unlinkat(w->ix->dirfd, w->temp, 0);
+        (void)bf_unname(w->f);
+    bf_close(w->f);
+    bf_close(w->fences);
     free(w->buf);
     free(w);
 }

@@ -230,11 +230,11 @@ void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
 static void statfs_run(struct op *op)
 {
     struct statvfs st;
-    if (fstatvfs(agent_statvfs_fd(op->f->agent), &st) != 0) {
+    int r = agent_space(op->f->agent, &st);
+    if (r < 0) {
         struct verr err = {0};
-        int e = errno;
-        verr_set(&err, e, "the store's filesystem: %s", strerror(e));
-        fs_reply_fail(op->req, "statfs", op->ino, -e, &err);
+        verr_set(&err, -r, "the store's filesystem: %s", strerror(-r));
+        fs_reply_fail(op->req, "statfs", op->ino, r, &err);
         return;
     }
     st.f_namemax = NODE_NAME_MAX;

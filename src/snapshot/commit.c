@@ -13,7 +13,6 @@
 #include "snapshot/commit.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/verr.h"
 #include "chunk/fingerprint.h"
 
@@ -21,7 +20,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { RUN_BYTES = 16 };
 
@@ -31,7 +29,7 @@ struct commit {
     struct lease *lease;
     struct deletions *deletions;
     struct fper *fper;
-    int fd;                     /* staged file; -1 before and after */
+    struct staged *staged;      /* NULL before and after */
     bool done, failed;          /* failed: a write error, final for the staged file */
     char name[SNAP_FILE_MAX];
     uint64_t next;              /* segment expected next */
@@ -67,7 +65,7 @@ static int write_page(struct commit *c, uint64_t number, const uint8_t page[SNAP
 {
     int r = -fault_errno("snapshot.commit.page");
     if (r == 0)
-        r = pwrite_full(c->fd, page, SNAPRCP_PAGE, (off_t)(number * SNAPRCP_PAGE));
+        r = staged_write(c->staged, page, SNAPRCP_PAGE, number * SNAPRCP_PAGE);
     return r < 0 ? verr_set(err, -r, "snapshot recipe %s: cannot be written: %s", c->name, strerror(-r)) : 0;
 }
 
@@ -100,7 +98,6 @@ int commit_begin(struct store *st, const struct snaprcp *hdr, struct commit **ou
     c->st = st;
     c->hdr = *hdr;
     c->hdr.store = store_conf(st)->id;
-    c->fd = -1;
     store_snap_file(hdr->info.ref.seq, &hdr->info.ref.snap, ".rcp", c->name);
     int r = 0;
     c->fper = fper_new(FP_SHA256, store_conf(st)->digest_key, err);
@@ -112,13 +109,8 @@ int commit_begin(struct store *st, const struct snaprcp *hdr, struct commit **ou
         r = lease_take(st, &hdr->vm, hdr->epoch, &c->lease, err);
     if (r == 0)
         r = deletions_load(c->lease, &c->deletions, err);
-    if (r == 0) {
-        r = lease_stage_open(c->lease, c->name, err);
-        if (r >= 0) {
-            c->fd = r;
-            r = 0;
-        }
-    }
+    if (r == 0)
+        r = lease_stage_begin(c->lease, c->name, &c->staged, err);
     if (r < 0) {
         commit_abort(c);
         return r;
@@ -184,7 +176,7 @@ static int finish_header(struct commit *c, const struct snaprcp *final, struct v
 /* Pages -> header -> fdatasync -> link into snapshots/DISK -> fsync of that directory. */
 int commit_publish(struct commit *c, const struct snaprcp *final, struct verr *err)
 {
-    if (c->done || c->failed || c->fd < 0)
+    if (c->done || c->failed || c->staged == NULL)
         return verr_set(err, EINVAL, "snapshot recipe %s: published or failed before", c->name);
     int r = flush_page(c, err);
     if (r == 0)
@@ -200,17 +192,13 @@ int commit_publish(struct commit *c, const struct snaprcp *final, struct verr *e
         c->failed = true;
         return r;
     }
-    int fd = c->fd;
-    c->fd = -1;     /* closed by the call, whatever it returns */
-    r = lease_stage_done(c->lease, fd, err);
+    struct staged *staged = c->staged;
+    c->staged = NULL;
+    r = lease_stage_end(c->lease, staged, err);
     if (r < 0)
         return r;
     fault_point("snapshot.commit.before_link");
-    int dir = store_disk_dir(c->st, DIR_SNAPSHOTS, &c->hdr.info.ref.disk, true, err);
-    if (dir < 0)
-        return dir;
-    r = lease_publish(c->lease, c->name, dir, c->name, err);
-    close(dir);
+    r = lease_publish_recipe(c->lease, c->name, &c->hdr.info.ref.disk, err);
     if (r < 0)
         return r;
     fault_point("snapshot.commit.after_link");
@@ -222,8 +210,6 @@ void commit_abort(struct commit *c)
 {
     if (c == NULL)
         return;
-    if (c->fd >= 0)
-        close(c->fd);
     deletions_free(c->deletions);
     if (c->lease != NULL)
         lease_release(c->lease);

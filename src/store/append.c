@@ -16,17 +16,13 @@
  * with their footers written (struct waiting), so that their write-back runs while the next file is filled.
  */
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/verr.h"
 #include "store/append_internal.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 enum { HINT_BYTES = 8 * 1024 * 1024, ENTRIES_FIRST = 1024 };
 
@@ -40,11 +36,11 @@ int cw_fail(struct cwriter *w, uint64_t number, int r, const char *doing)
 /* Write errors that write-back has met already are reported by this call too, and are just as final. */
 static int start_writeback(struct cwriter *w, uint64_t upto)
 {
-    if (sync_file_range(w->file.fd, (off_t)w->file.hint, (off_t)(upto - w->file.hint), SYNC_FILE_RANGE_WRITE) < 0 &&
-        (errno == EIO || errno == ENOSPC || errno == EDQUOT)) {
+    int r = bf_start(w->file.f, w->file.hint, upto - w->file.hint);
+    if (r < 0) {
         w->unsure = true;
         container_condemn(w->st, w->file.id.container);
-        return cw_fail(w, w->file.id.container, -errno, "writing");
+        return cw_fail(w, w->file.id.container, r, "writing");
     }
     w->file.hint = upto;
     return 0;
@@ -54,7 +50,7 @@ int cw_write(struct cwriter *w, const void *data, size_t len)
 {
     int r = -fault_errno("store.append.write");
     if (r == 0)
-        r = pwrite_bulk(w->file.fd, data, len, (off_t)w->file.off);
+        r = bf_write(w->file.f, data, len, w->file.off, true);
     if (r < 0)
         return cw_fail(w, w->file.id.container, r, "writing");
     w->file.off += len;
@@ -82,9 +78,8 @@ void cw_section_begin(struct cw_file *f)
 
 void cw_file_close(struct cwriter *w)
 {
-    if (w->file.fd >= 0)
-        close(w->file.fd); /* gives the lock back too */
-    w->file = (struct cw_file){.fd = -1};
+    bf_close(w->file.f);
+    w->file = (struct cw_file){.f = NULL};
 }
 
 static int dir_touched(struct cwriter *w, uint32_t claim)
@@ -103,8 +98,8 @@ static int dir_touched(struct cwriter *w, uint32_t claim)
 
 static int file_new(struct cwriter *w)
 {
-    struct cw_file f = {.fd = -1};
-    int r = container_make(w->st, &f.id.container, &f.fd, &w->dead);
+    struct cw_file f = {.f = NULL};
+    int r = container_make(w->st, &f.id.container, &f.f, &w->dead);
     if (r < 0)
         return r;
     f.id.store = w->st->conf.id;
@@ -127,36 +122,36 @@ static int resume_check(const struct cwriter *w, uint64_t number, struct cw_file
     uint8_t head[CHEADER_BYTES], tail[CTRAILER_BYTES];
     struct cheader h;
     struct ctrailer t;
-    off_t size = lseek(f->fd, 0, SEEK_END);
-    if (size < CHEADER_BYTES + CTRAILER_BYTES || size >= CONTAINER_FULL)
+    struct bstat st;
+    if (bf_stat(f->f, &st) < 0 || st.bytes < CHEADER_BYTES + CTRAILER_BYTES || st.bytes >= CONTAINER_FULL)
         return -ENODATA;
-    if (pread_full(f->fd, head, sizeof head, 0) != (ssize_t)sizeof head ||
-        pread_full(f->fd, tail, sizeof tail, size - CTRAILER_BYTES) != (ssize_t)sizeof tail)
+    if (bf_read(f->f, head, sizeof head, 0) != (ssize_t)sizeof head ||
+        bf_read(f->f, tail, sizeof tail, st.bytes - CTRAILER_BYTES) != (ssize_t)sizeof tail)
         return -ENODATA;
     if (cheader_decode(head, &h, NULL) < 0 || ctrailer_decode(tail, &t, NULL) < 0)
         return -ENODATA;
     if (!vid_eq(&h.id.store, &w->st->conf.id) || h.id.container != number || h.type != w->type || h.flags != w->flags)
         return -ENODATA;
-    if (!container_id_eq(&h.id, &t.id) || trailer_end(&t) != (uint64_t)size)
+    if (!container_id_eq(&h.id, &t.id) || trailer_end(&t) != st.bytes)
         return -ENODATA;
     f->id = h.id;
-    f->off = f->hint = (uint64_t)size;
+    f->off = f->hint = st.bytes;
     f->next_ordinal = t.first_ordinal + t.entries;
     f->section = t.section + 1;
-    f->prev_trailer = (uint64_t)size - CTRAILER_BYTES;
+    f->prev_trailer = st.bytes - CTRAILER_BYTES;
     return f->next_ordinal >= ORDINALS_FULL ? -ENODATA : 0;
 }
 
-/* Lock first, look then: two writers that pass the same `last` never append to the same file. */
+/* Two writers that pass the same `last` never append to the same file. */
 static void file_resume(struct cwriter *w, uint64_t last)
 {
     char path[32];
     container_path(last, path);
-    struct cw_file f = {.fd = openat(w->st->dirs[DIR_CONTAINERS], path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
-    if (f.fd < 0)
+    struct cw_file f = {.f = NULL};
+    if (bk_append_again(w->st->b, "containers", path, &f.f) < 0)
         return;
-    if (flock(f.fd, LOCK_EX | LOCK_NB) < 0 || !same_file(w->st->dirs[DIR_CONTAINERS], path, f.fd) || resume_check(w, last, &f) < 0) {
-        close(f.fd);
+    if (resume_check(w, last, &f) < 0) {
+        bf_close(f.f);
         return;
     }
     w->file = f;
@@ -244,7 +239,7 @@ static int append(struct cwriter *w, const struct fp *fp, const void *data, uint
     int r = 0;
     if (w->frame_len + len > FRAME_RAW_MAX)
         r = frame_end(w);
-    if (r == 0 && w->file.fd < 0)
+    if (r == 0 && w->file.f == NULL)
         r = file_new(w);
     if (r == 0 && w->entries == w->entries_room)
         r = entries_grow(w);
@@ -273,7 +268,6 @@ int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last,
     w->nframes = 1;
     w->type = type;
     w->flags = flags;
-    w->file.fd = -1;
     w->written = REF_NONE;
     if (last <= REF_CONTAINER_MAX && !container_condemned(st, last))
         file_resume(w, last);
@@ -316,7 +310,7 @@ int cwriter_seal(struct cwriter *w, struct verr *err)
         r = frames_finish(w);
     if (r == 0)
         r = cw_seal(w);
-    if (r == 0 && w->file.fd >= 0 && file_full(w, 0))
+    if (r == 0 && w->file.f != NULL && file_full(w, 0))
         cw_file_close(w);
     return answer(w, r, err);
 }
@@ -327,28 +321,28 @@ uint64_t cwriter_stored(const struct cwriter *w) { return w->stored; }
 
 /* The space of what was not sealed, which no reference outside of this writer names. Else each attempt on a store that is
  * full would leave a torn tail behind, until these tails fill it. Not after a failed fsync: then nothing is touched. */
-static void give_back(const struct cwriter *w, int fd, uint64_t container, uint32_t section, uint64_t section_off, uint64_t end)
+static void give_back(const struct cwriter *w, struct bfile *f, uint64_t container, uint32_t section, uint64_t section_off, uint64_t end)
 {
     char path[32];
-    if (w->unsure || fd < 0 || (section > 0 && section_off == end))
+    if (w->unsure || f == NULL || (section > 0 && section_off == end))
         return;
     container_path(container, path);
     if (section == 0)
-        (void)unlinkat(w->st->dirs[DIR_CONTAINERS], path, 0);
+        (void)bk_remove(w->st->b, "containers", path);
     else
-        (void)!ftruncate(fd, (off_t)section_off); /* ends in its last trailer again; a tail that stays does no harm */
+        (void)bf_truncate(f, section_off); /* ends in its last trailer again; a tail that stays does no harm */
 }
 
 void cwriter_free(struct cwriter *w)
 {
     if (w == NULL)
         return;
-    give_back(w, w->file.fd, w->file.id.container, w->file.section, w->file.section_off, w->file.off);
+    give_back(w, w->file.f, w->file.id.container, w->file.section, w->file.section_off, w->file.off);
     cw_file_close(w);
     for (unsigned i = 0; i < w->nwaiting; i++) {
         const struct waiting *wait = &w->waiting[i];
-        give_back(w, wait->fd, wait->trailer.id.container, wait->trailer.section, wait->trailer.section_off, wait->trailer_off);
-        close(wait->fd);
+        give_back(w, wait->f, wait->trailer.id.container, wait->trailer.section, wait->trailer.section_off, wait->trailer_off);
+        bf_close(wait->f);
     }
     for (; w->busy > 0; w->busy--) { /* of a writer that failed, or was not sealed */
         pool_wait(w->pool, &w->frame[w->first].task);

@@ -3,6 +3,7 @@
 #ifndef VARVE_STORE_APPEND_INTERNAL_H
 #define VARVE_STORE_APPEND_INTERNAL_H
 
+#include "base/backend.h"
 #include "base/pool.h"
 #include "base/verr.h"
 #include "store/container.h"
@@ -17,7 +18,7 @@ enum {
 };
 
 struct cw_file {            /* the file that is appended to */
-    int fd;                 /* -1: none; locked */
+    struct bfile *f;        /* NULL: none */
     struct container_id id;
     uint64_t off;           /* its end */
     uint64_t hint;          /* write-back was started up to here */
@@ -28,7 +29,7 @@ struct cw_file {            /* the file that is appended to */
 };
 
 struct waiting {            /* a full file: all written but the trailer */
-    int fd;
+    struct bfile *f;
     uint64_t trailer_off;
     struct ctrailer trailer;
 };

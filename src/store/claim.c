@@ -2,25 +2,20 @@
 /*
  * claim: numbers of containers and the files they name.
  *
- * number = claim << 16 | n, file containers/CCCCCC/NNNN.vc. A mount takes a claim by mkdir (the loser gets EEXIST and
+ * number = claim << 16 | n, file containers/CCCCCC/NNNN.vc. A mount takes a claim by making its directory (the loser gets EEXIST and
  * tries the next) and gives out its numbers alone, so hosts never coordinate. Claim directories are never removed and a
  * claim is durable before its first number is used: no number is ever given out twice. Claim 0 is not used, so that no
  * reference is 0.
  */
-#include "base/file.h"
 #include "base/hex.h"
 #include "base/verr.h"
 #include "store/container.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { CLAIM_DIGITS = 6, FILE_DIGITS = 4, CLAIM_TRIES = 1000 };
 
@@ -49,75 +44,77 @@ static int highest_entry(void *ctx, const char *name)
     return 0;
 }
 
-/* mkdir decides, not the listing: a stale listing only costs tries. */
-static int claim_take(struct store *st, struct verr *err)
+/* The making decides, not the listing: a stale listing only costs tries. */
+static int claim_take(struct store *st, uint32_t *out, struct verr *err)
 {
     uint32_t claim = 0;
-    int dir = st->dirs[DIR_CONTAINERS];
-    int r = dir_each(dir, highest_entry, &claim);
+    int r = bk_list(st->b, "containers", highest_entry, &claim);
     if (r < 0)
         return store_fail(st, DIR_CONTAINERS, NULL, r, "listing", err);
     for (int i = 0; i < CLAIM_TRIES && claim < CLAIM_MAX; i++) {
         char name[16];
         snprintf(name, sizeof name, "%06" PRIx32, ++claim);
-        if (mkdirat(dir, name, 0700) < 0) {
-            if (errno == EEXIST)
-                continue;
-            return store_fail(st, DIR_CONTAINERS, name, -errno, "making", err);
-        }
-        /* mkdir -> fsync -> first number: a power cut cannot give the same claim to somebody else later. */
-        r = dir_sync(dir);
+        r = bk_claim_dir(st->b, "containers", name);
+        if (r == -EEXIST)
+            continue;
+        if (r < 0)
+            return store_fail(st, DIR_CONTAINERS, name, r, "making", err);
+        /* claim -> sync -> first number: a power cut cannot give the same claim to somebody else later. */
+        r = bk_sync(st->b, "containers");
         if (r < 0)
             return store_fail(st, DIR_CONTAINERS, NULL, r, "fsync of", err);
-        st->claim = claim;
-        st->claim_next = 0;
+        *out = claim;
         return 0;
     }
     return verr_set(err, ENOSPC, "%s/containers: no free claim directory found", st->path);
 }
 
-/* Another process may hold the lock for the moment in which it finds out that it cannot go on in this file. */
-static int lock_new(int fd)
+/* The next number of the claim of this mount; false: it has none left. */
+static bool number_next(struct store *st, uint64_t *number)
 {
-    while (flock(fd, LOCK_EX) < 0)
-        if (errno != EINTR)
-            return errno == ENOLCK || errno == ENOSYS || errno == EOPNOTSUPP ? 0 : -errno;
+    pthread_mutex_lock(&st->claim_lock);
+    bool some = st->claim != 0 && st->claim_next < CLAIM_NUMBERS;
+    if (some)
+        *number = (uint64_t)st->claim << 16 | st->claim_next++;
+    pthread_mutex_unlock(&st->claim_lock);
+    return some;
+}
+
+/* A number that nobody has used. Threads that find none each take a claim, and the last one is gone on in. */
+static int number_take(struct store *st, uint64_t *number, struct verr *err)
+{
+    uint32_t claim;
+    if (number_next(st, number))
+        return 0;
+    int r = claim_take(st, &claim, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&st->claim_lock);
+    st->claim = claim;
+    st->claim_next = 1;
+    pthread_mutex_unlock(&st->claim_lock);
+    *number = (uint64_t)claim << 16;
     return 0;
 }
 
-static int make_locked(struct store *st, uint64_t *number, int *out, struct verr *err)
+int container_make(struct store *st, uint64_t *number, struct bfile **out, struct verr *err)
 {
+    uint64_t next = 0;
     for (int i = 0; i < CLAIM_TRIES; i++) {
-        if (st->claim == 0 || st->claim_next == CLAIM_NUMBERS) {
-            int r = claim_take(st, err);
-            if (r < 0)
-                return r;
-        }
-        uint64_t next = (uint64_t)st->claim << 16 | st->claim_next++;
         char path[32];
+        int r = number_take(st, &next, err);
+        if (r < 0)
+            return r;
         container_path(next, path);
-        int fd = openat(st->dirs[DIR_CONTAINERS], path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0 && errno == EEXIST)
+        r = bk_append_new(st->b, "containers", path, out);
+        if (r == -EEXIST)
             continue;
-        int r = fd < 0 ? -errno : lock_new(fd);
-        if (r < 0) {
-            if (fd >= 0)
-                close(fd);
+        if (r < 0)
             return store_fail(st, DIR_CONTAINERS, path, r, "creating", err);
-        }
         *number = next;
-        *out = fd;
         return 0;
     }
-    return verr_set(err, EEXIST, "%s/containers/%06" PRIx32 ": files of somebody else in a claim of this mount", st->path, st->claim);
-}
-
-int container_make(struct store *st, uint64_t *number, int *fd, struct verr *err)
-{
-    pthread_mutex_lock(&st->claim_lock);
-    int r = make_locked(st, number, fd, err);
-    pthread_mutex_unlock(&st->claim_lock);
-    return r;
+    return verr_set(err, EEXIST, "%s/containers/%06" PRIx64 ": files of somebody else in a claim of this mount", st->path, next >> 16);
 }
 
 void container_condemn(struct store *st, uint64_t number)
@@ -186,12 +183,11 @@ static int each_claim(void *ctx, const char *name)
         return 0;
     if (hex_field(name, CLAIM_DIGITS, "", &e->claim) < 0)
         return each_stray(e, "", name);
-    int fd = dir_open(e->st->dirs[DIR_CONTAINERS], name);
-    if (fd == -ENOTDIR || fd == -ELOOP)
+    char dir[32];
+    snprintf(dir, sizeof dir, "containers/%06" PRIx32, e->claim);
+    int r = bk_list(e->st->b, dir, each_file, e);
+    if ((r == -ENOTDIR || r == -ELOOP) && e->listing)
         return each_stray(e, "", name);
-    int r = fd < 0 ? fd : dir_each(fd, each_file, e);
-    if (fd >= 0)
-        close(fd);
     if (r < 0 && e->listing) {
         e->listing = false;
         return store_fail(e->st, DIR_CONTAINERS, name, r, "listing", e->err);
@@ -201,7 +197,7 @@ static int each_claim(void *ctx, const char *name)
 
 static int each(struct store *st, struct each *e, struct verr *err)
 {
-    int r = dir_each(st->dirs[DIR_CONTAINERS], each_claim, e);
+    int r = bk_list(st->b, "containers", each_claim, e);
     return r < 0 && e->listing ? store_fail(st, DIR_CONTAINERS, NULL, r, "listing", err) : r;
 }
 

@@ -4,7 +4,6 @@
  * generations/G/deletions is complete when its generation appears and never changes; an absent one is an error, never an
  * empty one.
  */
-#include "base/file.h"
 #include "base/verr.h"
 #include "format/deletions.h"
 #include "store/lease_internal.h"
@@ -16,14 +15,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct deletions {
     uint8_t *file;
     struct deletion_log log;    /* lies in it */
 };
 
-int deletion_log_write(int dirfd, const struct vid *store, uint64_t generation, const uint64_t *refs, uint64_t n)
+int deletion_log_write(struct backend *b, const char *dir, const struct vid *store, uint64_t generation, const uint64_t *refs, uint64_t n)
 {
     size_t len = deletion_log_bytes(n);
     if (len == 0)
@@ -32,7 +30,7 @@ int deletion_log_write(int dirfd, const struct vid *store, uint64_t generation, 
     if (log == NULL)
         return -ENOMEM;
     deletion_log_encode(store, generation, refs, n, log);
-    int r = file_publish(dirfd, "deletions", log, len);
+    int r = bk_create(b, dir, "deletions", log, len);
     free(log);
     return r;
 }
@@ -43,7 +41,7 @@ static int log_load(struct store *st, uint64_t generation, struct deletions **ou
     snprintf(name, sizeof name, "%016" PRIx64 "/deletions", generation);
     struct deletions *d = calloc(1, sizeof *d);
     size_t len;
-    int r = d == NULL ? -ENOMEM : file_load(st->dirs[DIR_GENERATIONS], name, DELETION_LOG_MAX, &d->file, &len);
+    int r = d == NULL ? -ENOMEM : bk_load(st->b, "generations", name, DELETION_LOG_MAX, &d->file, &len);
     if (r < 0) {
         free(d);
         if (r == -ENOENT || r == -EFBIG || r == -EINVAL || r == -ENOTDIR || r == -ELOOP)

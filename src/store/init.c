@@ -10,16 +10,14 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/verr.h"
+#include "store/backend_dir.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 struct init {
@@ -27,7 +25,7 @@ struct init {
     const struct store_conf *conf;
     uid_t uid;
     gid_t gid;
-    int root;
+    struct backend *b;
     bool made_root;
 };
 
@@ -37,21 +35,9 @@ static int failed(const struct init *in, const char *what, int r, struct verr *e
 }
 
 /* Owner, then fsync: so that a file or directory is durable with the owner it must have. */
-static int give(const struct init *in, int fd)
+static int give(const struct init *in, const char *dir, const char *name)
 {
-    if (in->uid != (uid_t)-1 && fchown(fd, in->uid, in->gid) < 0)
-        return -errno;
-    return fsync(fd) < 0 ? -errno : 0;
-}
-
-static int give_file(const struct init *in, int dirfd, const char *name)
-{
-    int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return -errno;
-    int r = give(in, fd);
-    close(fd);
-    return r;
+    return backend_dir_give(in->b, dir, name, in->uid, in->gid);
 }
 
 /* lost+found is what an empty filesystem has. */
@@ -63,16 +49,16 @@ static int foreign_entry(void *ctx, const char *name)
 
 static int root_open(struct init *in, struct verr *err)
 {
-    if (mkdir(in->path, 0700) == 0)
-        in->made_root = true;
-    else if (errno != EEXIST)
-        return failed(in, "mkdir", -errno, err);
-    in->root = open(in->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (in->root < 0)
-        return failed(in, "open", -errno, err);
-    if (faccessat(in->root, "store.conf", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    struct bstat st;
+    int r = backend_dir_make(in->path, &in->made_root);
+    if (r < 0)
+        return failed(in, "mkdir", r, err);
+    r = backend_dir_open(in->path, &in->b);
+    if (r < 0)
+        return failed(in, "open", r, err);
+    if (bk_stat_name(in->b, "", "store.conf", &st) == 0)
         return verr_set(err, EEXIST, "%s is a varve store already", in->path);
-    int r = dir_each(in->root, foreign_entry, NULL);
+    r = bk_list(in->b, "", foreign_entry, NULL);
     if (r > 0)
         return verr_set(err, ENOTEMPTY, "%s is not empty: choose another directory, or remove what an interrupted init left there",
                         in->path);
@@ -80,7 +66,7 @@ static int root_open(struct init *in, struct verr *err)
 }
 
 /* The root of the tree: the only node without a parent. */
-static int root_node(const struct init *in, int dirfd)
+static int root_node(const struct init *in)
 {
     struct node n = {0};
     n.id = vid_random();
@@ -95,46 +81,36 @@ static int root_node(const struct init *in, int dirfd)
     char hex[VID_HEX];
     vid_hex(&n.id, hex);
     size_t len = node_encode(&n, record);
-    int r = len == 0 ? -EINVAL : file_publish(dirfd, hex, record, len);
-    return r < 0 ? r : give_file(in, dirfd, hex);
+    int r = len == 0 ? -EINVAL : bk_create(in->b, "nodes", hex, record, len);
+    return r < 0 ? r : give(in, "nodes", hex);
 }
 
 /* generations/1 with leases/ and an empty deletion log: an absent log is an error in every generation. */
-static int first_generation(const struct init *in, int dirfd)
+static int first_generation(const struct init *in)
 {
-    char name[GENERATION_NAME];
+    char name[GENERATION_NAME], dir[GENERATION_NAME + 16];
     generation_name(1, name);
-    int gen = dir_make(dirfd, name);
-    if (gen < 0)
-        return gen;
-    int leases = dir_make(gen, "leases");
-    int r = leases < 0 ? leases : give(in, leases);
-    if (leases >= 0)
-        close(leases);
+    snprintf(dir, sizeof dir, "generations/%s", name);
+    int r = bk_claim_dir(in->b, "generations", name);
     if (r == 0)
-        r = deletion_log_write(gen, &in->conf->id, 1, NULL, 0);
+        r = bk_claim_dir(in->b, dir, "leases");
     if (r == 0)
-        r = give_file(in, gen, "deletions");
+        r = give(in, dir, "leases");
     if (r == 0)
-        r = give(in, gen);
-    close(gen);
-    return r;
+        r = deletion_log_write(in->b, dir, &in->conf->id, 1, NULL, 0);
+    if (r == 0)
+        r = give(in, dir, "deletions");
+    return r < 0 ? r : give(in, dir, "");
 }
 
 static int make_dir(const struct init *in, enum store_dir dir)
 {
-    int fd = dir_make(in->root, store_dir_names[dir]);
-    if (fd < 0)
-        return fd;
-    int r = 0;
-    if (dir == DIR_GENERATIONS)
-        r = first_generation(in, fd);
-    else if (dir == DIR_NODES)
-        r = root_node(in, fd);
-    if (r == 0)
-        r = give(in, fd);
-    close(fd);
-    return r;
+    int r = bk_claim_dir(in->b, "", store_dir_names[dir]);
+    if (r == 0 && dir == DIR_GENERATIONS)
+        r = first_generation(in);
+    else if (r == 0 && dir == DIR_NODES)
+        r = root_node(in);
+    return r < 0 ? r : give(in, store_dir_names[dir], "");
 }
 
 /* store.conf last, complete and with its owner before it gets its name. */
@@ -143,27 +119,17 @@ static int publish_conf(const struct init *in)
     static const char temp[] = ".tmp-store.conf";
     char text[STORECONF_MAX];
     size_t len = storeconf_encode(in->conf, text);
-    int r = len == 0 ? -EINVAL : file_publish(in->root, temp, text, len);
+    int r = len == 0 ? -EINVAL : bk_create(in->b, "", temp, text, len);
     explicit_bzero(text, sizeof text);
     if (r < 0)
         return r;
-    r = give_file(in, in->root, temp);
+    r = give(in, "", temp);
     if (r == 0)
         r = -fault_errno("store.init.before_conf");
-    if (r == 0 && linkat(in->root, temp, in->root, "store.conf", 0) < 0)
-        r = -errno;
-    unlinkat(in->root, temp, 0);
-    return r < 0 ? r : dir_sync(in->root);
-}
-
-static int sync_parent(const struct init *in)
-{
-    int parent = openat(in->root, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (parent < 0)
-        return errno == EACCES ? 0 : -errno; /* a parent that we may not read was not changed by us either */
-    int r = dir_sync(parent);
-    close(parent);
-    return r;
+    if (r == 0)
+        r = bk_link(in->b, "", temp, "", "store.conf");
+    (void)bk_remove(in->b, "", temp);
+    return r < 0 ? r : bk_sync(in->b, "");
 }
 
 static int build(struct init *in, struct verr *err)
@@ -174,9 +140,9 @@ static int build(struct init *in, struct verr *err)
     for (int i = 0; i < STORE_DIRS; i++)
         if ((r = make_dir(in, (enum store_dir)i)) < 0)
             return failed(in, store_dir_names[i], r, err);
-    if ((r = give(in, in->root)) < 0)
+    if ((r = give(in, "", "")) < 0)
         return failed(in, "owner and fsync", r, err);
-    if (in->made_root && (r = sync_parent(in)) < 0)
+    if (in->made_root && (r = backend_dir_sync_parent(in->b)) < 0)
         return failed(in, "fsync of the directory above", r, err);
     if ((r = publish_conf(in)) < 0)
         return failed(in, "store.conf", r, err);
@@ -185,9 +151,8 @@ static int build(struct init *in, struct verr *err)
 
 int store_init(const char *path, const struct store_conf *conf, uid_t uid, gid_t gid, struct verr *err)
 {
-    struct init in = {.path = path, .conf = conf, .uid = uid, .gid = gid, .root = -1};
+    struct init in = {.path = path, .conf = conf, .uid = uid, .gid = gid};
     int r = build(&in, err);
-    if (in.root >= 0)
-        close(in.root);
+    bk_destroy(in.b);
     return r;
 }

@@ -5,9 +5,7 @@
 
 #include "format/container.h"
 
-#include <fcntl.h>
 #include <stdbool.h>
-#include <sys/stat.h>
 
 static inline uint32_t footer_pages(uint32_t entries)
 {
@@ -23,13 +21,6 @@ static inline bool container_id_eq(const struct container_id *a, const struct co
 static inline uint64_t trailer_end(const struct ctrailer *t)
 {
     return t->footer_off + (uint64_t)footer_pages(t->entries) * FOOTER_PAGE_BYTES + CTRAILER_BYTES;
-}
-
-/* fd is what the name leads to now. */
-static inline bool same_file(int dirfd, const char *name, int fd)
-{
-    struct stat a, b;
-    return fstat(fd, &a) == 0 && fstatat(dirfd, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 #endif

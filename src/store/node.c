@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* node: the records in nodes/, one file per directory or disk, named by its id. Format: format/node.h. */
-#include "base/file.h"
 #include "base/verr.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 int store_node_create(struct store *st, const struct node *node, struct verr *err)
 {
@@ -17,7 +14,7 @@ int store_node_create(struct store *st, const struct node *node, struct verr *er
     char hex[VID_HEX];
     vid_hex(&node->id, hex);
     size_t len = node_encode(node, record);
-    int r = len == 0 ? -EINVAL : file_publish(st->dirs[DIR_NODES], hex, record, len);
+    int r = len == 0 ? -EINVAL : bk_create(st->b, "nodes", hex, record, len);
     return r < 0 ? store_fail(st, DIR_NODES, hex, r, "creating", err) : 0;
 }
 
@@ -27,10 +24,12 @@ int store_node_update(struct store *st, const struct node *node, struct verr *er
     char hex[VID_HEX];
     vid_hex(&node->id, hex);
     /* A record that was removed must not come back through a late change of it. */
-    if (faccessat(st->dirs[DIR_NODES], hex, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-        return store_fail(st, DIR_NODES, hex, -errno, "updating", err);
+    struct bstat there;
+    int r = bk_stat_name(st->b, "nodes", hex, &there);
+    if (r < 0)
+        return store_fail(st, DIR_NODES, hex, r, "updating", err);
     size_t len = node_encode(node, record);
-    int r = len == 0 ? -EINVAL : file_replace(st->dirs[DIR_NODES], hex, record, len);
+    r = len == 0 ? -EINVAL : bk_replace(st->b, "nodes", hex, record, len);
     return r < 0 ? store_fail(st, DIR_NODES, hex, r, "updating", err) : 0;
 }
 
@@ -40,7 +39,7 @@ int store_node_load(struct store *st, const struct vid *id, struct node *out, st
     vid_hex(id, hex);
     uint8_t *data;
     size_t len;
-    int r = file_load(st->dirs[DIR_NODES], hex, NODE_RECORD_MAX, &data, &len);
+    int r = bk_load(st->b, "nodes", hex, NODE_RECORD_MAX, &data, &len);
     if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
         return verr_set(err, EBADMSG, "%s/nodes/%s is damaged: not a file of at most %d bytes", st->path, hex, NODE_RECORD_MAX);
     if (r < 0)
@@ -65,9 +64,10 @@ int store_node_remove(struct store *st, const struct vid *id, struct verr *err)
 {
     char hex[VID_HEX];
     vid_hex(id, hex);
-    if (unlinkat(st->dirs[DIR_NODES], hex, 0) < 0 && errno != ENOENT)
-        return store_fail(st, DIR_NODES, hex, -errno, "removing", err);
-    int r = dir_sync(st->dirs[DIR_NODES]);
+    int r = bk_remove(st->b, "nodes", hex);
+    if (r < 0 && r != -ENOENT)
+        return store_fail(st, DIR_NODES, hex, r, "removing", err);
+    r = bk_sync(st->b, "nodes");
     return r < 0 ? store_fail(st, DIR_NODES, NULL, r, "fsync of", err) : 0;
 }
 
@@ -96,7 +96,7 @@ static int each_entry(void *ctx, const char *name)
 
 static int each(struct store *st, struct each *e, struct verr *err)
 {
-    int r = dir_each(st->dirs[DIR_NODES], each_entry, e);
+    int r = bk_list(st->b, "nodes", each_entry, e);
     return r < 0 && e->listing ? store_fail(st, DIR_NODES, NULL, r, "listing", err) : r;
 }
 

@@ -5,7 +5,7 @@
  * owners/VM.EPOCH holds an owner record (format/owner.h). The highest epoch counts; lower ones are
  * history. A new one is made by link, so two hosts never hold the same.
  */
-#include "base/file.h"
+#include "base/hash.h"
 #include "base/hex.h"
 #include "base/verr.h"
 #include "format/owner.h"
@@ -33,7 +33,7 @@ int owner_publish(struct store *st, const struct vid *vm, uint64_t epoch, const 
     char name[OWNER_NAME];
     owner_name(vm, epoch, name);
     int r = owner_encode(&(struct owner_record){.store = st->conf.id, .vm = *vm, .host = *host, .epoch = epoch}, record);
-    return r < 0 ? r : file_publish(st->dirs[DIR_OWNERS], name, record, sizeof record);
+    return r < 0 ? r : bk_create(st->b, "owners", name, record, sizeof record);
 }
 
 int owner_load(struct store *st, const struct vid *vm, uint64_t epoch, struct vid *host, struct verr *err)
@@ -43,7 +43,7 @@ int owner_load(struct store *st, const struct vid *vm, uint64_t epoch, struct vi
     struct owner_record want = {.store = st->conf.id, .vm = *vm, .epoch = epoch}, got;
     uint8_t *data;
     size_t len;
-    int r = file_load(st->dirs[DIR_OWNERS], name, 4096, &data, &len);
+    int r = bk_load(st->b, "owners", name, 4096, &data, &len);
     if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
         return verr_set(err, EBADMSG, "%s/owners/%s cannot be used: no owner record", st->path, name);
     if (r < 0)
@@ -92,9 +92,7 @@ static int highest_entry(void *ctx, const char *name)
 /* A name that cannot be read might be the highest: it is an error and never passed over. */
 static int list_highest(struct store *st, enum store_dir dir, struct highest *h, struct verr *err)
 {
-    int r = dir_revalidate(st->dirs[dir]);
-    if (r == 0)
-        r = dir_each(st->dirs[dir], highest_entry, h);
+    int r = bk_list(st->b, store_dir_names[dir], highest_entry, h);
     if (r < 0) /* ESTALE of a network filesystem must not be read as "fenced" */
         return store_fail(st, dir, NULL, r == -ESTALE ? -EIO : r, "listing", err);
     if (h->strange)
@@ -163,7 +161,7 @@ static int each_entry(void *ctx, const char *name)
 
 static int each(struct store *st, enum store_dir dir, struct each *e, struct verr *err)
 {
-    int r = dir_each(st->dirs[dir], each_entry, e);
+    int r = bk_list(st->b, store_dir_names[dir], each_entry, e);
     return r < 0 && e->listing ? store_fail(st, dir, NULL, r, "listing", err) : r;
 }
 
@@ -177,6 +175,56 @@ int generation_each(struct store *st, int (*fn)(void *ctx, uint64_t generation),
                     struct verr *err)
 {
     return each(st, DIR_GENERATIONS, &(struct each){.generation = fn, .stray = stray, .ctx = ctx, .listing = true}, err);
+}
+
+struct lease_names { int (*fn)(void *ctx, const char *name); void *ctx; bool listing; };
+
+static int each_lease(void *ctx, const char *name)
+{
+    struct lease_names *e = ctx;
+    int r = name[0] == '.' ? 0 : e->fn(e->ctx, name);
+    e->listing = r == 0;
+    return r;
+}
+
+int lease_each(struct store *st, uint64_t generation, int (*fn)(void *ctx, const char *name), void *ctx, struct verr *err)
+{
+    char dir[64];
+    struct lease_names e = {.fn = fn, .ctx = ctx, .listing = true};
+    snprintf(dir, sizeof dir, "generations/%016" PRIx64 "/leases", generation);
+    int r = bk_list(st->b, dir, each_lease, &e);
+    if (r < 0 && e.listing)
+        return r == -ENOENT || r == -ENOTDIR ? 0 : verr_set(err, -r, "listing %s/%s: %s", st->path, dir, strerror(-r));
+    return r;
+}
+
+bool owner_exists(struct store *st, const struct vid *vm, uint64_t epoch)
+{
+    char name[OWNER_NAME];
+    struct bstat there;
+    owner_name(vm, epoch, name);
+    return bk_stat_name(st->b, "owners", name, &there) == 0;
+}
+
+bool generation_exists(struct store *st, uint64_t generation)
+{
+    char name[GENERATION_NAME];
+    struct bstat there;
+    generation_name(generation, name);
+    return bk_stat_name(st->b, "generations", name, &there) == 0;
+}
+
+static int mix_name(void *ctx, const char *name)
+{
+    if (name[0] != '.')
+        *(uint64_t *)ctx += hash64(name, strlen(name));
+    return 0;
+}
+
+uint64_t generations_digest(struct store *st)
+{
+    uint64_t sum = 1;
+    return bk_list(st->b, "generations", mix_name, &sum) < 0 ? 0 : sum;
 }
 
 /* ---- the interface ---- */

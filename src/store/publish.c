@@ -2,35 +2,31 @@
 /*
  * publish: leases and the commit point (DESIGN section 7).
  *
- *     newest generation G -> mkdir G/leases/VM.EPOCH -> no higher generation, no higher owner epoch   lease_take
- *     write, fdatasync in the lease                                                                   lease_stage
- *     link(lease/name -> target) -> fsync of the target's directory -> unlink of lease/name           lease_publish
+ *     newest generation G -> make G/leases/VM.EPOCH -> no higher generation, no higher owner epoch    lease_take
+ *     write, fsync in the lease                                                                       lease_stage
+ *     publish lease/name as target -> sync of the target's directory -> lease/name goes               lease_publish
  *
- * Whoever removes the lease directory's entries makes the link fail: that is the whole fence. Of each staged file a
- * descriptor is kept, so that its inode number stays its own and "our inode" is never somebody else's.
+ * A collector or adopter that removes what is in the lease makes the publication fail: that is the whole fence. Each staged file
+ * stays open until the lease ends, so that the backend knows its own object when it meets it under the target's name.
  */
 #include "store/publish.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/verr.h"
 #include "store/lease_internal.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { TAKE_TRIES = 64, LEASE_PATH = GENERATION_NAME + 8 + VID_HEX + 17, STAGED_NAME = 256 };
 
 struct staged {
     struct staged *next;
-    int fd;                     /* keeps the inode */
+    struct bfile *f;
     char name[STAGED_NAME];
 };
 
@@ -38,7 +34,7 @@ struct lease {
     struct store *st;
     struct vid vm;
     uint64_t epoch, generation;
-    int dirfd;
+    struct blease *lease;
     char path[LEASE_PATH];      /* relative to generations/ */
     struct staged *staged;
     int broken;                 /* -errno of a failed fsync of a target directory: final */
@@ -65,60 +61,21 @@ static int fenced(const struct lease *l, struct verr *err)
 
 /* ---- taking and giving back ---- */
 
-static int remove_entry(void *ctx, const char *name)
-{
-    return tree_remove(*(const int *)ctx, name);
-}
-
-/* Empties the directory behind fd and removes it, unless its name leads to a younger lease of ours by now. */
-static int lease_dir_remove(struct store *st, const char *path, int fd)
-{
-    struct stat own, named;
-    int r = dir_each(fd, remove_entry, &fd);
-    if (r < 0 && !revoked(r))
-        return r;
-    if (fstat(fd, &own) < 0 || fstatat(st->dirs[DIR_GENERATIONS], path, &named, AT_SYMLINK_NOFOLLOW) < 0)
-        return revoked(-errno) ? 0 : -errno;
-    if (own.st_dev != named.st_dev || own.st_ino != named.st_ino)
-        return 0;
-    return unlinkat(st->dirs[DIR_GENERATIONS], path, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-/* What we left behind is removed and made anew: a thread of ours that still works in the old one is fenced by this too. */
-static int leftover_remove(struct lease *l)
-{
-    int fd = dir_open(l->st->dirs[DIR_GENERATIONS], l->path);
-    if (fd < 0)
-        return revoked(fd) ? 0 : fd;
-    int r = lease_dir_remove(l->st, l->path, fd);
-    close(fd);
-    return r;
-}
-
 /* The lease in one generation: 1 made, 0 try again with the newest generation, -errno. */
 static int lease_make(struct lease *l, struct verr *err)
 {
-    char hex[VID_HEX];
+    char hex[VID_HEX], dir[GENERATION_NAME + 20], name[VID_HEX + 17];
     vid_hex(&l->vm, hex);
-    snprintf(l->path, sizeof l->path, "%016" PRIx64 "/leases/%s.%016" PRIx64, l->generation, hex, l->epoch);
-    int r = mkdirat(l->st->dirs[DIR_GENERATIONS], l->path, 0700) < 0 ? -errno : 0;
-    if (r == -EEXIST) {
-        r = leftover_remove(l);
-        if (r < 0)
-            return failed(l, "", r, "taking over lease", err);
-        r = mkdirat(l->st->dirs[DIR_GENERATIONS], l->path, 0700) < 0 ? -errno : 0;
-    }
+    snprintf(dir, sizeof dir, "generations/%016" PRIx64 "/leases", l->generation);
+    snprintf(name, sizeof name, "%s.%016" PRIx64, hex, l->epoch);
+    snprintf(l->path, sizeof l->path, "%016" PRIx64 "/leases/%s", l->generation, name);
+    int r = bk_lease(l->st->b, dir, name, &l->lease);
     if (revoked(r))
         return 0; /* leases/ of this generation is closed: there is a higher one */
-    if (r < 0)
-        return failed(l, "", r, "making lease", err);
-    l->dirfd = dir_open(l->st->dirs[DIR_GENERATIONS], l->path);
-    if (revoked(l->dirfd))
-        return 0;
-    return l->dirfd < 0 ? failed(l, "", l->dirfd, "opening lease", err) : 1;
+    return r < 0 ? failed(l, "", r, "making lease", err) : 1;
 }
 
-/* After the mkdir: 1 good, 0 a higher generation exists, -ESTALE fenced by a higher owner epoch. */
+/* After it is made: 1 good, 0 a higher generation exists, -ESTALE fenced by a higher owner epoch. */
 static int lease_check(const struct lease *l, struct verr *err)
 {
     uint64_t generation, epoch = 0;
@@ -135,11 +92,8 @@ static int lease_check(const struct lease *l, struct verr *err)
 
 static void lease_drop(struct lease *l)
 {
-    if (l->dirfd < 0)
-        return;
-    (void)lease_dir_remove(l->st, l->path, l->dirfd); /* what stays is emptied and taken over next time, or revoked */
-    close(l->dirfd);
-    l->dirfd = -1;
+    bl_release(l->lease);
+    l->lease = NULL;
 }
 
 static int lease_try(struct lease *l, struct verr *err)
@@ -164,7 +118,6 @@ int lease_take(struct store *st, const struct vid *vm, uint64_t epoch, struct le
     l->st = st;
     l->vm = *vm;
     l->epoch = epoch;
-    l->dirfd = -1;
     int r = 0;
     for (int i = 0; r == 0 && i < TAKE_TRIES; i++)
         r = lease_try(l, err);
@@ -182,13 +135,13 @@ void lease_release(struct lease *l)
 {
     if (l == NULL)
         return;
-    lease_drop(l);
     while (l->staged != NULL) {
         struct staged *s = l->staged;
         l->staged = s->next;
-        close(s->fd);
+        bf_close(s->f);
         free(s);
     }
+    lease_drop(l);
     free(l);
 }
 
@@ -207,89 +160,67 @@ static struct staged *staged_find(const struct lease *l, const char *name)
     return NULL;
 }
 
-/* Remembers the file; an earlier one of that name is forgotten. */
-static int staged_keep(struct lease *l, const char *name, int fd)
+int lease_stage_begin(struct lease *l, const char *name, struct staged **out, struct verr *err)
 {
-    int keep = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (keep < 0)
-        return -errno;
+    if (!name_good(name))
+        return verr_set(err, EINVAL, "staging in lease %s: bad name \"%s\"", l->path, name);
     struct staged *s = staged_find(l, name);
-    if (s != NULL) {
-        close(s->fd);
-    } else if ((s = calloc(1, sizeof *s)) == NULL) {
-        close(keep);
-        return -ENOMEM;
+    bool again = s != NULL;
+    if (!again && (s = calloc(1, sizeof *s)) == NULL)
+        return verr_set(err, ENOMEM, "staging in lease %s: out of memory", l->path);
+    struct bfile *f;
+    int r = bl_stage(l->lease, name, &f);
+    if (r < 0) {
+        if (!again)
+            free(s);
+        return revoked(r) ? fenced(l, err) : failed(l, name, r, "creating", err);
+    }
+    if (again) {
+        bf_close(s->f);
     } else {
         memcpy(s->name, name, strlen(name) + 1);
         s->next = l->staged;
         l->staged = s;
     }
-    s->fd = keep;
+    s->f = f;
+    *out = s;
     return 0;
 }
 
-int lease_stage_open(struct lease *l, const char *name, struct verr *err)
-{
-    if (!name_good(name))
-        return verr_set(err, EINVAL, "staging in lease %s: bad name \"%s\"", l->path, name);
-    if (unlinkat(l->dirfd, name, 0) < 0 && errno != ENOENT && errno != ESTALE)
-        return failed(l, name, -errno, "removing", err);
-    int fd = openat(l->dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return revoked(-errno) ? fenced(l, err) : failed(l, name, -errno, "creating", err);
-    int r = staged_keep(l, name, fd);
-    if (r < 0) {
-        close(fd);
-        return failed(l, name, r, "creating", err);
-    }
-    return fd;
-}
+int staged_write(struct staged *s, const void *data, size_t len, uint64_t off) { return bf_write(s->f, data, len, off, false); }
 
-int lease_stage_done(struct lease *l, int fd, struct verr *err)
+int lease_stage_end(struct lease *l, struct staged *s, struct verr *err)
 {
     int r = -fault_errno("store.stage.fdatasync");
-    if (r == 0 && fdatasync(fd) < 0)
-        r = -errno;
-    if (close(fd) < 0 && r == 0)
-        r = -errno;
+    if (r == 0)
+        r = bf_fsync(s->f);
     if (r == -ESTALE)
         return fenced(l, err);
-    return r < 0 ? failed(l, "", r, "fdatasync of a file in", err) : 0;
+    return r < 0 ? failed(l, s->name, r, "fdatasync of", err) : 0;
 }
 
 int lease_stage(struct lease *l, const char *name, const void *data, size_t len, struct verr *err)
 {
-    int fd = lease_stage_open(l, name, err);
-    if (fd < 0)
-        return fd;
-    int r = -fault_errno("store.stage.write");
+    struct staged *s;
+    int r = lease_stage_begin(l, name, &s, err);
+    if (r < 0)
+        return r;
+    r = -fault_errno("store.stage.write");
     if (r == 0)
-        r = pwrite_full(fd, data, len, 0);
-    if (r < 0) {
-        close(fd);
+        r = staged_write(s, data, len, 0);
+    if (r < 0)
         return r == -ESTALE ? fenced(l, err) : failed(l, name, r, "writing", err);
-    }
-    return lease_stage_done(l, fd, err);
+    return lease_stage_end(l, s, err);
 }
 
 /* ---- the commit point ---- */
 
-/* Is the target the very file that was staged? Then an earlier attempt, or its retransmission, has succeeded. */
-static bool target_is(const struct staged *s, int target_dir, const char *target)
-{
-    struct stat own, there;
-    return fstat(s->fd, &own) == 0 && fstatat(target_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0 && own.st_dev == there.st_dev &&
-           own.st_ino == there.st_ino;
-}
-
-static int commit_link(struct lease *l, const struct staged *s, int target_dir, const char *target, struct verr *err)
+static int commit_link(struct lease *l, const struct staged *s, const char *dir, const char *target, struct verr *err)
 {
     fault_point("store.publish.before_link");
     int r = -fault_errno("store.publish.link");
-    if (r == 0 && linkat(l->dirfd, s->name, target_dir, target, 0) < 0)
-        r = -errno;
-    if ((r == -EEXIST || revoked(r)) && target_is(s, target_dir, target))
-        return 0;
+    if (r == 0)
+        r = bf_publish(s->f, dir, target);
     if (r == -EEXIST)
         return verr_set(err, EEXIST, "publishing %s: another file has that name already", target);
     if (revoked(r))
@@ -297,23 +228,32 @@ static int commit_link(struct lease *l, const struct staged *s, int target_dir, 
     return r < 0 ? failed(l, s->name, r, "publishing", err) : 0;
 }
 
-int lease_publish(struct lease *l, const char *name, int target_dir, const char *target, struct verr *err)
+int lease_publish(struct lease *l, const char *name, const char *dir, const char *target, struct verr *err)
 {
     const struct staged *s = staged_find(l, name);
     if (s == NULL)
         return verr_set(err, EINVAL, "publishing out of lease %s: \"%s\" was not staged", l->path, name);
     if (l->broken != 0)
         return failed(l, name, l->broken, "publishing after a failed fsync:", err);
-    int r = commit_link(l, s, target_dir, target, err);
+    int r = commit_link(l, s, dir, target, err);
     if (r < 0)
         return r;
     fault_point("store.publish.after_link");
-    r = dir_sync(target_dir);
+    r = bk_sync(l->st->b, dir);
     if (r < 0) {
         l->broken = r;
         return verr_set(err, -r, "publishing %s: fsync of its directory: %s", target, strerror(-r));
     }
     fault_point("store.publish.after_fsync");
-    (void)unlinkat(l->dirfd, name, 0); /* only a name: the lease goes with what is left in it */
+    (void)bf_unname(s->f); /* only a name: the lease goes with what is left in it */
     return 0;
+}
+
+int lease_publish_recipe(struct lease *l, const char *name, const struct vid *disk, struct verr *err)
+{
+    char hex[VID_HEX], dir[VID_HEX + 10];
+    vid_hex(disk, hex);
+    snprintf(dir, sizeof dir, "snapshots/%s", hex);
+    int r = bk_make_dir(l->st->b, "snapshots", hex);
+    return r < 0 ? store_fail(l->st, DIR_SNAPSHOTS, hex, r, "making", err) : lease_publish(l, name, dir, name, err);
 }

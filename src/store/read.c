@@ -3,7 +3,6 @@
  * read: blocks by reference. section -> footer entries, a page's worth at a time on the stack -> decoded frame -> bytes.
  * A run of blocks of one frame keeps that frame pinned, so a sequential read decodes each frame once.
  */
-#include "base/file.h"
 #include "base/verr.h"
 #include "store/layout_internal.h"
 #include "store/read_internal.h"
@@ -54,7 +53,7 @@ int footer_page_read(struct creader *r, struct cfile *c, const struct section *s
     uint8_t bytes[FOOTER_PAGE_BYTES];
     uint32_t first = page * FOOTER_PAGE_ENTRIES;
     uint32_t want = s->entries - first < FOOTER_PAGE_ENTRIES ? s->entries - first : FOOTER_PAGE_ENTRIES;
-    ssize_t got = pread_full(c->fd, bytes, sizeof bytes, (off_t)s->footer_off + (off_t)page * FOOTER_PAGE_BYTES);
+    ssize_t got = bf_read(c->f, bytes, sizeof bytes, s->footer_off + (uint64_t)page * FOOTER_PAGE_BYTES);
     if (got < 0)
         return cfile_fail(r, c, (int)-got, strerror((int)-got), err);
     const char *why = "file is shorter than its trailer says";
@@ -98,7 +97,7 @@ int footer_slice(struct creader *r, struct cfile *c, uint32_t ordinal, uint32_t 
 /* A frame as it lies in the file: most are shorter than the first read. */
 static int frame_fetch(struct creader *r, struct cfile *c, uint32_t off, uint8_t *in, struct cframe *f, struct verr *err)
 {
-    ssize_t got = pread_full(c->fd, in, FIRST_READ, off);
+    ssize_t got = bf_read(c->f, in, FIRST_READ, off);
     if (got < 0)
         return cfile_fail(r, c, (int)-got, strerror((int)-got), err);
     const char *why = "file ends inside a frame";
@@ -109,7 +108,7 @@ static int frame_fetch(struct creader *r, struct cfile *c, uint32_t off, uint8_t
         return cfile_fail(r, c, ESTALE, "a frame is of another version of the file", err);
     size_t need = CFRAME_BYTES + (size_t)f->stored_len;
     if ((size_t)got < need && got == FIRST_READ) {
-        ssize_t more = pread_full(c->fd, in + got, need - (size_t)got, (off_t)off + got);
+        ssize_t more = bf_read(c->f, in + got, need - (size_t)got, off + (uint64_t)got);
         if (more < 0)
             return cfile_fail(r, c, (int)-more, strerror((int)-more), err);
         got += more;

@@ -3,18 +3,14 @@
  * read_file: the open containers of a reader: at most OPEN_MAX descriptors, least recently used closed first. What was
  * read through a descriptor (version id, sections) goes with it.
  */
-#include "base/file.h"
 #include "base/verr.h"
 #include "store/layout_internal.h"
 #include "store/read_internal.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 int cfile_fail(const struct creader *r, const struct cfile *c, int code, const char *what, struct verr *err)
 {
@@ -23,8 +19,7 @@ int cfile_fail(const struct creader *r, const struct cfile *c, int code, const c
 
 static void cfile_free(struct cfile *c)
 {
-    if (c->fd >= 0)
-        close(c->fd);
+    bf_close(c->f);
     pthread_mutex_destroy(&c->lock);
     free(c->section);
     free(c);
@@ -36,7 +31,6 @@ static struct cfile *cfile_new(uint64_t number)
     if (c == NULL)
         return NULL;
     c->number = number;
-    c->fd = -1;
     container_path(number, c->name);
     pthread_mutex_init(&c->lock, NULL);
     return c;
@@ -141,12 +135,13 @@ void cfile_free_all(struct creader *r)
 /* ---- opening; under c->lock ---- */
 
 /* Taken before the sections are read: what is sealed meanwhile makes the next look find a change. */
-static int stamp(struct cfile *c, struct stat *st)
+static int stamp(struct cfile *c, struct bstat *st)
 {
-    if (fstat(c->fd, st) < 0)
-        return -errno;
-    c->seen_size = (uint64_t)st->st_size;
-    c->seen_mtime = st->st_mtim;
+    int r = bf_stat(c->f, st);
+    if (r < 0)
+        return r;
+    c->seen_size = st->bytes;
+    c->seen_mtime = st->mtime;
     return 0;
 }
 
@@ -174,7 +169,7 @@ static int header_read(struct creader *r, struct cfile *c, const char **why)
 {
     uint8_t head[CHEADER_BYTES];
     struct cheader h;
-    ssize_t n = pread_full(c->fd, head, sizeof head, 0);
+    ssize_t n = bf_read(c->f, head, sizeof head, 0);
     if (n < 0)
         return (int)n;
     c->id.store = r->st->conf.id;
@@ -195,13 +190,14 @@ static int header_read(struct creader *r, struct cfile *c, const char **why)
 
 static int cfile_open(struct creader *r, struct cfile *c, struct verr *err)
 {
-    struct stat st = {0};
+    struct bstat st = {0};
     const char *why = "header is damaged";
-    c->fd = openat(r->st->dirs[DIR_CONTAINERS], c->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int code = c->fd < 0 ? -errno : stamp(c, &st);
+    int code = bk_open(r->st->b, "containers", c->name, BHINT_NONE, &c->f);
+    if (code == 0)
+        code = stamp(c, &st);
     if (code == -ENOENT)
         return cfile_fail(r, c, ENODATA, "there is no such container", err);
-    if (code == 0 && !S_ISREG(st.st_mode))
+    if (code == 0 && !st.regular)
         return cfile_fail(r, c, EBADMSG, "not a regular file", err);
     if (code == 0)
         code = header_read(r, c, &why);
@@ -220,7 +216,7 @@ int cfile_get(struct creader *r, uint64_t number, struct cfile **out, struct ver
         return verr_set(err, ENOMEM, "opening a container: out of memory");
     pthread_mutex_lock(&c->lock);
     int code = 0;
-    if (!c->opened && c->fd >= 0) /* the thread before us failed on it and is about to drop it */
+    if (!c->opened && c->f != NULL) /* the thread before us failed on it and is about to drop it */
         code = cfile_fail(r, c, ESTALE, "could not be opened", err);
     else if (!c->opened)
         code = cfile_open(r, c, err);
@@ -255,12 +251,12 @@ static bool lookup(const struct cfile *c, uint32_t ordinal, struct section *out)
 }
 
 /* Has the file grown, or been replaced, since it was looked at? */
-static int look_again(struct creader *r, struct cfile *c)
+static int look_again(struct cfile *c)
 {
-    struct stat st;
+    struct bstat st;
     uint64_t size = c->seen_size;
     struct timespec mtime = c->seen_mtime;
-    if (!same_file(r->st->dirs[DIR_CONTAINERS], c->name, c->fd))
+    if (!bf_is_named(c->f))
         return -ESTALE;
     int code = stamp(c, &st);
     if (code < 0 || (size == c->seen_size && mtime.tv_sec == c->seen_mtime.tv_sec && mtime.tv_nsec == c->seen_mtime.tv_nsec))
@@ -277,7 +273,7 @@ int cfile_section(struct creader *r, struct cfile *c, uint32_t ordinal, struct s
     int code = 0;
     bool found = lookup(c, ordinal, out);
     if (!found) {
-        code = look_again(r, c);
+        code = look_again(c);
         found = code == 0 && lookup(c, ordinal, out);
     }
     bool damaged = c->damaged;

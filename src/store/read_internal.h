@@ -9,6 +9,7 @@
 #ifndef VARVE_STORE_READ_INTERNAL_H
 #define VARVE_STORE_READ_INTERNAL_H
 
+#include "base/backend.h"
 #include "store/container.h"
 #include "store/frame_internal.h"
 
@@ -23,7 +24,7 @@ struct section {
     uint32_t section_off, footer_off, trailer_off;
 };
 
-/* An open container: descriptor and what was read through it. Never mixed with another version of the same number. */
+/* An open container: file and what was read through it. Never mixed with another version of the same number. */
 struct cfile {
     uint64_t number;
     /* under creader.lock */
@@ -33,7 +34,7 @@ struct cfile {
     /* under lock */
     pthread_mutex_t lock;
     bool opened;
-    int fd;
+    struct bfile *f;
     struct container_id id;
     uint32_t type, flags;
     bool unborn;                /* its header was never written: no section can be sealed */

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* seal: footers and trailers of sections, and the order in which they become durable (see append.c). */
 #include "base/fault.h"
-#include "base/file.h"
 #include "store/append_internal.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Footer pages of the open section, as many at a time as the scratch buffer takes. No frame is under way. */
 static int footer_write(struct cwriter *w)
@@ -40,15 +37,15 @@ static int section_close(struct cwriter *w, struct waiting *out)
     if (r < 0)
         return r;
     w->entries = 0;
-    *out = (struct waiting){.fd = f->fd, .trailer_off = f->off, .trailer = t};
+    *out = (struct waiting){.f = f->f, .trailer_off = f->off, .trailer = t};
     return 0;
 }
 
 static int data_sync(struct cwriter *w, const struct waiting *wait)
 {
     int r = -fault_errno("store.seal.fdatasync");
-    if (r == 0 && fdatasync(wait->fd) < 0)
-        r = -errno;
+    if (r == 0)
+        r = bf_fsync(wait->f);
     if (r < 0) {
         w->unsure = true;
         container_condemn(w->st, wait->trailer.id.container);
@@ -62,7 +59,7 @@ static int trailer_write(struct cwriter *w, const struct waiting *wait)
     ctrailer_encode(&wait->trailer, bytes);
     int r = -fault_errno("store.seal.trailer");
     if (r == 0)
-        r = pwrite_full(wait->fd, bytes, sizeof bytes, (off_t)wait->trailer_off);
+        r = bf_write(wait->f, bytes, sizeof bytes, wait->trailer_off, false);
     if (r < 0)
         return cw_fail(w, wait->trailer.id.container, r, "writing the trailer of");
     w->stored += sizeof bytes;
@@ -75,7 +72,7 @@ static int trailers(struct cwriter *w, unsigned n)
     const struct waiting *wait = w->waiting;
     int r = 0;
     for (unsigned i = 0; i < n; i++) /* all begin to write before the first is waited for; errors come below */
-        (void)sync_file_range(wait[i].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        (void)bf_start(wait[i].f, 0, 0);
     for (unsigned i = 0; r == 0 && i < n; i++)
         r = data_sync(w, &wait[i]);
     fault_point("store.seal.before_trailer");
@@ -94,13 +91,13 @@ static int trailers(struct cwriter *w, unsigned n)
 static void leave_behind(struct cwriter *w, unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
-        (void)pwrite_full(w->waiting[i].fd, "", 1, (off_t)w->waiting[i].trailer_off + CTRAILER_BYTES);
+        (void)bf_write(w->waiting[i].f, "", 1, w->waiting[i].trailer_off + CTRAILER_BYTES, false);
 }
 
 static void waiting_close(struct cwriter *w)
 {
     for (unsigned i = 0; i < w->nwaiting; i++)
-        close(w->waiting[i].fd);
+        bf_close(w->waiting[i].f);
     w->nwaiting = 0;
 }
 
@@ -118,21 +115,18 @@ int cw_file_full(struct cwriter *w)
     if (r < 0)
         return r;
     w->nwaiting++;
-    w->file = (struct cw_file){.fd = -1}; /* the descriptor waits */
+    w->file = (struct cw_file){.f = NULL}; /* the open file waits */
     return 0;
 }
 
 int cw_sync_dirs(struct cwriter *w)
 {
     for (unsigned i = 0; i < w->ndirs; i++) {
-        char name[16];
-        snprintf(name, sizeof name, "%06x", w->dirs[i]);
-        int fd = dir_open(w->st->dirs[DIR_CONTAINERS], name);
-        int r = fd < 0 ? fd : dir_sync(fd);
-        if (fd >= 0)
-            close(fd);
+        char dir[32];
+        snprintf(dir, sizeof dir, "containers/%06x", w->dirs[i]);
+        int r = bk_sync(w->st->b, dir);
         if (r < 0)
-            return store_fail(w->st, DIR_CONTAINERS, name, r, "fsync of", &w->dead);
+            return verr_set(&w->dead, -r, "fsync of %s/%s: %s", w->st->path, dir, strerror(-r));
     }
     w->ndirs = 0;
     return 0;

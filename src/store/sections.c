@@ -8,7 +8,6 @@
  * must not pass for a torn tail. Every trailer must name this file version and lie where its own fields say it lies, so
  * that a copy of one inside a stored frame is not taken for one.
  */
-#include "base/file.h"
 #include "store/layout_internal.h"
 #include "store/read_internal.h"
 
@@ -22,7 +21,7 @@ enum { SEARCH_BYTES = 64 * 1024 };
 static int trailer_at(const struct cfile *c, uint64_t pos, bool any_version, struct ctrailer *out)
 {
     uint8_t bytes[CTRAILER_BYTES];
-    ssize_t n = pread_full(c->fd, bytes, sizeof bytes, (off_t)pos);
+    ssize_t n = bf_read(c->f, bytes, sizeof bytes, pos);
     if (n < 0)
         return (int)n;
     struct ctrailer t;
@@ -127,7 +126,7 @@ static int section_forward(struct cfile *c, uint64_t size)
     uint8_t head[CFRAME_BYTES];
     struct cframe f;
     while (off < size) {
-        ssize_t n = pread_full(c->fd, head, sizeof head, (off_t)off);
+        ssize_t n = bf_read(c->f, head, sizeof head, off);
         if (n < 0)
             return (int)n;
         if (n != (ssize_t)sizeof head || cframe_decode(head, &f, NULL) < 0 || !container_id_eq(&f.id, &c->id) || f.first_ordinal != next)
@@ -159,7 +158,7 @@ static int last_trailer(const struct cfile *c, uint64_t from, uint64_t size, boo
     int r = 0;
     *out = 0;
     for (uint64_t pos = from; r >= 0 && pos + CTRAILER_BYTES <= size; pos += SEARCH_BYTES - MAGIC + 1) {
-        ssize_t n = pread_full(c->fd, buf, SEARCH_BYTES, (off_t)pos);
+        ssize_t n = bf_read(c->f, buf, SEARCH_BYTES, pos);
         if (n < 0) {
             r = (int)n;
             break;

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * store: opening STORE. All directories are opened once, so that later work names files relative to them and a STORE
- * that is renamed or mounted over while it is used is never mixed with another one.
- */
+/* store: opening STORE: its backend, store.conf, and that its directories are there. */
 #include "store/store.h"
 
 #include "base/file.h"
 #include "base/verr.h"
+#include "store/backend_dir.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
@@ -28,24 +26,11 @@ int (store_fail)(const struct store *st, enum store_dir dir, const char *name, i
                     name != NULL ? name : "", strerror(-r));
 }
 
-int dir_revalidate(int dirfd)
-{
-    struct vid id = vid_random();
-    char hex[VID_HEX], name[VID_HEX + 8];
-    vid_hex(&id, hex);
-    snprintf(name, sizeof name, ".tmp-%s", hex);
-    int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return -errno;
-    close(fd);
-    return unlinkat(dirfd, name, 0) < 0 ? -errno : 0;
-}
-
 static int conf_load(struct store *st, struct verr *err)
 {
     uint8_t *text;
     size_t len;
-    int r = file_load(st->rootfd, "store.conf", STORECONF_MAX, &text, &len);
+    int r = bk_load(st->b, "", "store.conf", STORECONF_MAX, &text, &len);
     if (r == -ENOENT)
         return verr_set(err, ENOENT, "%s is no varve store: it has no store.conf (varve init makes a store)", st->path);
     if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
@@ -65,13 +50,13 @@ static int conf_load(struct store *st, struct verr *err)
 static int dirs_open(struct store *st, struct verr *err)
 {
     for (int i = 0; i < STORE_DIRS; i++) {
-        int fd = dir_open(st->rootfd, store_dir_names[i]);
-        if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
+        int r = backend_dir_hold(st->b, store_dir_names[i]);
+        if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
             return verr_set(err, EBADMSG, "store %s is incomplete: directory %s/ is missing (is part of it not mounted?)",
                             st->path, store_dir_names[i]);
-        if (fd < 0)
-            return verr_set(err, -fd, "opening %s/%s: %s", st->path, store_dir_names[i], strerror(-fd));
-        st->dirs[i] = fd;
+        if (r < 0)
+            return verr_set(err, -r, "opening %s/%s: %s", st->path, store_dir_names[i], strerror(-r));
+        st->dirs[i] = dir_open(st->rootfd, store_dir_names[i]);
     }
     return 0;
 }
@@ -95,11 +80,12 @@ int store_open(const char *path, struct store **out, struct verr *err)
         verr_set(err, -r, "opening store %s: %s", path, strerror(-r));
         goto fail;
     }
-    st->rootfd = dir_open(AT_FDCWD, st->path);
-    if (st->rootfd < 0) {
-        r = verr_set(err, -st->rootfd, "opening store %s: %s", st->path, strerror(-st->rootfd));
+    r = backend_dir_open(st->path, &st->b);
+    if (r < 0) {
+        verr_set(err, -r, "opening store %s: %s", st->path, strerror(-r));
         goto fail;
     }
+    st->rootfd = dir_open(AT_FDCWD, st->path);
     if ((r = conf_load(st, err)) < 0 || (r = dirs_open(st, err)) < 0)
         goto fail;
     *out = st;
@@ -118,6 +104,7 @@ void store_close(struct store *st)
             close(st->dirs[i]);
     if (st->rootfd >= 0)
         close(st->rootfd);
+    bk_destroy(st->b);
     pthread_mutex_destroy(&st->claim_lock);
     snaps_state_release(&st->snaps);
     pthread_mutex_destroy(&st->durable_lock);
@@ -127,6 +114,38 @@ void store_close(struct store *st)
 }
 
 const struct store_conf *store_conf(const struct store *st) { return &st->conf; }
+
+struct backend *store_index(struct store *st) { return st->b; }
+
+int store_space(const struct store *st, struct statvfs *out) { return bk_space(st->b, out); }
+
+int store_owner(const struct store *st, uid_t *uid, gid_t *gid) { return bk_owner(st->b, uid, gid); }
+
+static void reserve_name(const struct vid *host, char out[64])
+{
+    char hex[VID_HEX];
+    vid_hex(host, hex);
+    snprintf(out, 64, ".tmp-reserve-%s", hex);
+}
+
+int store_reserve(struct store *st, const struct vid *host, size_t bytes)
+{
+    char name[64];
+    reserve_name(host, name);
+    return bk_reserve(st->b, "nodes", name, bytes);
+}
+
+int store_unreserve(struct store *st, const struct vid *host)
+{
+    char name[64];
+    reserve_name(host, name);
+    return bk_unreserve(st->b, "nodes", name);
+}
+
+int store_names_each(struct store *st, enum store_dir dir, int (*fn)(void *ctx, const char *name), void *ctx)
+{
+    return bk_list(st->b, store_dir_names[dir], fn, ctx);
+}
 
 const char *store_path(const struct store *st) { return st->path; }
 

@@ -3,6 +3,8 @@
  * store: the chunk store directory (STORE): its configuration, its directories and its records.
  * Containers: container.h.  Leases and publication: publish.h.  Thread-safe unless said otherwise.
  *
+ * What STORE is made of, base/backend.h and backend_dir.c know; its objects are:
+ *
  *   store.conf              identity and options, written once (format/storeconf.h)
  *   containers/CCCCCC/      65 536 numbers claimed by one mount by mkdir; files NNNN.vc
  *   snapshots/DISK/         SEQ-SNAPID.rcp (snapshot recipe), SEQ-SNAPID.attr (mutable attributes)
@@ -24,6 +26,8 @@
 
 #include <sys/types.h>
 
+struct backend;
+struct statvfs;
 struct store;
 struct verr;
 
@@ -41,7 +45,18 @@ int store_open(const char *path, struct store **out, struct verr *err);
 void store_close(struct store *st);
 
 const struct store_conf *store_conf(const struct store *st);
-const char *store_path(const struct store *st);                  /* canonical */
+const char *store_path(const struct store *st);                  /* canonical; for messages: nothing is opened by it */
+/* For fpindex, which keeps its files in "index" of it. */
+struct backend *store_index(struct store *st);
+int store_space(const struct store *st, struct statvfs *out);       /* as statvfs(3) */
+int store_owner(const struct store *st, uid_t *uid, gid_t *gid);
+/* Space that a removal can use in a full store: an object of this host beside the nodes, which no reader looks at. 1 made, 0 there
+ * already, -ENOSPC. Never durable. */
+int store_reserve(struct store *st, const struct vid *host, size_t bytes);
+int store_unreserve(struct store *st, const struct vid *host);      /* 0 given back; -ENOENT */
+/* fn for each name in one of the directories; what it returns other than 0 ends the list and is returned. For those who tell of
+ * what does not belong there. */
+int store_names_each(struct store *st, enum store_dir dir, int (*fn)(void *ctx, const char *name), void *ctx);
 int store_dirfd(const struct store *st, enum store_dir dir);     /* owned by st */
 int store_rootfd(const struct store *st);
 

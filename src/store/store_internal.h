@@ -3,6 +3,7 @@
 #ifndef VARVE_STORE_INTERNAL_H
 #define VARVE_STORE_INTERNAL_H
 
+#include "base/backend.h"
 #include "store/snaps_internal.h"
 #include "store/store.h"
 
@@ -17,11 +18,12 @@ enum { CONDEMNED_MAX = 64 };
 
 struct store {
     char *path;                 /* canonical */
+    struct backend *b;
     int rootfd;
     int dirs[STORE_DIRS];
     struct store_conf conf;
 
-    pthread_mutex_t claim_lock; /* guards claim and claim_next; held while a new container file is made */
+    pthread_mutex_t claim_lock; /* guards all up to ncondemned; never held across I/O */
     uint32_t claim;             /* claim directory of this mount; 0: none yet */
     uint32_t claim_next;        /* next number in it */
     uint64_t condemned[CONDEMNED_MAX];  /* containers whose fsync failed: nobody goes on in them, whatever they look like */
@@ -42,16 +44,12 @@ int store_fail(const struct store *st, enum store_dir dir, const char *name, int
 #define store_fail(...) verr_negative((store_fail)(__VA_ARGS__))
 #endif
 
-/* Makes the next container file of this mount: O_EXCL, locked, empty. Claims a directory first when needed (durable). */
-int container_make(struct store *st, uint64_t *number, int *fd, struct verr *err);
+/* Makes the next container file of this mount: new, empty, its writer's alone. Claims a directory first when needed (durable). */
+int container_make(struct store *st, uint64_t *number, struct bfile **out, struct verr *err);
 
 /* An fsync of the container failed: final while this mount lasts. Afterwards its end tells whether it can be gone on in. */
 void container_condemn(struct store *st, uint64_t number);
 bool container_condemned(struct store *st, uint64_t number);
-
-/* An own create + unlink: a network filesystem must look again before the next listing of that directory. */
-int dir_revalidate(int dirfd);
-
 
 /* ---- generations and owners (publish.h), also for init and tests ---- */
 
@@ -59,8 +57,8 @@ enum { GENERATION_NAME = 17 };
 void generation_name(uint64_t generation, char out[GENERATION_NAME]);
 /* Newest generation; -EBADMSG when there is none. */
 int generation_newest(struct store *st, uint64_t *out, struct verr *err);
-/* Publishes DIR/deletions of a generation: refs ascending, without doubles. Durable on return. -EEXIST. */
-int deletion_log_write(int dirfd, const struct vid *store, uint64_t generation, const uint64_t *refs, uint64_t n);
+/* Publishes dir/deletions of a generation: refs ascending, without doubles. Durable on return. -EEXIST. */
+int deletion_log_write(struct backend *b, const char *dir, const struct vid *store, uint64_t generation, const uint64_t *refs, uint64_t n);
 
 /* Highest owner epoch of a VM; *epoch = 0 when it has none. */
 int owner_highest(struct store *st, const struct vid *vm, uint64_t *epoch, struct verr *err);

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/verr.h"
 #include "fpindex/fpindex.h"
+#include "store/backend_dir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -134,13 +135,15 @@ int main(int argc, char **argv)
         fprintf(stderr, "index: ONE_OF is too large, or %s cannot be made\n", argv[1]);
         return 2;
     }
-    int dir = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    check(fpindex_open(dir, 0, partitions, bits, &ix, &err), argv[1]);
+    struct backend *b = NULL;
+    if (backend_dir_open(argv[1], &b) < 0)
+        return 2;
+    check(fpindex_open(b, "", 0, partitions, bits, &ix, &err), argv[1]);
     fpindex_stats(ix, &before);
     if (before.entries == 0)
         build(ix);
     fpindex_close(ix);          /* so that nothing is left in memory */
-    check(fpindex_open(dir, 0, partitions, bits, &ix, &err), argv[1]);
+    check(fpindex_open(b, "", 0, partitions, bits, &ix, &err), argv[1]);
     fpindex_stats(ix, &before);
     struct ask a = {.n = requests, .step = 2 * here / requests};
     double begin = seconds();
@@ -154,5 +157,6 @@ int main(int argc, char **argv)
            (unsigned long long)((after.bytes_written - before.bytes_written) * one_of), took * (double)one_of,
            (unsigned long long)(a.hits * one_of), (unsigned long long)(a.news * one_of));
     fpindex_close(ix);
+    bk_destroy(b);
     return 0;
 }

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/verr.h"
 #include "fpindex/fpindex_internal.h"
+#include "store/backend_dir.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -14,9 +15,11 @@ const char fuzz_family[] = "index";
 enum { PARTS = 2, BITS = 1, ENTRIES = 300 };
 static char dir[128];
 static int dirfd_ = -1;
+static struct backend *backend;
 
 static void tidy(void)
 {
+    bk_destroy(backend);
     close(dirfd_);
     tree_remove(AT_FDCWD, dir);
 }
@@ -25,7 +28,7 @@ void fuzz_setup(void)
 {
     const char *tmp = getenv("TMPDIR");
     snprintf(dir, sizeof dir, "%.80s/varve-fuzz-index-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    if (mkdtemp(dir) == NULL || (dirfd_ = dir_open(AT_FDCWD, dir)) < 0)
+    if (mkdtemp(dir) == NULL || (dirfd_ = dir_open(AT_FDCWD, dir)) < 0 || backend_dir_open(dir, &backend) < 0)
         abort();
     atexit(tidy);
 }
@@ -114,7 +117,7 @@ static void clear(void)
 static struct fpindex *open_index(struct verr *err)
 {
     struct fpindex *ix = NULL;
-    int r = fpindex_open(dirfd_, 0, PARTS, BITS, &ix, err);
+    int r = fpindex_open(backend, "", 0, PARTS, BITS, &ix, err);
     if (r == -ENOTSUP)
         return NULL;
     FUZZ_CHECK(r == 0);     /* whatever lies there: damaged files are set aside */

@@ -113,7 +113,7 @@ static inline void mkr_open_parts(struct mkround *m, const struct mkr_options *o
     MKR_TRY(live_set_open(&le, &m->set, &mkr_err));
     const struct store_conf *c = store_conf(m->st);
     for (uint32_t s = 0; s < c->slots; s++)
-        MKR_TRY(fpindex_open(store_dirfd(m->st, DIR_INDEX), s, c->partitions, mkr_bits(c), &m->slots[s], &mkr_err));
+        MKR_TRY(fpindex_open(store_index(m->st), "index", s, c->partitions, mkr_bits(c), &m->slots[s], &mkr_err));
     size_t bus_bytes = o->bus_bytes != 0 ? o->bus_bytes : 1 << 20;
     m->bus = o->rough != 0 ? bus_local_new_rough(bus_bytes, o->rough, &mkr_err) : bus_local_new(bus_bytes, &mkr_err);
     MKR_TRY(m->bus == NULL ? -ENOMEM : 0);

@@ -10,6 +10,7 @@
 #include "cli/options.h"
 #include "dedup/dedup.h"
 #include "fpindex/fpindex.h"
+#include "store/backend_dir.h"
 #include "names/names.h"
 #include "proto/proto.h"
 #include "store/snaps.h"
@@ -145,7 +146,7 @@ static int parts_open(struct parts *p, struct verr *err)
         r = t_live_open(&p->o, true, &p->set, &p->l, err);
     const struct store_conf *c = r == 0 ? store_conf(p->o.st) : NULL;
     for (uint32_t s = 0; r == 0 && s < T_SLOTS; s++)
-        r = fpindex_open(store_dirfd(p->o.st, DIR_INDEX), s, c->partitions, (unsigned)__builtin_ctz(c->slots * c->partitions), &p->slots[s], err);
+        r = fpindex_open(store_index(p->o.st), "index", s, c->partitions, (unsigned)__builtin_ctz(c->slots * c->partitions), &p->slots[s], err);
     if (r == 0 && (p->bus = bus_local_new(1 << 20, err)) == NULL)
         r = -ENOMEM;
     return r;
@@ -303,13 +304,15 @@ static int run_index(struct verr *err)
     struct fpindex *ix = NULL;
     char path[300];
     snprintf(path, sizeof path, "%s/index", t_store());
-    int dirfd = dir_open(AT_FDCWD, path);
-    if (dirfd < 0)
-        return dirfd;
-    int r = fpindex_open(dirfd, 0, 2, 1, &ix, err);
-    close(dirfd);
+    struct backend *b;
+    int r = backend_dir_open(path, &b);
     if (r < 0)
+        return verr_set(err, -r, "opening %s: %s", path, strerror(-r));
+    r = fpindex_open(b, "", 0, 2, 1, &ix, err);
+    if (r < 0) {
+        bk_destroy(b);
         return r;
+    }
     r = add_keys(ix, err);
     if (r == 0)
         r = compare_keys(ix, FPINDEX_PROBE, err);
@@ -321,6 +324,7 @@ static int run_index(struct verr *err)
     fpindex_stats(ix, &st);
     OOM_CHECK(oom_io() || st.damaged_files == 0);      /* an index is a hint */
     fpindex_close(ix);
+    bk_destroy(b);
     return r;
 }
 

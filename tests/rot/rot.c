@@ -395,7 +395,7 @@ static int quick_index(struct store *st, const char *path)
         bits++;
     bad_name = strrchr(path, '/') + 1;
     const struct fpindex_look l = {.bad = bad_index, .ctx = &seen};
-    int r = fpindex_look(store_dirfd(st, DIR_INDEX), 0, c->partitions, bits, &l, &stats, &err);
+    int r = fpindex_look(store_index(st), "index", 0, c->partitions, bits, &l, &stats, &err);
     return seen || r == -ENOTSUP;
 }
 

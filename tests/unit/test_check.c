@@ -524,7 +524,8 @@ static void write_deletions(struct fixture *f, uint64_t generation, const uint64
     int dir = dir_make(AT_FDCWD, path);
     assert_true(dir >= 0);
     assert_int_equal(tree_remove(dir, "deletions"), 0);
-    MK_OK(deletion_log_write(dir, &store_conf(f->m.st)->id, generation, refs, n));
+    snprintf(path, sizeof path, "generations/%016llx", (unsigned long long)generation);
+    MK_OK(deletion_log_write(f->m.st->b, path, &store_conf(f->m.st)->id, generation, refs, n));
     close(dir);
 }
 
@@ -676,7 +677,7 @@ static void put_delta(struct fixture *f, struct fp fp, uint64_t ref)
     const struct store_conf *c = store_conf(f->m.st);
     struct fpindex *ix;
     struct fpdelta *d;
-    MK_OK(fpindex_open(store_dirfd(f->m.st, DIR_INDEX), storeconf_partition(c, fp.b) / c->partitions, c->partitions, 3, &ix, &mk_err_));
+    MK_OK(fpindex_open(store_index(f->m.st), "index", storeconf_partition(c, fp.b) / c->partitions, c->partitions, 3, &ix, &mk_err_));
     MK_OK(fpdelta_begin(ix, &d, &mk_err_));
     MK_OK(fpdelta_add(d, fp.b, ref, &mk_err_));
     MK_OK(fpdelta_commit(d, &mk_err_));
@@ -879,7 +880,7 @@ static uint64_t find_in_index(struct mkstore *m, const struct fp *fp)
     uint32_t partition = storeconf_partition(c, fp->b);
     struct lookup l = { .key = fp->b, .ref = REF_NONE };
     struct fpindex *ix;
-    MK_OK(fpindex_open(store_dirfd(m->st, DIR_INDEX), partition / c->partitions, c->partitions, 3, &ix, &mk_err_));
+    MK_OK(fpindex_open(store_index(m->st), "index", partition / c->partitions, c->partitions, 3, &ix, &mk_err_));
     MK_OK(fpindex_compare(ix, partition % c->partitions, 1, FPINDEX_AUTO, 1 << 20, next_key, take_answer, &l, &mk_err_));
     fpindex_close(ix);
     return l.ref;
@@ -931,9 +932,10 @@ static void index_is_made_anew_from_footers(void **state)
     for (unsigned round = 0; round < 2; round++) {
         assert_int_equal(tree_remove(AT_FDCWD, path), 0);
         assert_int_equal(mkdir(path, 0700), 0);
-        store_close(f->m.st);
+        struct store *before = f->m.st;
         MK_OK(store_open(f->m.path, &f->m.st, &mk_err_));
         mk_reopen_reader(&f->m);
+        store_close(before);
         MK_OK(check_rebuild_index(f->m.st, store_dirfd(f->m.st, DIR_INDEX), round == 0 ? 0 : 70000, NULL, &rep, &mk_err_));
         assert_int_equal(rep.containers, 2);
         assert_int_equal(rep.slots, 2);
@@ -1181,7 +1183,7 @@ static void index_files_are_dumped(void **state)
     struct fpindex *ix;
     struct fpdelta *d;
     uint8_t key[FPKEY_BYTES] = { 1, 2, 3 };
-    MK_OK(fpindex_open(store_dirfd(f->m.st, DIR_INDEX), 0, 4, 3, &ix, &mk_err_));
+    MK_OK(fpindex_open(store_index(f->m.st), "index", 0, 4, 3, &ix, &mk_err_));
     MK_OK(fpdelta_begin(ix, &d, &mk_err_));
     MK_OK(fpdelta_add(d, key, ref_make(77, 5), &mk_err_));
     MK_OK(fpdelta_commit(d, &mk_err_));

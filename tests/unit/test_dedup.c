@@ -300,7 +300,7 @@ static void condemn(struct mkround *m, const uint64_t *refs, uint64_t n)
     int dir;
     MKR_TRY(dir = dir_open(store_dirfd(m->st, DIR_GENERATIONS), "0000000000000001"));
     assert_int_equal(unlinkat(dir, "deletions", 0), 0);
-    MKR_TRY(deletion_log_write(dir, &store_conf(m->st)->id, 1, refs, n));
+    MKR_TRY(deletion_log_write(m->st->b, "generations/0000000000000001", &store_conf(m->st)->id, 1, refs, n));
     close(dir);
 }
 
@@ -433,7 +433,7 @@ static int collect_in_2b(void *ctx, const char *stage, uint64_t done, uint64_t t
     int dir, gens = store_dirfd(c->m->st, DIR_GENERATIONS);
     MKR_TRY(dir = dir_make(gens, "0000000000000002"));
     close(dir_make(dir, "leases"));
-    MKR_TRY(deletion_log_write(dir, &store_conf(c->m->st)->id, 2, c->refs, 4));
+    MKR_TRY(deletion_log_write(c->m->st->b, "generations/0000000000000002", &store_conf(c->m->st)->id, 2, c->refs, 4));
     close(dir);
     return 0;
 }

@@ -4,6 +4,7 @@
  * then damage to every page, foreign files, and (with -Dfaults=true) death and errors at every named point.
  */
 #include "fpindex/fpindex.h"
+#include "store/backend_dir.h"
 
 #include "base/endian.h"
 #include "base/file.h"
@@ -30,6 +31,7 @@ enum { SLOT = 1, PARTITIONS = 4, BITS = 3, KEYS = 6000, MEMORY = 256 * 1024 };
 static uint64_t rng;
 static char root[64];
 static int rootfd = -1;
+static struct backend *rootb;
 
 static uint64_t random64(void)
 {
@@ -46,12 +48,13 @@ static int setup(void **state)
     if (mkdtemp(root) == NULL)
         return -1;
     rootfd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return rootfd < 0 ? -1 : 0;
+    return rootfd < 0 || backend_dir_open(root, &rootb) < 0 ? -1 : 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
+    bk_destroy(rootb);
     close(rootfd);
     return tree_remove(AT_FDCWD, root);
 }
@@ -92,7 +95,7 @@ static struct fpindex *open_index(void)
 {
     struct fpindex *ix = NULL;
     struct verr err = {0};
-    if (fpindex_open(rootfd, SLOT, PARTITIONS, BITS, &ix, &err) != 0)
+    if (fpindex_open(rootb, "", SLOT, PARTITIONS, BITS, &ix, &err) != 0)
         fail_msg("open: %s", verr_str(&err));
     return ix;
 }
@@ -340,7 +343,7 @@ static struct fpindex_stats look_now(struct look *l)
     struct verr err = {0};
     l->shown = l->bytes = 0;
     l->bad = l->stray = 0;
-    if (fpindex_look(rootfd, SLOT, PARTITIONS, BITS, &look, &s, &err) != 0)
+    if (fpindex_look(rootb, "", SLOT, PARTITIONS, BITS, &look, &s, &err) != 0)
         fail_msg("look: %s", verr_str(&err));
     return s;
 }
@@ -351,7 +354,7 @@ static void look_shows_exactly_the_live_entries(void **state)
     model_init();
     struct look l = {.bad = 0};
     struct fpindex_stats s;
-    assert_int_equal(fpindex_look(rootfd, SLOT, PARTITIONS, BITS, &(struct fpindex_look){.ctx = &l}, &s, NULL), -ENOENT);
+    assert_int_equal(fpindex_look(rootb, "", SLOT, PARTITIONS, BITS, &(struct fpindex_look){.ctx = &l}, &s, NULL), -ENOENT);
     struct fpindex *ix = open_index();
     for (int round = 0; round < 8; round++) {
         uint64_t ref = random64() % 4 == 0 ? REF_NONE : ref_make(1 + random64() % 9, 0);
@@ -454,9 +457,9 @@ static void wrong_input_is_refused(void **state)
     struct fpindex *ix = NULL;
     struct fpdelta *d = NULL;
     struct verr err = {0};
-    assert_int_equal(fpindex_open(rootfd, 2, 4, 3, &ix, &err), -EINVAL);        /* slots 0 and 1 are all */
-    assert_int_equal(fpindex_open(rootfd, 0, 3, 3, &ix, &err), -EINVAL);
-    assert_int_equal(fpindex_open(rootfd, 0, 0, 3, &ix, &err), -EINVAL);
+    assert_int_equal(fpindex_open(rootb, "", 2, 4, 3, &ix, &err), -EINVAL);        /* slots 0 and 1 are all */
+    assert_int_equal(fpindex_open(rootb, "", 0, 3, 3, &ix, &err), -EINVAL);
+    assert_int_equal(fpindex_open(rootb, "", 0, 0, 3, &ix, &err), -EINVAL);
     assert_null(ix);
     ix = open_index();
     assert_int_equal(fpdelta_begin(ix, &d, NULL), 0);
@@ -525,7 +528,7 @@ static void one_partition_and_no_bits_work_too(void **state)
     (void)state;
     model_init();
     struct fpindex *ix = NULL;
-    assert_int_equal(fpindex_open(rootfd, 0, 1, 0, &ix, NULL), 0);
+    assert_int_equal(fpindex_open(rootb, "", 0, 1, 0, &ix, NULL), 0);
     write_delta(ix, 0, KEYS, 2, 1);
     merge_now(ix);
     write_delta(ix, 0, KEYS, 3, 100000);
@@ -637,7 +640,7 @@ static void foreign_and_torn_files_are_set_aside(void **state)
     write_name("base-0001-3", data, len);
     write_name("base-x", "", 0);
     write_name("README", "not ours", 8);
-    assert_int_equal(fpindex_open(rootfd, 0, PARTITIONS, BITS, &other, NULL), 0);
+    assert_int_equal(fpindex_open(rootb, "", 0, PARTITIONS, BITS, &other, NULL), 0);
     fpindex_close(other);
     ix = open_index();
     assert_int_equal(stats_of(ix).damaged_files, 6);
@@ -669,7 +672,7 @@ static void files_of_another_slot_are_foreign(void **state)
     assert_int_equal(mkdirat(rootfd, "0000", 0700), 0);
     int fd = dir_open(rootfd, "0000");
     assert_int_equal(file_replace(fd, "delta-1", data, len), 0);
-    assert_int_equal(fpindex_open(rootfd, 0, PARTITIONS, BITS, &ix, NULL), 0);
+    assert_int_equal(fpindex_open(rootb, "", 0, PARTITIONS, BITS, &ix, NULL), 0);
     struct fpindex_stats s = stats_of(ix);
     assert_true(s.damaged_files == 1 && s.entries == 0);
     assert_int_equal(faccessat(fd, ".damaged-delta-1", F_OK, 0), 0);
@@ -692,7 +695,7 @@ static void an_intact_file_of_a_newer_version_is_refused_and_left(void **state)
     put_le32(data + 8, 2);
     put_le64(data + 4088, hash64(data, 4088));
     write_name("delta-1", data, len);
-    assert_int_equal(fpindex_open(rootfd, SLOT, PARTITIONS, BITS, &ix, &err), -ENOTSUP);
+    assert_int_equal(fpindex_open(rootb, "", SLOT, PARTITIONS, BITS, &ix, &err), -ENOTSUP);
     assert_non_null(strstr(err.text, "delta-1"));
     assert_int_equal(count_names("delta-1"), 1);
     free(data);
@@ -852,7 +855,7 @@ static int child_main(const char *dir)
     rng = 4711;
     model_init();
     rootfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (rootfd < 0 || fpindex_open(rootfd, SLOT, PARTITIONS, BITS, &ix, NULL) != 0)
+    if (rootfd < 0 || backend_dir_open(dir, &rootb) < 0 || fpindex_open(rootb, "", SLOT, PARTITIONS, BITS, &ix, NULL) != 0)
         return 4;
     for (int s = 0; s < STEPS; s++) {
         if (work_step(ix, s) != 0) {

@@ -4,6 +4,7 @@
  * ways; memory bounded; a small request reads a small part of the index.
  */
 #include "fpindex/fpindex.h"
+#include "store/backend_dir.h"
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -127,8 +128,9 @@ static void ten_million_entries_need_little_memory_and_few_reads(void **state)
     struct fpindex *ix = NULL;
     uint8_t key[FPKEY_BYTES];
     assert_non_null(mkdtemp(root));
-    int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_int_equal(fpindex_open(fd, 0, PARTITIONS, BITS, &ix, &err), 0);
+    struct backend *b = NULL;
+    assert_int_equal(backend_dir_open(root, &b), 0);
+    assert_int_equal(fpindex_open(b, "", 0, PARTITIONS, BITS, &ix, &err), 0);
     double begin = seconds();
     for (uint64_t d = 0; d < DELTAS; d++) {
         struct fpdelta *delta = NULL;
@@ -156,7 +158,7 @@ static void ten_million_entries_need_little_memory_and_few_reads(void **state)
     ask(ix, "probe, as many", REQUESTS / 10, FPINDEX_PROBE);
     assert_int_equal(s.damaged_files, 0);
     fpindex_close(ix);
-    close(fd);
+    bk_destroy(b);
     assert_int_equal(tree_remove(AT_FDCWD, root), 0);
     long kb = peak_kb();
     print_message("VmHWM %ld kB\n", kb);

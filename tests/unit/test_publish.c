@@ -22,7 +22,8 @@
 
 static struct mkstore m;
 static struct vid vm, host, other_host;
-static int target;      /* a disk directory */
+static int target;          /* a disk directory */
+static char to[VID_HEX + 10];   /* the same, relative to STORE */
 static struct verr err;
 
 static int setup(void **state)
@@ -35,6 +36,9 @@ static int setup(void **state)
     other_host = vid_random();
     memset(&err, 0, sizeof err);
     struct vid disk = vid_random();
+    char hex[VID_HEX];
+    vid_hex(&disk, hex);
+    snprintf(to, sizeof to, "snapshots/%s", hex);
     target = store_disk_dir(m.st, DIR_SNAPSHOTS, &disk, true, NULL);
     return target < 0;
 }
@@ -83,7 +87,7 @@ static void open_generation(uint64_t generation, const uint64_t *refs, uint64_t 
     int fd = dir_make(dir, ".tmp-generation");
     assert_true(fd >= 0);
     assert_int_equal(mkdirat(fd, "leases", 0700), 0);
-    assert_int_equal(deletion_log_write(fd, &store_conf(m.st)->id, generation, refs, n), 0);
+    assert_int_equal(deletion_log_write(m.st->b, "generations/.tmp-generation", &store_conf(m.st)->id, generation, refs, n), 0);
     close(fd);
     assert_int_equal(renameat(dir, ".tmp-generation", dir, name), 0);
 }
@@ -184,11 +188,11 @@ static void leftover_lease_is_emptied_and_taken_over(void **state)
     lease_path(1, 1, path);
     strcat(path, "/old");
     assert_false(exists(store_dirfd(m.st, DIR_GENERATIONS), path));
-    assert_int_equal(lease_publish(old, "old", target, "t", &err), -ESTALE); /* whoever still holds it is fenced */
+    assert_int_equal(lease_publish(old, "old", to, "t", &err), -ESTALE); /* whoever still holds it is fenced */
     lease_release(old); /* and does not take the younger one away */
     assert_true(has_lease(1, 1));
     assert_int_equal(lease_stage(l, "new", "x", 1, &err), 0);
-    assert_int_equal(lease_publish(l, "new", target, "t", &err), 0);
+    assert_int_equal(lease_publish(l, "new", to, "t", &err), 0);
     lease_release(l);
     assert_false(has_lease(1, 1));
 }
@@ -296,7 +300,7 @@ static void link_publishes_once(void **state)
     struct stat st;
     assert_int_equal(lease_stage(l, "r", "first", 5, &err), 0);
     assert_false(exists(target, "snap"));
-    assert_int_equal(lease_publish(l, "r", target, "snap", &err), 0);
+    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0);
     assert_content("snap", "first");
     assert_int_equal(fstatat(target, "snap", &st, 0), 0);
     assert_int_equal(st.st_nlink, 1);
@@ -311,9 +315,9 @@ static void another_file_of_that_name_is_a_collision(void **state)
     struct lease *l = take(1);
     assert_int_equal(file_publish(target, "snap", "theirs", 6), 0);
     assert_int_equal(lease_stage(l, "r", "ours", 4, &err), 0);
-    assert_int_equal(lease_publish(l, "r", target, "snap", &err), -EEXIST);
+    assert_int_equal(lease_publish(l, "r", to, "snap", &err), -EEXIST);
     assert_content("snap", "theirs");
-    assert_int_equal(lease_publish(l, "r", target, "snap2", &err), 0);
+    assert_int_equal(lease_publish(l, "r", to, "snap2", &err), 0);
     lease_release(l);
 }
 
@@ -327,10 +331,10 @@ static void own_retransmission_is_good(void **state)
     assert_int_equal(lease_stage(l, "r", "ours", 4, &err), 0);
     /* the server has done it, and its answer was lost */
     assert_int_equal(linkat(store_dirfd(m.st, DIR_GENERATIONS), path, target, "snap", 0), 0);
-    assert_int_equal(lease_publish(l, "r", target, "snap", &err), 0);
+    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0);
     assert_false(exists(store_dirfd(m.st, DIR_GENERATIONS), path));
-    assert_int_equal(lease_publish(l, "r", target, "snap", &err), 0); /* and once more */
-    assert_int_equal(lease_publish(l, "r", target, "elsewhere", &err), -ESTALE);
+    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0); /* and once more */
+    assert_int_equal(lease_publish(l, "r", to, "elsewhere", &err), -ESTALE);
     lease_release(l);
     assert_content("snap", "ours");
 }
@@ -341,14 +345,14 @@ static void revoked_lease_publishes_nothing(void **state)
     struct lease *l = take(1);
     assert_int_equal(lease_stage(l, "r", "late", 4, &err), 0);
     revoke_lease(1, 1);
-    assert_int_equal(lease_publish(l, "r", target, "snap", &err), -ESTALE);
+    assert_int_equal(lease_publish(l, "r", to, "snap", &err), -ESTALE);
     assert_false(exists(target, "snap"));
     assert_int_equal(lease_stage(l, "s", "later", 5, &err), -ESTALE);
     lease_release(l);
     assert_false(has_lease(1, 1));
     l = take(1);
     assert_int_equal(lease_stage(l, "r", "again", 5, &err), 0);
-    assert_int_equal(lease_publish(l, "r", target, "snap", &err), 0);
+    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0);
     lease_release(l);
 }
 
@@ -362,7 +366,7 @@ static void lease_that_published_before_it_was_revoked_has_published(void **stat
     assert_int_equal(lease_stage(l, "r", "ours", 4, &err), 0);
     assert_int_equal(linkat(store_dirfd(m.st, DIR_GENERATIONS), path, target, "snap", 0), 0);
     revoke_lease(1, 1);
-    assert_int_equal(lease_publish(l, "r", target, "snap", &err), 0);
+    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0);
     lease_release(l);
 }
 
@@ -373,16 +377,16 @@ static void piecewise_staging_and_bad_names(void **state)
     const char *const bad[] = {"", ".", "..", "a/b", "/etc/x"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(lease_stage(l, bad[i], "x", 1, &err), -EINVAL);
-    assert_int_equal(lease_publish(l, "never", target, "snap", &err), -EINVAL);
-    int fd = lease_stage_open(l, "p", &err);
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite_full(fd, "world", 5, 6), 0);
-    assert_int_equal(pwrite_full(fd, "hello ", 6, 0), 0);
-    assert_int_equal(lease_stage_done(l, fd, &err), 0);
+    assert_int_equal(lease_publish(l, "never", to, "snap", &err), -EINVAL);
+    struct staged *piece;
+    assert_int_equal(lease_stage_begin(l, "p", &piece, &err), 0);
+    assert_int_equal(staged_write(piece, "world", 5, 6), 0);
+    assert_int_equal(staged_write(piece, "hello ", 6, 0), 0);
+    assert_int_equal(lease_stage_end(l, piece, &err), 0);
     assert_int_equal(lease_stage(l, "p2", "one", 3, &err), 0);
     assert_int_equal(lease_stage(l, "p2", "two", 3, &err), 0); /* staged again: the younger one counts */
-    assert_int_equal(lease_publish(l, "p", target, "a", &err), 0);
-    assert_int_equal(lease_publish(l, "p2", target, "b", &err), 0);
+    assert_int_equal(lease_publish(l, "p", to, "a", &err), 0);
+    assert_int_equal(lease_publish(l, "p2", to, "b", &err), 0);
     assert_content("a", "hello world");
     assert_content("b", "two");
     lease_release(l);
@@ -573,8 +577,8 @@ static void what_is_no_deletion_log_stops_every_publication(void **state)
     close(fd);
     assert_int_equal(deletions_load(l, &d, &err), -EBADMSG);
     lease_release(l);
-    assert_int_equal(deletion_log_write(dir, &store_conf(m.st)->id, 9, NULL, UINT64_MAX / 4), -EFBIG);
-    assert_int_equal(deletion_log_write(dir, &store_conf(m.st)->id, 9, NULL, UINT64_C(1) << 30), -EFBIG);
+    assert_int_equal(deletion_log_write(m.st->b, "generations", &store_conf(m.st)->id, 9, NULL, UINT64_MAX / 4), -EFBIG);
+    assert_int_equal(deletion_log_write(m.st->b, "generations", &store_conf(m.st)->id, 9, NULL, UINT64_C(1) << 30), -EFBIG);
 }
 
 /* ---- children ---- */
@@ -609,8 +613,8 @@ static int child_publish(struct store *st)
         lease_release(l);
         return 50 - r;
     }
-    r = lease_publish(l, "r", store_dirfd(st, DIR_CDS), name, NULL);
-    int again = lease_publish(l, "r", store_dirfd(st, DIR_CDS), name, NULL);
+    r = lease_publish(l, "r", "cds", name, NULL);
+    int again = lease_publish(l, "r", "cds", name, NULL);
     lease_release(l);
     if (r == -EIO && again != -EIO)
         return 123;

@@ -27,6 +27,49 @@ static int group_teardown(void **state)
     return tree_remove(AT_FDCWD, tmp);
 }
 
+/* ---- spools ---- */
+
+static bool has_file(const char *name) { return faccessat(tmpfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0; }
+
+/* n bytes through a spool with a buffer of 100, of which `keep` may stay in memory; read twice, side by side. */
+static void spool_gives_back(size_t n, size_t keep, bool in_memory)
+{
+    struct seqout o;
+    struct seqin a, b;
+    uint8_t x, y;
+    assert_int_equal(seqout_spool(&o, tmpfd, "spool", 100, NULL), 0);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(seqout_put(&o, &(uint8_t){(uint8_t)i}, 1, NULL), 0);
+    assert_int_equal(seqout_end(&o, keep, NULL), 0);
+    assert_int_equal(has_file("spool"), !in_memory);
+    assert_int_equal(seqout_memory(&o) != NULL, in_memory);
+    assert_int_equal(seqin_over(&a, &o, 64, NULL), 0);
+    assert_int_equal(seqin_over(&b, &o, 64, NULL), 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(seqin_get(&a, &x, 1, NULL), 1);
+        assert_int_equal(x, (uint8_t)i);
+        if (i % 2 == 0)
+            assert_int_equal(seqin_get(&b, &y, 1, NULL), 1);
+    }
+    assert_int_equal(seqin_get(&a, &x, 1, NULL), 0);
+    seqin_close(&a);
+    seqin_close(&b);
+    seqout_discard(&o);
+    assert_false(has_file("spool"));
+    seqout_discard(&o);
+}
+
+static void spool_has_a_file_only_when_it_outgrows_its_buffer(void **state)
+{
+    (void)state;
+    spool_gives_back(0, 0, true);
+    spool_gives_back(60, 100, true);
+    spool_gives_back(100, 100, true);
+    spool_gives_back(60, 59, false);
+    spool_gives_back(101, 100, false);
+    spool_gives_back(1000, 100, false);
+}
+
 /* ---- plan log ---- */
 
 static void sample_segment(struct plan_seg *s, uint64_t segment)
@@ -412,6 +455,7 @@ static void summary_of_other_requests_is_not_used(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spool_has_a_file_only_when_it_outgrows_its_buffer),
         cmocka_unit_test(plan_log_round_trips),
         cmocka_unit_test(plan_log_of_another_disk_is_refused),
         cmocka_unit_test(plan_log_with_any_flipped_bit_is_refused),

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * backend: where STORE lies, as one table of operations. Only its implementation knows what STORE is made of: store/backend_dir.c
+ * keeps it in a directory; docs/design/backend.md says how an object store with conditional PUT fills each entry.
+ *
+ * An object is named by (dir, name): dir is a path relative to STORE without a slash at its ends ("" is STORE itself), name is a
+ * name in it; for containers it may be a path. Names that begin with ".tmp-" belong to the backend, and a reader of lists passes
+ * over them. A symbolic link is never followed (-ELOOP).
+ *
+ * Every operation returns 0 or a count, else -errno, and may be called by any thread; one bfile or blease is used by one thread at
+ * a time, but `read` and `stat` of one bfile may run side by side. No operation holds a lock across I/O, and none retries.
+ * Entries are durable only after `sync` of their directory unless the entry says more; data of a bfile only after `fsync`.
+ */
+#ifndef VARVE_BASE_BACKEND_H
+#define VARVE_BASE_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+struct statvfs;
+
+struct backend { const struct backend_ops *ops; };
+struct bfile { struct backend *b; };        /* an open object; it keeps its content when its name goes */
+struct blease { struct backend *b; };       /* a place to stage objects in that another host can close */
+
+struct bstat {
+    uint64_t bytes;
+    struct timespec mtime;
+    uint64_t id[2];         /* equal: the same object, under whatever name */
+    bool regular;           /* an object that has bytes */
+};
+
+enum bhint { BHINT_NONE, BHINT_RANDOM, BHINT_SEQUENTIAL };
+
+typedef int (*blist_fn)(void *ctx, const char *name);
+
+struct backend_ops {
+    /* ---- records: small objects, read and written whole ---- */
+
+    /* All of it or -EEXIST, in which case nothing has changed. Object and entry are durable on return. */
+    int (*create)(struct backend *b, const char *dir, const char *name, const void *data, size_t len);
+    /* The same for a name that may be taken: a reader sees the old or the new content. Durable on return. */
+    int (*replace)(struct backend *b, const char *dir, const char *name, const void *data, size_t len);
+    /* The whole content, at most max bytes, into malloc'ed memory with a NUL behind it. -ENOENT; -EFBIG; -EINVAL: has no bytes. */
+    int (*load)(struct backend *b, const char *dir, const char *name, size_t max, uint8_t **data, size_t *len);
+    /* -ENOENT: there is no such object. Also of a directory. */
+    int (*stat_name)(struct backend *b, const char *dir, const char *name, struct bstat *out);
+    /* The object under a second name: -EEXIST when that is taken, -ENOENT when the object has gone. Not durable before sync. */
+    int (*link)(struct backend *b, const char *dir, const char *name, const char *to_dir, const char *to_name);
+    /* To another name, which must be new. The caller syncs to_dir before dir, so that the object is never durably in neither. */
+    int (*move)(struct backend *b, const char *dir, const char *name, const char *to_dir, const char *to_name);
+    /* -ENOENT. Not durable before sync. */
+    int (*remove)(struct backend *b, const char *dir, const char *name);
+
+    /* ---- directories ---- */
+
+    /* fn for each name in dir, as the store has them at the time of the call or later, never as a cache had them before: where
+     * other hosts may write too, the backend makes and removes an object of its own in dir first, and an error of that is one of
+     * the list. Only of a store that cannot be written to at all (-EROFS) a list may be older. What fn returns other than 0 ends
+     * the list and is returned; fn may remove the name it gets. -ENOENT, -ENOTDIR, -ELOOP: dir is none. */
+    int (*list)(struct backend *b, const char *dir, blist_fn fn, void *ctx);
+    /* Durable on return: all entries made, moved or removed in dir before the call. An error is final for what it spoke for. */
+    int (*sync)(struct backend *b, const char *dir);
+    /* Makes dir/name or -EEXIST: one of all hosts gets it. Not durable before sync of dir. */
+    int (*claim_dir)(struct backend *b, const char *dir, const char *name);
+    /* Makes dir/name when it is absent. Its entry is durable on return, also when another host has made it. */
+    int (*make_dir)(struct backend *b, const char *dir, const char *name);
+    /* Removes all that lies in dir, and makes that durable. */
+    int (*clear)(struct backend *b, const char *dir);
+
+    /* ---- reading ranges ---- */
+
+    int (*open)(struct backend *b, const char *dir, const char *name, enum bhint hint, struct bfile **out);
+    /* Exactly n bytes at off, fewer only at the end of the object. Allocates nothing and copies once, into buf. */
+    ssize_t (*read)(struct bfile *f, void *buf, size_t n, uint64_t off);
+    int (*stat)(struct bfile *f, struct bstat *out);
+    /* 1 when f is what its name leads to now, else 0. */
+    int (*is_named)(struct bfile *f);
+    /* NULL is nothing. What was written and not fsynced may be lost. */
+    void (*close)(struct bfile *f);
+
+    /* ---- appending: one writer of all hosts has the object until close ---- */
+
+    /* A new, empty object or -EEXIST. */
+    int (*append_new)(struct backend *b, const char *dir, const char *name, struct bfile **out);
+    /* One that is there. -EWOULDBLOCK: another writer has it; -ESTALE: its name leads elsewhere by now. */
+    int (*append_again)(struct backend *b, const char *dir, const char *name, struct bfile **out);
+    /* Exactly len bytes at off. spare: -ENOSPC already when less than FILE_SPARE bytes would stay free (base/file.h). */
+    int (*write)(struct bfile *f, const void *data, size_t len, uint64_t off, bool spare);
+    /* Begins to bring [off, off + len) to disk, len 0: all from off on. -EIO, -ENOSPC, -EDQUOT tell of writes that have failed, and
+     * are as final as those of fsync. Makes nothing durable. */
+    int (*start)(struct bfile *f, uint64_t off, uint64_t len);
+    /* Durable on return: all that was written to f. An error is final for f: nobody knows what it holds. */
+    int (*fsync)(struct bfile *f);
+    /* Cuts f back to len bytes, to give space back. */
+    int (*truncate)(struct bfile *f, uint64_t len);
+
+    /* ---- publishing: written under no name that a reader looks at, then named ---- */
+
+    /* A new object in dir that gets its name by publish. */
+    int (*temp)(struct backend *b, const char *dir, struct bfile **out);
+    /* Makes dir/name, which may be there from an earlier life of this host: then it is emptied and made anew, so that a thread that
+     * still works in the old one is fenced. -ENOENT, -ESTALE: dir was closed. Not durable: a lease need not survive. */
+    int (*lease)(struct backend *b, const char *dir, const char *name, struct blease **out);
+    /* A new object in the lease; one of that name is removed before. -ENOENT, -ESTALE: the lease was taken away. name stays valid. */
+    int (*stage)(struct blease *l, const char *name, struct bfile **out);
+    /* THE commit point: names a temp or staged object, all or -EEXIST. 0 also when dir/name is this very object already (an earlier
+     * attempt has succeeded). -ESTALE: its lease was taken away, and no object was named. The caller fsyncs f before and syncs
+     * dir after. */
+    int (*publish)(struct bfile *f, const char *dir, const char *name);
+    /* Takes away the name that temp or stage gave; 0 also when it has gone. Space of an unpublished object is free after close. */
+    int (*unname)(struct bfile *f);
+    /* Removes what is left in the lease and the lease itself, unless a younger one has its name. Its bfiles are closed before. */
+    void (*release)(struct blease *l);
+
+    /* ---- the whole ---- */
+
+    int (*space)(struct backend *b, struct statvfs *out);
+    /* Owner of STORE: everything in it is his. */
+    int (*owner)(struct backend *b, uid_t *uid, gid_t *gid);
+    /* Holds bytes of space in an object of its own, so that a removal, which writes too, is possible in a full store. 1 made, 0 it is
+     * there already, -ENOSPC. Never durable. */
+    int (*reserve)(struct backend *b, const char *dir, const char *name, size_t bytes);
+    /* Gives the space back at once. 0, or -ENOENT. */
+    int (*unreserve)(struct backend *b, const char *dir, const char *name);
+    void (*destroy)(struct backend *b);
+};
+
+/* ---- the same, by name: bk_ on a backend, bf_ on a bfile, bl_ on a lease ---- */
+
+static inline int bk_create(struct backend *b, const char *dir, const char *name, const void *data, size_t len)
+{
+    return b->ops->create(b, dir, name, data, len);
+}
+
+static inline int bk_replace(struct backend *b, const char *dir, const char *name, const void *data, size_t len)
+{
+    return b->ops->replace(b, dir, name, data, len);
+}
+
+static inline int bk_load(struct backend *b, const char *dir, const char *name, size_t max, uint8_t **data, size_t *len)
+{
+    return b->ops->load(b, dir, name, max, data, len);
+}
+
+static inline int bk_stat_name(struct backend *b, const char *dir, const char *name, struct bstat *out)
+{
+    return b->ops->stat_name(b, dir, name, out);
+}
+
+static inline int bk_link(struct backend *b, const char *dir, const char *name, const char *to_dir, const char *to_name)
+{
+    return b->ops->link(b, dir, name, to_dir, to_name);
+}
+
+static inline int bk_move(struct backend *b, const char *dir, const char *name, const char *to_dir, const char *to_name)
+{
+    return b->ops->move(b, dir, name, to_dir, to_name);
+}
+
+static inline int bk_remove(struct backend *b, const char *dir, const char *name)
+{
+    return b->ops->remove(b, dir, name);
+}
+
+static inline int bk_list(struct backend *b, const char *dir, blist_fn fn, void *ctx)
+{
+    return b->ops->list(b, dir, fn, ctx);
+}
+
+static inline int bk_sync(struct backend *b, const char *dir)
+{
+    return b->ops->sync(b, dir);
+}
+
+static inline int bk_claim_dir(struct backend *b, const char *dir, const char *name)
+{
+    return b->ops->claim_dir(b, dir, name);
+}
+
+static inline int bk_make_dir(struct backend *b, const char *dir, const char *name)
+{
+    return b->ops->make_dir(b, dir, name);
+}
+
+static inline int bk_clear(struct backend *b, const char *dir)
+{
+    return b->ops->clear(b, dir);
+}
+
+static inline int bk_open(struct backend *b, const char *dir, const char *name, enum bhint hint, struct bfile **out)
+{
+    return b->ops->open(b, dir, name, hint, out);
+}
+
+static inline ssize_t bf_read(struct bfile *f, void *buf, size_t n, uint64_t off)
+{
+    return f->b->ops->read(f, buf, n, off);
+}
+
+static inline int bf_stat(struct bfile *f, struct bstat *out)
+{
+    return f->b->ops->stat(f, out);
+}
+
+static inline int bf_is_named(struct bfile *f)
+{
+    return f->b->ops->is_named(f);
+}
+
+static inline void bf_close(struct bfile *f)
+{
+    if (f != NULL)
+        f->b->ops->close(f);
+}
+
+static inline int bk_append_new(struct backend *b, const char *dir, const char *name, struct bfile **out)
+{
+    return b->ops->append_new(b, dir, name, out);
+}
+
+static inline int bk_append_again(struct backend *b, const char *dir, const char *name, struct bfile **out)
+{
+    return b->ops->append_again(b, dir, name, out);
+}
+
+static inline int bf_write(struct bfile *f, const void *data, size_t len, uint64_t off, bool spare)
+{
+    return f->b->ops->write(f, data, len, off, spare);
+}
+
+static inline int bf_start(struct bfile *f, uint64_t off, uint64_t len)
+{
+    return f->b->ops->start(f, off, len);
+}
+
+static inline int bf_fsync(struct bfile *f)
+{
+    return f->b->ops->fsync(f);
+}
+
+static inline int bf_truncate(struct bfile *f, uint64_t len)
+{
+    return f->b->ops->truncate(f, len);
+}
+
+static inline int bk_temp(struct backend *b, const char *dir, struct bfile **out)
+{
+    return b->ops->temp(b, dir, out);
+}
+
+static inline int bk_lease(struct backend *b, const char *dir, const char *name, struct blease **out)
+{
+    return b->ops->lease(b, dir, name, out);
+}
+
+static inline int bl_stage(struct blease *l, const char *name, struct bfile **out)
+{
+    return l->b->ops->stage(l, name, out);
+}
+
+static inline int bf_publish(struct bfile *f, const char *dir, const char *name)
+{
+    return f->b->ops->publish(f, dir, name);
+}
+
+static inline int bf_unname(struct bfile *f)
+{
+    return f->b->ops->unname(f);
+}
+
+static inline void bl_release(struct blease *l)
+{
+    if (l != NULL)
+        l->b->ops->release(l);
+}
+
+static inline int bk_space(struct backend *b, struct statvfs *out)
+{
+    return b->ops->space(b, out);
+}
+
+static inline int bk_owner(struct backend *b, uid_t *uid, gid_t *gid)
+{
+    return b->ops->owner(b, uid, gid);
+}
+
+static inline int bk_reserve(struct backend *b, const char *dir, const char *name, size_t bytes)
+{
+    return b->ops->reserve(b, dir, name, bytes);
+}
+
+static inline int bk_unreserve(struct backend *b, const char *dir, const char *name)
+{
+    return b->ops->unreserve(b, dir, name);
+}
+
+static inline void bk_destroy(struct backend *b)
+{
+    if (b != NULL)
+        b->ops->destroy(b);
+}
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Insides shared by backend_dir.c (the operations) and backend_dir_refs.c (the table of open directories). */
+#ifndef VARVE_STORE_BACKEND_DIR_INTERNAL_H
+#define VARVE_STORE_BACKEND_DIR_INTERNAL_H
+
+#include "store/backend_dir.h"
+
+#include <pthread.h>
+
+enum { DIRS_KEPT = 48, DIR_MAX = 96, DURABLE_ENTRIES = 256 };
+
+struct dirref {
+    char dir[DIR_MAX];
+    int fd;
+    dev_t dev;
+    ino_t ino;
+    /* under backend_dir.lock */
+    unsigned pins;
+    uint64_t used;
+    bool listed, held;          /* held: never closed before the backend is */
+};
+
+struct backend_dir {
+    struct backend base;        /* first */
+    struct dirref root;
+    bool shared;                /* other hosts may write here: lists are made anew */
+    pthread_mutex_t lock;
+    struct dirref *kept[DIRS_KEPT];
+    unsigned nkept;
+    uint64_t tick;
+    uint64_t durable[DURABLE_ENTRIES];  /* digests of directories whose entry this mount has fsynced: spares an fsync each */
+};
+
+/* The directory, open and pinned until dirref_put. -errno of its opening; -ENAMETOOLONG. */
+int dirref_get(struct backend_dir *bd, const char *dir, struct dirref **out);
+void dirref_put(struct backend_dir *bd, struct dirref *d);
+/* One more pin of a directory that is pinned. */
+void dirref_pin(struct backend_dir *bd, struct dirref *d);
+/* Opens rest in `up`, pinned and in no table; dir: what it is called. */
+int dirref_open(const struct dirref *up, const char *rest, const char *dir, struct dirref **out);
+/* Opens it for good. */
+int dirref_hold(struct backend_dir *bd, const char *dir);
+void dirref_close_all(struct backend_dir *bd);
+
+#endif
