@@ -8,6 +8,7 @@
 #include "check/check_internal.h"
 #include "chunk/fingerprint.h"
 #include "snapshot/snapshot.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -61,9 +62,13 @@ static bool still_a_snapshot(struct recipes_walk *w, const struct snaprcp *rcp)
     return same;
 }
 
-static int walk_recipe(void *ctx, uint64_t seq, const struct vid *id)
+static int walk_recipe(void *ctx, const struct snaps_file *f)
 {
     struct recipes_walk *w = ctx;
+    if (f->side_file)
+        return 0;
+    const uint64_t seq = f->ref.seq;
+    const struct vid *id = &f->ref.snap;
     bool anchor = w->dir == DIR_ANCHORS;
     struct check_hit hit = { .disk = w->disk, .snap = *id, .seq = seq, .anchor = anchor };
     struct verr why = {0};
@@ -88,15 +93,16 @@ static int walk_disk(void *ctx, const struct vid *disk)
 {
     struct recipes_walk *w = ctx;
     w->disk = *disk;
-    return snap_each_in(w->k->st, w->dir, disk, walk_recipe, w, w->err);
+    const struct snaps_walk files = {.file = walk_recipe, .ctx = w};
+    return snaps_each(w->k->st, w->dir == DIR_ANCHORS ? SNAPS_ANCHORED : SNAPS_STORED, disk, &files, w->err);
 }
 
 static int walk_all(struct recipes_walk *w)
 {
     w->dir = DIR_SNAPSHOTS;
-    int r = snap_each_disk_in(w->k->st, w->dir, walk_disk, w, w->err);
+    int r = snaps_each_disk(w->k->st, SNAPS_STORED, walk_disk, NULL, w, w->err);
     w->dir = DIR_ANCHORS;
-    return r < 0 ? r : snap_each_disk_in(w->k->st, w->dir, walk_disk, w, w->err);
+    return r < 0 ? r : snaps_each_disk(w->k->st, SNAPS_ANCHORED, walk_disk, NULL, w, w->err);
 }
 
 /* ---- pass 1 ---- */

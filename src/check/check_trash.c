@@ -8,6 +8,7 @@
 #include "base/hex.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,32 +19,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SALT_DIGITS = 16, PREFIX = 32 + 3 + SALT_DIGITS + 1 };   /* "DISK-s-RANDOM-" */
-
-/* DISK-KIND-RANDOM-SEQ-SNAPID.SUFFIX, as the store's trash names it. */
-struct trash_name { struct vid disk, snap; uint64_t seq; bool anchor, side_file; };
-
 struct trash_walk { struct checker *k; struct verr *err; };
-
-static bool parse_name(const char *name, struct trash_name *t)
-{
-    uint64_t salt;
-    if (strlen(name) < PREFIX || hex_bytes(name, t->disk.b, VID_BYTES) < 0 || name[32] != '-' || name[34] != '-' || name[PREFIX - 1] != '-')
-        return false;
-    if (hex_number(name + 35, SALT_DIGITS, &salt) < 0 || (name[33] != 's' && name[33] != 'a'))
-        return false;
-    t->anchor = name[33] == 'a';
-    t->side_file = !t->anchor && store_snap_file_parse(name + PREFIX, ".attr", &t->seq, &t->snap) == 0;
-    return t->side_file || store_snap_file_parse(name + PREFIX, ".rcp", &t->seq, &t->snap) == 0;
-}
 
 /* ---- recipes ---- */
 
-static int check_header(struct checker *k, const struct trash_name *t, const struct snaprcp *h, const char **why)
+static int check_header(struct checker *k, const struct snaps_file *t, const struct snaprcp *h, const char **why)
 {
     *why = "it is of another store, disk or snapshot";
-    return vid_eq(&h->store, &store_conf(k->st)->id) && vid_eq(&h->info.ref.snap, &t->snap) && h->info.ref.seq == t->seq &&
-           (t->anchor || vid_eq(&h->info.ref.disk, &t->disk)) ? 0 : -EBADMSG;
+    return vid_eq(&h->store, &store_conf(k->st)->id) && vid_eq(&h->info.ref.snap, &t->ref.snap) && h->info.ref.seq == t->ref.seq &&
+           (t->anchor || vid_eq(&h->info.ref.disk, &t->ref.disk)) ? 0 : -EBADMSG;
 }
 
 /* Pages 1, 2, ...: each by itself, then that they follow each other to the end of the disk. */
@@ -73,7 +57,7 @@ static int check_pages(int fd, const struct snaprcp *h, const char **why)
     return segment == seg_count(h->info.size) ? 0 : -EBADMSG;
 }
 
-static int check_recipe(struct checker *k, int fd, const struct trash_name *t, const char **why)
+static int check_recipe(struct checker *k, int fd, const struct snaps_file *t, const char **why)
 {
     uint8_t page[SNAPRCP_PAGE];
     struct snaprcp h;
@@ -87,7 +71,7 @@ static int check_recipe(struct checker *k, int fd, const struct trash_name *t, c
     return r == 0 ? check_pages(fd, &h, why) : r;
 }
 
-static int check_side(int fd, const struct trash_name *t, const char **why)
+static int check_side(int fd, const struct snaps_file *t, const char **why)
 {
     uint8_t data[SNAPATTR_BYTES + 1];
     struct snapattr a;
@@ -95,7 +79,7 @@ static int check_side(int fd, const struct trash_name *t, const char **why)
     if (got < 0)
         return (int)got;
     int r = snapattr_decode(data, (size_t)got, &a, why);
-    if (r == 0 && !vid_eq(&a.snap, &t->snap)) {
+    if (r == 0 && !vid_eq(&a.snap, &t->ref.snap)) {
         *why = "it is of another snapshot";
         r = -EBADMSG;
     }
@@ -104,7 +88,7 @@ static int check_side(int fd, const struct trash_name *t, const char **why)
 
 /* ---- trash/ ---- */
 
-static int check_entry(struct checker *k, const char *name, const struct trash_name *t, const char **why)
+static int check_entry(struct checker *k, const char *name, const struct snaps_file *t, const char **why)
 {
     struct stat st;
     int fd = openat(store_dirfd(k->st, DIR_TRASH), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -118,23 +102,25 @@ static int check_entry(struct checker *k, const char *name, const struct trash_n
     return r;
 }
 
-static int see_entry(void *ctx, const char *name)
+static int stray(void *ctx, const char *path)
 {
     struct trash_walk *w = ctx;
-    struct trash_name t;
+    if (strncmp(path, "trash/.tmp-", 11) == 0)
+        return 0;
+    return check_add(w->k, CHECK_NOTICE, path, "not a file of ours: move it away") < 0 ? verr_set(w->err, ENOMEM, "verify: out of memory") : 0;
+}
+
+static int see_entry(void *ctx, const struct snaps_file *t)
+{
+    struct trash_walk *w = ctx;
     char file[300];
     const char *why = "";
-    int r, p = 0;
-    snprintf(file, sizeof file, "trash/%s", name);
-    name = file + strlen("trash/");
-    if (strncmp(name, ".tmp-", 5) == 0)
-        return 0;
-    if (!parse_name(name, &t))
-        p = check_add(w->k, CHECK_NOTICE, file, "not a file of ours: move it away");
-    else if ((r = check_entry(w->k, name, &t, &why)) == 0)
+    int p = 0, r = check_entry(w->k, t->name, t, &why);
+    snprintf(file, sizeof file, "trash/%s", t->name);
+    if (r == 0)
         w->k->rep->trash++;
     else if (r == -EBADMSG || r == -ENOTSUP)
-        p = check_add(w->k, CHECK_NOTICE, file, "%s; %s", why, t.side_file ? "the snapshot is gone: the file may be removed" :
+        p = check_add(w->k, CHECK_NOTICE, file, "%s; %s", why, t->side_file ? "the snapshot is gone: the file may be removed" :
                       "no collection frees anything while it is here: if the snapshot was meant to go, remove the file");
     else if (r != -ENOENT)
         return verr_set(w->err, -r, "%s: %s", file, strerror(-r));
@@ -143,8 +129,7 @@ static int see_entry(void *ctx, const char *name)
 
 int check_trash(struct checker *k, struct verr *err)
 {
-    struct verr why = {0};
-    struct trash_walk w = { .k = k, .err = &why };
-    int r = dir_each(store_dirfd(k->st, DIR_TRASH), see_entry, &w);
-    return r < 0 ? verr_set(err, -r, "%s", why.code != 0 ? verr_str(&why) : strerror(-r)) : 0;
+    struct trash_walk w = { .k = k, .err = err };
+    const struct snaps_walk files = {.file = see_entry, .stray = stray, .ctx = &w};
+    return snaps_each(k->st, SNAPS_TRASH, NULL, &files, err);
 }

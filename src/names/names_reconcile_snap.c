@@ -7,13 +7,9 @@
 #include "names/names_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "format/ref.h"
 #include "store/snaps.h"
 
@@ -22,7 +18,6 @@ struct found { uint64_t seq; struct vid id; bool attr, known; };
 struct disk_scan {
     struct reconcile *rc;
     struct vid disk;
-    int dirfd;
     struct found *v, *attrs;        /* recipes, side files; by sequence and id, once sorted */
     size_t count, cap, attr_count, attr_cap;
 };
@@ -53,23 +48,25 @@ static int add(struct found **v, size_t *count, size_t *cap, const struct found 
     return 0;
 }
 
-static int note_file(void *ctx, const char *name)
+static int note_file(void *ctx, const struct snaps_file *file)
 {
     struct disk_scan *s = ctx;
-    struct found f = {0};
-    if (name[0] == '.')
-        return 0;
-    int r = 0;
-    if (store_snap_file_parse(name, ".rcp", &f.seq, &f.id) == 0) {
-        r = add(&s->v, &s->count, &s->cap, &f);
-    } else if (store_snap_file_parse(name, ".attr", &f.seq, &f.id) == 0) {
-        r = add(&s->attrs, &s->attr_count, &s->attr_cap, &f);
-    } else {
-        char hex[VID_HEX];
-        vid_hex(&s->disk, hex);
-        reconcile_report(s->rc, false, "snapshots/%s/%.100s: not a file of a snapshot", hex, name);
-    }
-    return r;
+    const struct found f = {.seq = file->ref.seq, .id = file->ref.snap};
+    int r = file->side_file ? add(&s->attrs, &s->attr_count, &s->attr_cap, &f) : add(&s->v, &s->count, &s->cap, &f);
+    return r < 0 ? verr_set(s->rc->err, -r, "names: out of memory") : 0;
+}
+
+static bool is_temporary(const char *path)
+{
+    return strrchr(path, '/')[1] == '.';
+}
+
+static int note_stray(void *ctx, const char *path)
+{
+    struct disk_scan *s = ctx;
+    if (!is_temporary(path))
+        reconcile_report(s->rc, false, "%.150s: not a file of a snapshot", path);
+    return 0;
 }
 
 static struct found *find(struct found *v, size_t count, uint64_t seq, const struct vid *id)
@@ -80,12 +77,10 @@ static struct found *find(struct found *v, size_t count, uint64_t seq, const str
 
 static int list_files(struct disk_scan *s)
 {
-    int r = dir_each(s->dirfd, note_file, s);
-    if (r < 0) {
-        char hex[VID_HEX];
-        vid_hex(&s->disk, hex);
-        return verr_set(s->rc->err, -r, "%s/snapshots/%s: cannot be listed: %s", store_path(s->rc->n->store), hex, strerror(-r));
-    }
+    const struct snaps_walk files = {.file = note_file, .stray = note_stray, .ctx = s};
+    int r = snaps_each(s->rc->n->store, SNAPS_STORED, &s->disk, &files, s->rc->err);
+    if (r < 0)
+        return r;
     if (s->count > 0)
         qsort(s->v, s->count, sizeof *s->v, by_seq);
     for (size_t i = 0; i < s->attr_count; i++) {
@@ -97,15 +92,6 @@ static int list_files(struct disk_scan *s)
 }
 
 /* ---- rows of one disk ---- */
-
-/* Absent in the listing is not absent: a recipe may have been published, and its row entered, after it. */
-static bool file_is_gone(const struct disk_scan *s, const struct snaprow *row)
-{
-    struct stat st;
-    char file[SNAP_FILE_MAX];
-    store_snap_file(row->info.ref.seq, &row->info.ref.snap, ".rcp", file);
-    return s->dirfd < 0 || (fstatat(s->dirfd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT);
-}
 
 /* The row of a recipe that is gone goes too; if nobody removed it, that is told. */
 static int row_without_file(struct disk_scan *s, const struct snaprow *row)
@@ -140,7 +126,7 @@ static int check_rows(struct disk_scan *s)
             struct found *f = find(s->v, s->count, rows[i].info.ref.seq, &rows[i].info.ref.snap);
             if (f != NULL)
                 f->known = true;
-            else if (file_is_gone(s, &rows[i]))
+            else if (snaps_there(n->store, &rows[i].info.ref, NULL) == 0)   /* else it is there by now, or nobody can say: kept */
                 r = row_without_file(s, &rows[i]);
         }
     } while (r == 0 && got > 0);
@@ -208,16 +194,12 @@ static int enter(struct disk_scan *s, const struct found *f)
 static int scan_disk(struct reconcile *rc, const struct vid *disk)
 {
     struct disk_scan s = {.rc = rc, .disk = *disk};
-    s.dirfd = store_disk_dir(rc->n->store, DIR_SNAPSHOTS, disk, false, rc->err);
-    if (s.dirfd < 0)
-        return s.dirfd;
     int r = list_files(&s);
     if (r == 0)
         r = check_rows(&s);
     for (size_t i = 0; r == 0 && i < s.count; i++)
         if (!s.v[i].known || s.v[i].attr)
             r = enter(&s, &s.v[i]);
-    close(s.dirfd);
     free(s.v);
     free(s.attrs);
     return r;
@@ -225,25 +207,26 @@ static int scan_disk(struct reconcile *rc, const struct vid *disk)
 
 /* ---- all disks ---- */
 
-static int note_disk(void *ctx, const char *name)
+static int stray_disk(void *ctx, const char *path)
 {
     struct all_scan *a = ctx;
-    struct vid id;
-    if (name[0] == '.')
-        return 0;
-    if (vid_parse(name, &id) < 0) {
-        reconcile_report(a->rc, false, "snapshots/%.100s: not the directory of a disk", name);
-        return 0;
-    }
+    if (!is_temporary(path))
+        reconcile_report(a->rc, false, "%.120s: not the directory of a disk", path);
+    return 0;
+}
+
+static int note_disk(void *ctx, const struct vid *id)
+{
+    struct all_scan *a = ctx;
     if (a->count == a->cap) {
         size_t cap = a->cap == 0 ? 256 : a->cap + a->cap / 2;
         struct vid *v = realloc(a->disks, cap * sizeof *v);
         if (v == NULL)
-            return -ENOMEM;
+            return verr_set(a->rc->err, ENOMEM, "names: out of memory");
         a->disks = v;
         a->cap = cap;
     }
-    a->disks[a->count++] = id;
+    a->disks[a->count++] = *id;
     return 0;
 }
 
@@ -265,14 +248,8 @@ static int check_others(struct all_scan *a)
             after = disks[i];
             if (a->count > 0 && bsearch(&disks[i], a->disks, a->count, sizeof *a->disks, by_bytes) != NULL)
                 continue;
-            /* The directory is made with the first snapshot: it may be younger than the listing. */
             struct disk_scan s = {.rc = a->rc, .disk = disks[i]};
-            s.dirfd = store_disk_dir(a->rc->n->store, DIR_SNAPSHOTS, &disks[i], false, a->rc->err);
-            if (s.dirfd < 0 && s.dirfd != -ENOENT)
-                return s.dirfd;
             r = check_rows(&s);
-            if (s.dirfd >= 0)
-                close(s.dirfd);
         }
     } while (r == 0 && got == NAMES_BATCH);
     return r;
@@ -281,11 +258,9 @@ static int check_others(struct all_scan *a)
 int reconcile_snaps(struct reconcile *rc)
 {
     struct all_scan a = {.rc = rc};
-    int r = dir_each(store_dirfd(rc->n->store, DIR_SNAPSHOTS), note_disk, &a);
-    if (r < 0) {
-        r = verr_set(rc->err, -r, "%s/snapshots: cannot be listed: %s", store_path(rc->n->store), strerror(-r));
+    int r = snaps_each_disk(rc->n->store, SNAPS_STORED, note_disk, stray_disk, &a, rc->err);
+    if (r < 0)
         goto out;
-    }
     if (a.count > 0)
         qsort(a.disks, a.count, sizeof *a.disks, by_bytes);
     for (size_t i = 0; r == 0 && i < a.count; i++)

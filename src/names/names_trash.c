@@ -12,10 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
-
-/* DISK-s-RANDOM- in front of the recipe's own name. */
-enum { RECIPE_AT = 32 + 3 + 16 + 1 };
+#include "store/snaps.h"
 
 static int by_place(const void *a, const void *b)
 {
@@ -26,13 +23,11 @@ static int by_place(const void *a, const void *b)
     return d != 0 ? d : memcmp(x->snap.b, y->snap.b, VID_BYTES);
 }
 
-static int note(void *ctx, const char *name)
+static int note(void *ctx, const struct snaps_file *f)
 {
     struct reconcile *rc = ctx;
-    struct trashed t;
-    if (strlen(name) <= RECIPE_AT || memcmp(name + VID_HEX - 1, "-s-", 3) != 0)
-        return 0;
-    if (hex_bytes(name, t.disk.b, VID_BYTES) < 0 || store_snap_file_parse(name + RECIPE_AT, ".rcp", &t.seq, &t.snap) < 0)
+    const struct trashed t = {.disk = f->ref.disk, .seq = f->ref.seq, .snap = f->ref.snap};
+    if (f->anchor || f->side_file)
         return 0;
     if (rc->trash_count == rc->trash_cap) {
         size_t cap = rc->trash_cap == 0 ? 64 : rc->trash_cap * 2;
@@ -48,9 +43,12 @@ static int note(void *ctx, const char *name)
 
 static int list(struct reconcile *rc)
 {
-    int r = rc->trash_listed ? 0 : dir_each(store_dirfd(rc->n->store, DIR_TRASH), note, rc);
+    const struct snaps_walk files = {.file = note, .ctx = rc};
+    int r = rc->trash_listed ? 0 : snaps_each(rc->n->store, SNAPS_TRASH, NULL, &files, rc->err);
+    if (r == -ENOMEM)
+        return verr_set(rc->err, ENOMEM, "names: out of memory");
     if (r < 0)
-        return verr_set(rc->err, -r, "%s/trash: cannot be listed: %s", store_path(rc->n->store), strerror(-r));
+        return r;
     if (!rc->trash_listed && rc->trash_count > 0)
         qsort(rc->trash, rc->trash_count, sizeof *rc->trash, by_place);
     rc->trash_listed = true;

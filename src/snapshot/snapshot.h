@@ -31,14 +31,4 @@ int snap_place(void *snap, uint64_t segment, bool *zero, uint64_t *place, uint32
 /* fn for each run in order. */
 int snap_each_run(struct snap *s, int (*fn)(void *ctx, const struct snaprun *run), void *ctx, struct verr *err);
 
-/* fn for each stored snapshot of a disk, and of all disks (names from the directory listing only, in no order). An answer
- * other than 0 stops and is returned. A listing error is -errno; a disk without directory has no snapshots. */
-int snap_each(struct store *st, const struct vid *disk, int (*fn)(void *ctx, uint64_t seq, const struct vid *id), void *ctx,
-              struct verr *err);
-int snap_each_disk(struct store *st, int (*fn)(void *ctx, const struct vid *disk), void *ctx, struct verr *err);
-/* The same of DIR_SNAPSHOTS or DIR_ANCHORS. */
-int snap_each_in(struct store *st, enum store_dir dir, const struct vid *disk, int (*fn)(void *ctx, uint64_t seq, const struct vid *id),
-                 void *ctx, struct verr *err);
-int snap_each_disk_in(struct store *st, enum store_dir dir, int (*fn)(void *ctx, const struct vid *disk), void *ctx, struct verr *err);
-
 #endif

@@ -29,6 +29,29 @@ int snaps_load(struct store *st, const struct snapref *ref, struct snaprcp *out,
 /* Is the recipe there, and its directory entry durable (fsynced here)? 1, 0, -errno. */
 int snaps_durable(struct store *st, const struct snapref *ref, struct verr *err);
 
+/* ---- lists: names from listings only, in no order; made anew each time, as absence may decide (base/backend.h) ---- */
+
+enum snaps_where { SNAPS_STORED, SNAPS_ANCHORED, SNAPS_TRASH };
+struct snaps_file {
+    struct snapref ref;         /* disk: whose directory it is in or was removed from; of an anchor the disk that relies on it */
+    bool anchor, side_file;
+    const char *name;           /* of the file itself */
+};
+/* file for each recipe and side file; stray (may be NULL) for each other name: "snapshots/DISK/NAME". An answer other than 0 ends
+ * the walk and is returned. Without the directory of that disk there is nothing; a listing that fails is -errno.
+ * disk: not used for SNAPS_TRASH, which is one directory. */
+struct snaps_walk {
+    int (*file)(void *ctx, const struct snaps_file *f);
+    int (*stray)(void *ctx, const char *path);
+    void *ctx;
+};
+int snaps_each(struct store *st, enum snaps_where where, const struct vid *disk, const struct snaps_walk *walk, struct verr *err);
+/* fn for each disk that has a directory of recipes or anchors. */
+int snaps_each_disk(struct store *st, enum snaps_where where, int (*fn)(void *ctx, const struct vid *disk),
+                    int (*stray)(void *ctx, const char *path), void *ctx, struct verr *err);
+/* Is the recipe there? 1 or 0 by a listing of its own, so a network filesystem has looked again; -errno. */
+int snaps_there(struct store *st, const struct snapref *ref, struct verr *err);
+
 /* ---- changing ---- */
 
 /*

@@ -253,14 +253,16 @@ static void look_at_store(void)
     store_close(st);
 }
 
-static int know_snap(void *ctx, uint64_t seq, const struct vid *id)
+static int know_snap(void *ctx, const struct snaps_file *f)
 {
+    if (f->side_file)
+        return 0;
     if (nknown == SNAPS_MAX)
         return -E2BIG;
     struct snap_known *k = &known[nknown];
     *k = *(const struct snap_known *)ctx;
-    k->seq = seq;
-    k->id = *id;
+    k->seq = f->ref.seq;
+    k->id = f->ref.snap;
     nknown++;
     return 0;
 }
@@ -271,7 +273,8 @@ static int know_disk(void *ctx, const struct vid *disk)
 {
     const struct know *w = ctx;
     struct snap_known k = {.disk = *disk, .dir = w->dir};
-    return snap_each_in(w->st, (enum store_dir)w->dir, disk, know_snap, &k, NULL);
+    const struct snaps_walk walk = {.file = know_snap, .ctx = &k};
+    return snaps_each(w->st, w->dir == DIR_ANCHORS ? SNAPS_ANCHORED : SNAPS_STORED, disk, &walk, NULL);
 }
 
 static void know_store(void)
@@ -281,9 +284,9 @@ static void know_store(void)
     if (store_open(store_at, &st, &err) < 0)
         die("store", &err);
     struct know w = {st, DIR_SNAPSHOTS};
-    int r = snap_each_disk_in(st, DIR_SNAPSHOTS, know_disk, &w, &err);
+    int r = snaps_each_disk(st, SNAPS_STORED, know_disk, NULL, &w, &err);
     w.dir = DIR_ANCHORS;
-    if (r < 0 || snap_each_disk_in(st, DIR_ANCHORS, know_disk, &w, &err) < 0)
+    if (r < 0 || snaps_each_disk(st, SNAPS_ANCHORED, know_disk, NULL, &w, &err) < 0)
         die("snapshots", &err);
     struct creader *cr = NULL;
     struct segread *sr = NULL;
