@@ -22,8 +22,8 @@
 
 #include "bus/bus.h"
 #include "catalog/catalog.h"
-#include "chunk/chunk.h"
 #include "fpindex/fpindex.h"
+#include "level/level.h"
 #include "live/live.h"
 #include "snapshot/snapshot.h"
 #include "store/container.h"
@@ -31,9 +31,6 @@
 struct pool;
 
 enum { DEDUP_MEMORY_DEFAULT = 35 * 1000 * 1000 };
-
-/* Level 3: a table of common blocks. find returns 1 and *ref, or 0; several threads call it at a time. */
-struct common_set { int (*find)(void *ctx, const struct fp *fp, uint64_t *ref); void *ctx; };
 
 /* What went over the bus: frames of all stages, and blocks that were asked for. */
 struct dedup_traffic { uint64_t bytes, asked; };

@@ -42,16 +42,6 @@ struct shares {
     size_t sort, sort_half, sort_small, sort_slot, index, file;
 };
 
-enum { PARENT_TABLE = 4096 };       /* power of two, at least twice SEGRCP_BLOCKS_MAX */
-
-struct parent {
-    bool have;                      /* the current segment has a parent: rcp, refs, table are valid */
-    uint64_t place;
-    struct segrcp rcp;
-    uint64_t refs[SEGRCP_BLOCKS_MAX];
-    uint16_t table[PARENT_TABLE];   /* block number + 1; 0 is empty */
-};
-
 /* One segment under way, and all that computing it needs. */
 struct segwork {
     struct pool_task task;          /* first */
@@ -60,9 +50,7 @@ struct segwork {
     struct seg_entry entry;         /* stage 1a: as the frozen table has it */
     uint8_t *seg;                   /* SEG_BYTES */
     struct plan_seg s;
-    struct fper *fper;
-    struct fp_job *fpjobs;          /* PLAN_BLOCKS_MAX */
-    struct parent parent;
+    struct level *level;
     int rc;                         /* of the task; err says why */
     struct verr err;
     struct verr note;               /* code != 0: trouble that costs space only */
@@ -86,7 +74,6 @@ struct round {
     int dirfd;
     uint32_t q, nslots;             /* partitions a slot; slots owned here: 0 .. nslots-1 */
     struct shares mem;
-    struct chunker chunker;
     struct snap *parent_snap;       /* of the disk that stage 1a works on, or NULL */
     uint64_t done_bytes, total_bytes;
     uint64_t generations;           /* digest of the names in generations/ when the round began; 0: unknown */
@@ -133,9 +120,6 @@ struct entries { bool any; uint64_t first; struct seg_entry e[PEND_ENTRIES]; };
 int entries_get(struct entries *c, const struct dedup_job *job, uint64_t segment, struct seg_entry *out, struct verr *err);
 /* Reads segment w->s.segment of w->js into w->seg. */
 int seg_load(struct segwork *w, uint32_t *bytes, struct verr *err);
-bool seg_is_zero(const uint8_t *p, size_t n);
-/* Cuts and fingerprints w->seg into w->s; every block BLK_NEW. */
-int seg_cut(struct segwork *w, struct verr *err);
 /* Reads the segment again for its BLK_NEW blocks; where it is not what the plan says (or not PLAN_BLOCKS) it is cut anew, and
  * all of its blocks are BLK_NEW. */
 int seg_prepare_new(struct segwork *w, struct verr *err);
@@ -162,13 +146,6 @@ int line_end(struct line *l, int rc, struct verr *err);
 /* work[0 .. nwork-1]. Undone by line_free_work, also half-way. */
 int line_alloc_work(struct round *r, unsigned nwork, struct verr *err);
 void line_free_work(struct round *r);
-
-/* ---- parent.c ---- */
-/* The parent of w->s.segment into w->parent; what cannot be read is noted in w->note. */
-void parent_load(struct segwork *w);
-void parent_clear(struct parent *p);
-bool parent_same(const struct parent *p, const struct plan_seg *s);
-bool parent_find(const struct parent *p, const struct fp *fp, uint32_t len, uint64_t *ref);
 
 /* ---- publish_check.c ---- */
 struct bad_list;

@@ -59,11 +59,10 @@ int line_alloc_work(struct round *r, unsigned nwork, struct verr *err)
         w->r = r;
         w->seg = malloc(SEG_BYTES);
         w->s.b = calloc(PLAN_BLOCKS_MAX, sizeof *w->s.b);
-        w->fpjobs = calloc(PLAN_BLOCKS_MAX, sizeof *w->fpjobs);
-        if (w->seg == NULL || w->s.b == NULL || w->fpjobs == NULL)
+        if (w->seg == NULL || w->s.b == NULL)
             return verr_set(err, ENOMEM, "no memory for the segments of a round");
-        w->fper = fper_new((enum fp_kind)r->conf->fingerprint, r->conf->digest_key, err);
-        if (w->fper == NULL)
+        w->level = level_new(r->conf, r->env->segread, r->env->common, err);
+        if (w->level == NULL)
             return err != NULL && err->code != 0 ? -err->code : -ENOMEM;
     }
     if (r->work == NULL)
@@ -76,11 +75,9 @@ void line_free_work(struct round *r)
 {
     for (unsigned i = 0; i < r->nwork; i++) {
         struct segwork *w = &r->work[i];
-        parent_clear(&w->parent);
-        fper_free(w->fper);
+        level_free(w->level);
         free(w->seg);
         free(w->s.b);
-        free(w->fpjobs);
     }
     free(r->work);
 }

@@ -13,39 +13,9 @@
 #define VARVE_DEDUP_PLAN_H
 
 #include "dedup/seqfile.h"
-#include "format/recipe.h"
+#include "level/level.h"
 
-enum plan_kind {
-    PLAN_ZERO = 1,      /* all bytes zero */
-    PLAN_SAME,          /* level 2: the parent's segment, at `place` */
-    PLAN_BLOCKS,
-};
-enum blk_kind {
-    BLK_ZERO = 1,       /* zero run */
-    BLK_PARENT,         /* ref: hint from the parent's segment recipe */
-    BLK_COMMON,         /* ref: hint from the common data set */
-    BLK_ASKED,          /* ref: position of the request in the stream of its partition */
-    BLK_NEW,            /* to be written by this disk */
-    BLK_GLOBAL,         /* ref: hint from the index */
-    BLK_WAIT,           /* dup-with-new; ref: position, as in BLK_ASKED */
-    BLK_RESOLVED,       /* dup-with-new with its reference */
-    BLK_OWN,            /* ref: written by this round */
-    BLK_KINDS
-};
-struct plan_block { uint32_t len; uint32_t kind; uint64_t ref; struct fp fp; };
-
-/* Blocks and zero runs of a segment: no block is shorter than SEG_BYTES / SEGRCP_BLOCKS_MAX but the last. */
-enum { PLAN_BLOCKS_MAX = SEGRCP_BLOCKS_MAX + 2 };
 enum { PLAN_HEAD_BYTES = 64, PLAN_BLOCK_BYTES = 48, PLAN_RECORD_MAX = PLAN_HEAD_BYTES + PLAN_BLOCKS_MAX * PLAN_BLOCK_BYTES };
-
-struct plan_seg {
-    uint64_t segment;
-    uint32_t bytes, data_pages, nblocks;
-    enum plan_kind kind;
-    uint64_t place;                     /* PLAN_SAME */
-    uint8_t digest[DIGEST_BYTES];
-    struct plan_block *b;               /* room for PLAN_BLOCKS_MAX */
-};
 
 /* rec: scratch of PLAN_RECORD_MAX bytes. */
 int plan_put(struct seqout *o, const struct plan_seg *s, uint64_t seed, uint8_t *rec, struct verr *err);

@@ -172,11 +172,7 @@ static int alloc_buffers(struct round *r, struct verr *err)
     r->js = calloc(at_least(r->njobs, 1), sizeof *r->js);
     if (r->rec == NULL || r->blob == NULL || r->js == NULL)
         return verr_set(err, ENOMEM, "no memory for the buffers of a round");
-    int rc = line_alloc_work(r, 1 + (unsigned)extra_work(r), err);
-    if (rc < 0)
-        return rc;
-    rc = chunker_init(&r->chunker, r->conf->cdc, r->conf->block_bytes);
-    return rc < 0 ? verr_set(err, -rc, "store.conf: blocks of %u bytes are not supported", r->conf->block_bytes) : 0;
+    return line_alloc_work(r, 1 + (unsigned)extra_work(r), err);
 }
 
 static int remove_stale(void *ctx, const char *name)

@@ -41,54 +41,6 @@ int entries_get(struct entries *c, const struct dedup_job *job, uint64_t segment
     return 0;
 }
 
-bool seg_is_zero(const uint8_t *p, size_t n)
-{
-    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
-}
-
-/* 4 KiB pages that a block touches: what `st_blocks` of the snapshot counts. */
-static uint32_t count_pages(const struct plan_seg *s)
-{
-    uint32_t off = 0, next = 0, pages = 0;
-    for (uint32_t i = 0; i < s->nblocks; i++) {
-        uint32_t end = off + s->b[i].len;
-        if (s->b[i].kind != BLK_ZERO) {
-            uint32_t from = off / PAGE_BYTES, to = (end - 1) / PAGE_BYTES + 1;
-            if (from < next)
-                from = next;
-            pages += to - from;
-            next = to;
-        }
-        off = end;
-    }
-    return pages;
-}
-
-int seg_cut(struct segwork *w, struct verr *err)
-{
-    struct plan_seg *s = &w->s;
-    uint32_t off = 0, n = 0, jobs = 0;
-    while (off < s->bytes) {
-        bool zero;
-        size_t len = chunk_next(&w->r->chunker, w->seg + off, s->bytes - off, &zero);
-        if (n == PLAN_BLOCKS_MAX || len == 0 || len > s->bytes - off)
-            return verr_set(err, E2BIG, "segment %llu cannot be cut into at most %d blocks", (unsigned long long)s->segment,
-                            PLAN_BLOCKS_MAX);
-        struct plan_block *b = &s->b[n++];
-        memset(b, 0, sizeof *b);
-        b->len = (uint32_t)len;
-        b->kind = zero ? BLK_ZERO : BLK_NEW;
-        b->ref = zero ? REF_ZERO : REF_NONE;
-        if (!zero)
-            w->fpjobs[jobs++] = (struct fp_job){w->seg + off, len, &b->fp};
-        off += (uint32_t)len;
-    }
-    s->kind = PLAN_BLOCKS;
-    s->nblocks = n;
-    s->data_pages = count_pages(s);
-    return jobs == 0 ? 0 : fper_batch(w->fper, w->fpjobs, jobs, err);
-}
-
 int seg_prepare_new(struct segwork *w, struct verr *err)
 {
     struct plan_seg *s = &w->s;
@@ -98,13 +50,7 @@ int seg_prepare_new(struct segwork *w, struct verr *err)
         return rc;
     if (bytes != s->bytes)
         return verr_set(err, EIO, "segment %llu of the frozen disk changed its length", (unsigned long long)s->segment);
-    /* By the keyed digest of the whole segment, which costs a fifth of hashing its blocks again. */
-    uint8_t digest[DIGEST_BYTES];
-    rc = fper_segment(w->fper, w->seg, s->bytes, digest, err);
-    if (rc < 0 || (s->kind == PLAN_BLOCKS && memcmp(digest, s->digest, DIGEST_BYTES) == 0))
-        return rc;
-    memcpy(s->digest, digest, DIGEST_BYTES);
-    return seg_cut(w, err);
+    return level_confirm(w->level, w->seg, s, err);
 }
 
 int seg_append_new(struct segwork *w, struct cwriter *cw, struct extsort **late, struct verr *err)

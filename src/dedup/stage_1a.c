@@ -14,62 +14,28 @@
 #include <errno.h>
 #include <string.h>
 
-/* Levels 2 and 3 for each block; the rest is new, or to be asked. */
-static void settle_blocks(struct segwork *w)
+/* The table's own pointer is newer than the parent snapshot. */
+static uint64_t parent_place(struct segwork *w)
 {
-    const struct common_set *common = w->r->env->common;
-    for (uint32_t i = 0; i < w->s.nblocks; i++) {
-        struct plan_block *b = &w->s.b[i];
-        uint64_t ref;
-        if (b->kind == BLK_ZERO)
-            continue;
-        if (parent_find(&w->parent, &b->fp, b->len, &ref)) {
-            b->kind = BLK_PARENT;
-            b->ref = ref;
-        } else if (common != NULL && common->find(common->ctx, &b->fp, &ref) > 0) {
-            b->kind = BLK_COMMON;
-            b->ref = ref;
-        } else if (!w->js->job->selective && round_owns(w->r, &b->fp)) {
-            b->kind = BLK_ASKED;
-        }
-    }
+    uint64_t place = REF_NONE;
+    if (w->entry.kind == SEGK_STORED)
+        return w->entry.place;
+    if (w->r->parent_snap == NULL || level_parent(w->r->parent_snap, w->s.segment, &place, &w->note) < 0)
+        return REF_NONE;
+    return place;
 }
 
-static int plan_segment(struct segwork *w, struct verr *err)
-{
-    struct plan_seg *s = &w->s;
-    s->nblocks = s->data_pages = 0;
-    s->place = REF_NONE;
-    memset(s->digest, 0, sizeof s->digest);
-    int rc = seg_load(w, &s->bytes, err);
-    if (rc < 0)
-        return rc;
-    if (seg_is_zero(w->seg, s->bytes)) {
-        s->kind = PLAN_ZERO;
-        return 0;
-    }
-    rc = fper_segment(w->fper, w->seg, s->bytes, s->digest, err);
-    if (rc < 0)
-        return rc;
-    parent_load(w);
-    if (parent_same(&w->parent, s)) {
-        s->kind = PLAN_SAME;
-        s->place = w->parent.place;
-        s->data_pages = w->parent.rcp.data_pages;
-        return 0;
-    }
-    rc = seg_cut(w, err);
-    if (rc == 0)
-        settle_blocks(w);
-    return rc;
-}
-
-/* On the pool. */
+/* On the pool. Levels 1 to 3; what they leave is new, or to be asked. */
 static void plan_task(struct pool_task *task)
 {
     struct segwork *w = (struct segwork *)task;
-    w->rc = plan_segment(w, &w->err);
-    parent_clear(&w->parent);
+    struct plan_seg *s = &w->s;
+    w->rc = seg_load(w, &s->bytes, &w->err);
+    if (w->rc == 0)
+        w->rc = level_segment(w->level, LEVEL_BLOCKS, w->seg, parent_place(w), s, &w->note, &w->err);
+    for (uint32_t i = 0; w->rc == 0 && s->kind == PLAN_BLOCKS && i < s->nblocks; i++)
+        if (s->b[i].kind == BLK_NEW && !w->js->job->selective && round_owns(w->r, &s->b[i].fp))
+            s->b[i].kind = BLK_ASKED;
 }
 
 /* Positions go into the plan's record before it is written; then the keys go out. An error is one of the whole round. */

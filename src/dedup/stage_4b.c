@@ -81,7 +81,7 @@ static int store_recipe(struct completion *c, const struct plan_seg *s, uint64_t
                         c->rcp->nblocks);
     struct fp fp;
     struct fp_job job = {r->blob, (size_t)len, &fp};
-    rc = fper_batch(r->work[0].fper, &job, 1, err);
+    rc = fper_batch(level_fper(r->work[0].level), &job, 1, err);
     if (rc < 0)
         return rc;
     rc = cwriter_append(c->recipes, &fp, r->blob, (size_t)len, place, err);

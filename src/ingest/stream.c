@@ -19,7 +19,7 @@
 
 #include "base/pool.h"
 #include "base/verr.h"
-#include "chunk/fingerprint.h"
+#include "level/level.h"
 #include "store/snaps.h"
 
 #include <errno.h>
@@ -45,7 +45,7 @@ struct segbuf {
     uint32_t want;              /* bytes of the whole segment, once handed over */
     uint64_t written[WORDS];    /* bit per page of which something was written */
     uint8_t *data;
-    struct fper *fper;
+    struct level *level;
     enum outcome came_to;
     struct verr why;
 };
@@ -100,19 +100,13 @@ static bool is_equal(struct segbuf *b, enum outcome *how)
 {
     struct stream *s = b->s;
     struct seg_entry now;
-    struct segrcp rcp;
-    uint8_t digest[DIGEST_BYTES];
-    bool zero = true;
+    struct plan_seg plan = {.segment = b->seg, .bytes = b->fill};
     uint64_t place;
-    uint32_t pages;
-    if (b->seg >= seg_count(snap_header(s->parent)->info.size) || snap_place(s->parent, b->seg, &zero, &place, &pages, NULL) < 0 || zero ||
-        live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 || segread_recipe(s->env->segread, place, &rcp, NULL) < 0)
+    if (level_parent(s->parent, b->seg, &place, NULL) < 0 || live_segment_pure_held(s->l, b->seg, &now, NULL) != 1 ||
+        level_segment(b->level, LEVEL_WHOLE, b->data, place, &plan, NULL, NULL) < 0 || plan.kind != PLAN_SAME)
         return false;
-    bool same = rcp.bytes == b->fill && fper_segment(b->fper, b->data, b->fill, digest, NULL) == 0 &&
-                memcmp(digest, rcp.digest, DIGEST_BYTES) == 0;
-    segrcp_release(&rcp);
     *how = now.kind == SEGK_STORED && now.place == place ? OUT_THERE : OUT_EQUAL;
-    return same && (*how == OUT_THERE || anchor_parent(s));
+    return *how == OUT_THERE || anchor_parent(s);
 }
 
 static bool is_written(const struct segbuf *b, uint32_t page)
@@ -264,13 +258,12 @@ static void give_all(struct live_holder *h)
 
 static int new_buffer(struct stream *s, struct segbuf *b)
 {
-    const struct store_conf *conf = store_conf(s->env->store);
     if (b->data == NULL)
         b->data = malloc(SEG_BYTES);
-    if (b->fper == NULL)
-        b->fper = fper_new((enum fp_kind)conf->fingerprint, conf->digest_key, NULL);
+    if (b->level == NULL)
+        b->level = level_new(store_conf(s->env->store), s->env->segread, NULL, NULL);
     b->s = s;
-    return b->data == NULL || b->fper == NULL ? -ENOMEM : 0;
+    return b->data == NULL || b->level == NULL ? -ENOMEM : 0;
 }
 
 /* A buffer for the segment, or NULL: none is worth it (the parent has nothing there, or it is not written from its beginning), or
@@ -278,11 +271,9 @@ static int new_buffer(struct stream *s, struct segbuf *b)
 static struct segbuf *begin_segment(struct stream *s, uint64_t seg, uint32_t off)
 {
     struct seg_entry now;
-    bool zero = true;
     uint64_t place;
-    uint32_t pages;
     s->next = seg;
-    if (seg >= seg_count(snap_header(s->parent)->info.size) || snap_place(s->parent, seg, &zero, &place, &pages, NULL) < 0 || zero ||
+    if (level_parent(s->parent, seg, &place, NULL) < 0 || place == REF_NONE ||
         live_segment_pure_held(s->l, seg, &now, NULL) != 1 || (off != 0 && now.kind != SEGK_ZERO))
         return NULL;
     if (s->busy == STREAM_BUFFERS)
@@ -377,7 +368,7 @@ static void stream_free(struct stream *s)
 {
     for (unsigned i = 0; i < STREAM_BUFFERS; i++) {
         free(s->buf[i].data);
-        fper_free(s->buf[i].fper);
+        level_free(s->buf[i].level);
     }
     ingest_place_give(s->in, s->place);
     free(s);

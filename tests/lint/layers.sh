@@ -11,8 +11,9 @@ allowed() {     # folders that each folder may include, besides itself
         fpindex|catalog|live) echo base format ;;
         names) echo base format chunk store catalog ;;
         snapshot) echo base format chunk store live ;;
-        dedup) echo base format proto chunk store fpindex catalog bus live snapshot ;;
-        ingest) echo base format chunk store live snapshot ;;
+        level) echo base format chunk snapshot ;;
+        dedup) echo base format proto chunk store fpindex catalog bus live snapshot level ;;
+        ingest) echo base format store live snapshot level ;;
         check) echo base format proto chunk store fpindex catalog live snapshot names dedup ;;
         disk) echo base format chunk store fpindex catalog bus live snapshot names dedup check ;;
         agent) echo base format chunk store fpindex catalog bus live snapshot names dedup ingest check disk ;;

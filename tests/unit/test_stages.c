@@ -203,45 +203,6 @@ static void resolutions_go_to_the_waiting_ones_in_order(void **state)
     unlinkat(tmpfd, "answers", 0);
 }
 
-/* ---- level 2 ---- */
-
-static void parent_finds_blocks_by_prefix_and_length(void **state)
-{
-    (void)state;
-    struct mkround m;
-    mkr_new(&m, &(struct mkr_options){0});
-    struct mkr_disk *d = mkr_disk(&m, 0, 0, SEG_BYTES);
-    mkr_write_seed(d, 0, SEG_BYTES, 5);
-    assert_true(mkr_backup(&m, 0, 1));
-    struct snap *snap;
-    assert_int_equal(snap_open(m.st, m.segread, &d->parent, &snap, NULL), 0);
-    struct round r = {.env = &m.env, .conf = store_conf(m.st), .parent_snap = snap};
-    assert_int_equal(line_alloc_work(&r, 1, NULL), 0);
-    struct segwork *w = &r.work[0];
-    struct parent *p = &w->parent;
-    w->entry = (struct seg_entry){.kind = SEGK_ZERO, .dirty = true};
-    w->s.segment = 0;
-    parent_load(w);
-    assert_int_equal(w->note.code, 0);
-    assert_true(p->have);
-    uint64_t ref;
-    for (uint32_t i = 0; i < p->rcp.nblocks; i++) {
-        struct fp fp = {{0}};
-        struct footer_entry e;
-        put_le32(fp.b, p->rcp.prefix[i]);
-        assert_true(parent_find(p, &fp, p->rcp.len1[i] + 1u, &ref));
-        assert_int_equal(creader_entries(m.reader, ref, 1, &e, NULL), 0);
-        assert_memory_equal(e.fp.b, fp.b, 4);
-        assert_int_equal(e.len, p->rcp.len1[i] + 1u);
-        assert_false(parent_find(p, &fp, p->rcp.len1[i] + 2u, &ref) && p->rcp.nblocks == 1);
-    }
-    parent_clear(p);
-    assert_false(parent_find(p, &(struct fp){{0}}, 4096, &ref));
-    line_free_work(&r);
-    snap_close(snap);
-    mkr_free(&m);
-}
-
 /* ---- segments ---- */
 
 static void segment_that_reads_differently_is_cut_again(void **state)
@@ -257,14 +218,12 @@ static void segment_that_reads_differently_is_cut_again(void **state)
     struct round r = {.env = &m.env, .conf = conf};
     struct jobstate js = {.job = &m.job[0]};
     struct cwriter *cw;
-    assert_int_equal(chunker_init(&r.chunker, conf->cdc, conf->block_bytes), 0);
     assert_int_equal(line_alloc_work(&r, 1, &err), 0);
     struct segwork *w = &r.work[0];
     struct plan_seg *s = &w->s;
     w->js = &js;
     assert_int_equal(seg_load(w, &s->bytes, &err), 0);
-    assert_int_equal(fper_segment(w->fper, w->seg, s->bytes, s->digest, &err), 0);
-    assert_int_equal(seg_cut(w, &err), 0);
+    assert_int_equal(level_segment(w->level, LEVEL_BLOCKS, w->seg, REF_NONE, s, NULL, &err), 0);
     assert_int_equal(s->data_pages, SEG_PAGES);
     struct fp right = s->b[2].fp;
     s->b[2].fp.b[31] ^= 1;                       /* what 1a saw is not what is there now */
@@ -461,7 +420,6 @@ int main(void)
         cmocka_unit_test(plan_log_with_any_flipped_bit_is_refused),
         cmocka_unit_test(answers_that_did_not_come_read_as_new),
         cmocka_unit_test(resolutions_go_to_the_waiting_ones_in_order),
-        cmocka_unit_test(parent_finds_blocks_by_prefix_and_length),
         cmocka_unit_test(segment_that_reads_differently_is_cut_again),
         cmocka_unit_test(round_removes_its_files_and_those_of_older_rounds),
         cmocka_unit_test(stopped_round_leaves_snapshots_pending),
