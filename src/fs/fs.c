@@ -2,9 +2,9 @@
 /*
  * fs: the session: mount, INIT, read-ahead, serving, signals, end.
  *
- * fs_mount runs as root in the only thread, before privileges go: it mounts and answers INIT, because the kernel takes its
- * own read-ahead limit back to 128 KiB while it handles INIT; only after that can read_ahead_kb be raised. All other requests
- * wait in the kernel until fs_serve starts the threads (after the drop: capabilities belong to threads).
+ * fs_mount runs as root in the only thread, before the process drops its privileges. It answers INIT too, because the kernel resets
+ * read-ahead to 128 KiB while it handles INIT, so read_ahead_kb can be raised only afterwards. All other requests wait in the kernel
+ * until fs_serve starts the threads. That comes after the drop, because capabilities belong to threads.
  */
 #include "fs/fs_internal.h"
 
@@ -31,7 +31,7 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
     conn->time_gran = 1;
     conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS
                                    | FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
-    /* The mount is the only writer and tells the kernel what it changes by itself: a changed mtime must not drop caches.
+    /* All writes come through the mount, and the daemon invalidates what it changes by itself: a changed mtime need not drop caches.
      * Splice does not pay; the kernel applies the umask; writes reach the live image at once. */
     conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE
                               | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_EXPORT_SUPPORT);
@@ -85,7 +85,7 @@ static void fuse_log_line(enum fuse_log_level level, const char *fmt, va_list ap
 
 /* ---- what is mounted ---- */
 
-/* Undoes \040 and the like of mountinfo, in place. */
+/* Decodes the octal escapes of mountinfo (\040 for a space) in place. */
 static void mountinfo_unescape(char *s)
 {
     char *out = s;
@@ -100,7 +100,7 @@ static void mountinfo_unescape(char *s)
     *out = '\0';
 }
 
-/* The topmost mount at that path: 1 and its device and type; 0 there is none; -errno. Never touches the mount itself. */
+/* Finds the topmost mount at the path without touching it. 1 and its device and type; 0: there is none; -errno. */
 static int mount_find(const char *path, unsigned *maj, unsigned *min, char *type, size_t type_cap)
 {
     FILE *fp = fopen("/proc/self/mountinfo", "re");
@@ -277,8 +277,8 @@ static void signals_restore(const struct sigaction old[3])
         sigaction(stop_signals[i], &old[i], NULL);
 }
 
-/* Whichever thread a signal hits, this one ends the loop. The main thread sleeps in libfuse's loop and looks at the exit
- * flag only when something interrupts that: poked until it has. */
+/* A signal may hit any thread; this thread ends the loop. The main thread sleeps in libfuse's loop and looks at the exit flag only
+ * when a signal interrupts its sleep, so this thread sends signals until the main thread has left the loop. */
 static void *stop_thread(void *arg)
 {
     struct fs *f = arg;
@@ -304,7 +304,8 @@ void fs_stop(struct fs *f)
 
 /* ---- serving ---- */
 
-/* Handles that no release came for (killed by SIGTERM with files open): their disks are found changed at the next mount. */
+/* Frees handles for which no release came, because the daemon was stopped while files were open. Recovery at the next mount finds
+ * their disks changed. */
 static void drop_handles(struct fs *f)
 {
     while (f->handles != NULL) {
@@ -379,19 +380,19 @@ int fs_serve(struct fs *f, struct verr *err)
     signal_fd = -1;
     fs_wait_end(f);
 out:
-    /* What was accepted is finished: flushes freeze, names become durable. */
+    /* The pools finish all accepted requests: flushes freeze, names become durable. */
     pool_free(f->io);
     pool_free(f->ctl);
     pool_free(f->notify);       /* last: the others submit to it */
     f->io = f->ctl = f->notify = NULL;
-    drop_handles(f);    /* now: the agent closes before fs_free */
+    drop_handles(f);    /* here and not in fs_free, because the agent closes before that */
     return rc;
 }
 
 /* ---- end ---- */
 
 /* A session that stays mounted cannot be destroyed cleanly: it ends with the process. */
-static struct fuse_session *volatile left_mounted;     /* volatile: the store must stay, it is what keeps the session reachable */
+static struct fuse_session *volatile left_mounted;     /* volatile: the compiler keeps the store, so the session stays reachable */
 
 static bool session_ended(struct fs *f)
 {
@@ -410,7 +411,7 @@ void fs_free(struct fs *f)
         fuse_session_unmount(f->se);
         fuse_session_destroy(f->se);
     } else {
-        /* Still mounted, or detached with files open: whoever uses it gets ENOTCONN from now on. */
+        /* Still mounted, or detached with files open: every access to it gets ENOTCONN from now on. */
         if (failed != 0)
             vlog(VLOG_WARN, "fs", "%s stays mounted without a daemon (%s): umount it", f->conf.mountpoint, strerror(failed));
         close(fuse_session_fd(f->se));

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs: the FUSE front: only user of libfuse. Paths, inodes and handles -> agent, names, live, snapshot. */
+/*
+ * fs: the FUSE front, and the only user of libfuse. It turns requests of the kernel about names, inodes and handles into calls of
+ * agent, names, live and snapshot. fs_stop may be called by any thread; the other functions are called by the main thread only.
+ */
 #ifndef VARVE_FS_FS_H
 #define VARVE_FS_FS_H
 
@@ -10,21 +13,23 @@ struct fs;
 struct verr;
 
 struct fs_conf {
-    const char *store_path;         /* canonical: fsname */
+    const char *store_path;         /* canonical; shown as the mount's source. fs_mount copies both strings */
     const char *mountpoint;         /* absolute */
     bool blocks_dense;              /* st_blocks says full size */
-    bool sync_close;                /* flush answers when stored */
+    bool sync_close;                /* a flush is answered when its snapshot is stored */
     bool read_only;
     unsigned threads;               /* FUSE threads; 0: cores + 2 */
 };
 
-/* Mounts (as root: default_permissions,allow_other,nosuid,nodev,subtype=varve) and raises read_ahead_kb. The agent is open,
- * not yet recovered: no request is answered before fs_serve. -EBUSY, -ENOENT name the mount point. */
+/* Mounts (as root: default_permissions,allow_other,nosuid,nodev,subtype=varve), answers INIT and raises read_ahead_kb. The agent is
+ * borrowed until fs_free; it is open but need not have recovered yet, because fs_serve answers all other requests. -EBUSY: something
+ * is mounted there already; -ENOENT: there is no mount point. */
 int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struct verr *err);
-/* Serves until umount or fs_stop; returns 0 on a clean end. SIGTERM, SIGINT and SIGHUP stop it. */
+/* Answers requests until umount, fs_stop, SIGTERM, SIGINT or SIGHUP, then finishes those it has accepted. 0, or -errno when serving
+ * could not begin or broke off. */
 int fs_serve(struct fs *f, struct verr *err);
 void fs_stop(struct fs *f);
-/* Unmounts if still mounted (and allowed to), frees. */
+/* Unmounts what is still mounted, if the process may, and frees. NULL is allowed. */
 void fs_free(struct fs *f);
 
 #endif

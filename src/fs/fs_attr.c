@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_attr: what an inode number is, struct stat of it, and setattr. */
+/* fs_attr: what an inode number stands for, its struct stat, and setattr. */
 #include "fs/fs_internal.h"
 
 #include "base/vlog.h"
@@ -66,7 +66,7 @@ int fs_what(struct fs *f, uint64_t ino, struct what *out, struct verr *err)
     rc = names_snap_by_ino(f->names, ino, &out->snap, err);
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    if (err != NULL)        /* what was not found on the way is no error */
+    if (err != NULL)        /* lookups that failed on the way are no error */
         *err = (struct verr){0};
     if (rc < 0)
         return what_unnamed(f, ino, out);
@@ -108,7 +108,7 @@ static int stat_disk(struct fs *f, const struct node *n, struct stat *st, struct
     struct live *l = NULL;
     struct live_attr a;
     int rc = live_get(f->live, &n->id, &l, err);
-    if (rc == -ENOENT)      /* the live image is another host's, or is being made just now */
+    if (rc == -ENOENT)      /* the live image is on another host, or is being made at this moment */
         return 0;
     if (rc < 0)
         return rc;
@@ -216,8 +216,9 @@ int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param
 {
     entry_init(out, FS_TIMEOUT_LIVE);
     int rc = fs_stat_node(f, n, &out->attr, err);
-    /* A rename onto a disk leaves the kernel with the source's inode under the name: it asks at each use instead of being told, because
-     * telling waits for the directory's lock, and a daemon killed while it waits is never rid of its mount. */
+    /* After a rename onto a disk the kernel has the source's inode under the target's name. A timeout of 0 makes the kernel look the
+     * name up at each use. An invalidation would wait for the directory's lock, and the mount of a daemon that is killed meanwhile
+     * could not be removed. */
     if (n->kind == NODE_DISK)
         out->entry_timeout = 0;
     out->ino = out->attr.st_ino;
@@ -263,11 +264,11 @@ static int setattr_snap(struct op *op, const struct snaprow *s, struct verr *err
     if (op->flags & FUSE_SET_ATTR_SIZE)
         return -EROFS;
     if (pm == NULL && pu == NULL && pg == NULL)
-        return 0;       /* times alone: nothing is done, and `touch` and `cp -p` are content */
+        return 0;       /* times alone change nothing, but succeed for `touch` and `cp -p` */
     return names_snap_set(op->f->names, &s->info.ref.snap, NULL, NULL, pm, pu, pg, err);
 }
 
-/* Which attributes of the node record change; values are filled in. */
+/* The attributes of the node record that change, as bits; fills their values into v. */
 static unsigned setattr_values(const struct op *op, bool disk, struct node *v)
 {
     unsigned what = 0;
@@ -322,7 +323,7 @@ static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, 
         rc = fs_rewrite(op->f, n, d->live, err);
     if (h != NULL)
         fs_disk_resized(d, size, rc);
-    /* truncate(2) by path: nobody's close will freeze it, unless there is a writer. */
+    /* truncate(2) by path comes without a close that could freeze the change, unless the disk has a writer. */
     struct due_case c = {.occasion = DUE_RESIZED, .node = n};
     if (rc == 0 && h == NULL && !d->orphan && d->writers == 0)
         rc = agent_freeze_due(op->f->agent, &c, d->live, NULL, err);
@@ -370,7 +371,7 @@ static void setattr_run(struct op *op)
         case WHAT_SNAP:
             rc = setattr_snap(op, &w.snap, &err);
             break;
-        case WHAT_LABEL:        /* the second half of `touch`, or the open(O_TRUNC) of `>` */
+        case WHAT_LABEL:        /* `touch` sets times after its open; the shell's `>` truncates to 0 */
             rc = op->flags & FUSE_SET_ATTR_SIZE && op->attr.st_size != 0 ? -EROFS : 0;
             break;
         case WHAT_NODE:
@@ -409,7 +410,7 @@ void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set
     struct what w;
     int rc = fs_what(f, ino, &w, &err);
     if (rc < 0 || (w.kind != WHAT_NODE && w.kind != WHAT_ORPHAN) || w.node.kind != NODE_DISK) {
-        op_submit(op, f->ctl);      /* finds the same, and answers */
+        op_submit(op, f->ctl);      /* a worker meets the same error and answers with it */
         return;
     }
     struct fs_disk *d = fs_disk_get(f, &w.node.id);

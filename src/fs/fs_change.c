@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_change: where changes of data become snapshots (DESIGN section 1, "Which close freezes"; section 4, "Table"). disk/due.h
- * decides which of them do, and as what.
+ * fs_change: changes of data become snapshots. disk/due.h decides on which occasions, and of which kind.
  *
- *   write .. flush        freeze: provisional
- *   write .. flush write  the provisional one is superseded: dropped, or `partial` if a round has taken it already
- *   last writer released  each provisional one is settled: clean, or partial if that flush came from a killed process
- *   no flush seen         the release freezes what is left and settles it as partial
- *   a write was refused   and not repeated with success until the flush: as if that flush came from a killed process
+ *   write .. flush        the flush freezes the disk: a provisional snapshot
+ *   write .. flush write  the write supersedes that snapshot: it is dropped, or becomes partial if a round has begun to store it
+ *   last writer released  the release settles each provisional snapshot: clean, or partial if its flush came from a killed process
+ *   no flush seen         the release freezes the remaining changes; that snapshot is partial
+ *   a write failed        and no later write filled its range before the flush: as if the flush came from a killed process
  *
- * All run on the disk's queue (fs_handle.h), so that a release that is still at work cannot clear the mark that the next
+ * All of these run on the disk's queue (fs_handle.h), so that a release that is still running cannot clear the mark that the next
  * truncating open sets.
  */
 #include "fs/fs_internal.h"
@@ -30,8 +29,8 @@ int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char 
     return agent_freeze(f->agent, node, 1, &fr, out, err);
 }
 
-/* A snapshot that later changes made obsolete before its writer closed. A round may have begun with it: then it stays, as
- * what it is: a state in the middle of the writing. */
+/* Drops a provisional snapshot, because its writer goes on to change the disk. If a round has begun to store it, it stays and becomes
+ * partial: a state in the middle of the writing. */
 static int supersede(struct fs *f, struct fs_disk *d, uint64_t seq, struct verr *err)
 {
     int rc = agent_supersede(f->agent, &d->id, seq, err);
@@ -65,7 +64,7 @@ int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct 
     int rc = agent_freeze_due(f->agent, &c, live, NULL, err);
     if (rc < 0)
         return rc;
-    /* A brand-new disk gets the mark too: a first copy that is killed is partial as well. */
+    /* A new, empty disk gets the mark too: the snapshot of a first copy that is killed is partial as well. */
     return c.attr.size > 0 ? live_rewrite(live, err) : live_set_marks(live, LIVE_REWRITING, 0, err);
 }
 
@@ -73,7 +72,7 @@ int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct 
 
 enum { PF_SIGNALED = 0x400 };
 
-/* Field 9 of /proc/PID/stat. -errno if it cannot be read: hidepid, another pid namespace, gone. */
+/* Reads field 9 of /proc/PID/stat. -errno: hidepid or another pid namespace hides the process, or it has ended. */
 static int task_flags(long pid, unsigned long *flags)
 {
     char path[48], text[1024];
@@ -93,8 +92,8 @@ static int task_flags(long pid, unsigned long *flags)
     return 0;
 }
 
-/* The leader of a task, and whether the task has given up its memory, as one does that is ending before it closes its files.
- * Out of /proc/PID/status, which waits for nobody. 0: cannot be read. */
+/* The leader of a task, from /proc/PID/status, which can be read without waiting for a lock. *ending: the task has given up its
+ * memory; an ending task does so before it closes its files. 0: the file cannot be read. */
 static long task_leader(long pid, bool *ending)
 {
     char path[48], line[256];
@@ -115,11 +114,11 @@ static long task_leader(long pid, bool *ending)
 }
 
 /*
- * exit_group() ends sibling threads by a signal as well, and any of them may close the files: killed is a process whose
- * leader was signalled too. What cannot be read counts as clean.
+ * Was the process killed? exit_group() too ends sibling threads by a signal, and any of them may close the files: so a process counts
+ * as killed only if its leader was signalled as well. A process that cannot be looked at counts as clean.
  *
- * Only of a task that is ending is /proc/PID/stat read: an exec closes what is close-on-exec while it holds the lock that
- * reading that file takes. It waits for this flush, and this would wait for it, for ever.
+ * /proc/PID/stat is read only of a task that is ending. An exec closes its close-on-exec files while it holds the lock that a reader
+ * of that file needs: the exec would wait for this flush, and this flush for the exec.
  */
 static bool writer_killed(long pid)
 {
@@ -145,7 +144,7 @@ static void flush_stored(fuse_req_t req, int result, const struct verr *why, voi
 static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snaprow *row, struct verr *err)
 {
     struct fs_disk *d = h->disk;
-    /* `cp` that was told ENOSPC closes its file like any other: what it left is no backup. */
+    /* A `cp` that got ENOSPC closes its file as if nothing had happened: the incomplete image is no backup. */
     bool clean = !killed && !fs_disk_lacks(d);
     struct node node;
     struct due_case c = {.occasion = DUE_CLOSE, .node = &node, .unclean = !clean};
@@ -155,13 +154,13 @@ static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snap
     d->clean = clean;
     d->ever_clean = d->ever_clean || clean;
     int what = due_ask(&c, d->live, err);
-    /* Cleared before the freeze: what is written from here on may miss it and belongs to the next one. */
+    /* Cleared before the freeze: a write from here on may miss this freeze and belongs to the next one. */
     if (what > 0 || (what == 0 && !c.attr.changed && (c.attr.marks & LIVE_REWRITING) == 0))
         atomic_store(&h->changed, false);
     if (what <= 0)
         return what;
     rc = fs_freeze(f, &node, due_flags(&c, (enum due)what), NULL, NULL, row, err);
-    if (rc == 0 && f->conf.sync_close)      /* only what is settled gets stored for good: it cannot wait for the release */
+    if (rc == 0 && f->conf.sync_close)      /* the flush waits until the snapshot is stored, so it cannot be settled by the release */
         rc = agent_settle(f->agent, &d->id, row->info.ref.seq, clean, err);
     else if (rc == 0)
         rc = fs_disk_made_add(d, row->info.ref.seq, clean);
@@ -183,7 +182,7 @@ static void flush_run(struct op *op)
         fs_label_flush(op);
         return;
     }
-    /* What it was refused now, after its writes were answered, it must be told: like the kernel, when it writes back. */
+    /* The stream's writes were answered before; the flush returns their errors now, as it does after the kernel's write-back. */
     int lost = fs_stream_flush(h, &err);
     if (atomic_load(&h->changed) && !h->disk->orphan)
         rc = flush_freeze(op->f, h, writer_killed(fuse_req_ctx(op->req)->pid), &row, lost < 0 ? NULL : &err);
@@ -215,12 +214,12 @@ void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         op_submit(op, op->f->ctl);
         return;
     }
-    op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));      /* exists, because the handle holds it: never NULL */
+    op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));      /* never NULL: the handle's reference keeps the fs_disk */
 }
 
 /* ---- release ---- */
 
-/* The last writer left changes that no flush froze: written through a mapping after the close, or its flush never came. */
+/* Freezes changes of the last writer that no flush froze: it wrote through a mapping after its close, or no flush came. */
 static int release_freeze(struct fs *f, struct fs_disk *d, const struct node *node, struct verr *err)
 {
     struct snaprow row;
@@ -230,7 +229,7 @@ static int release_freeze(struct fs *f, struct fs_disk *d, const struct node *no
     return rc <= 0 ? rc : fs_disk_made_add(d, row.info.ref.seq, clean);
 }
 
-/* A dot-file, or an image whose last state an asked-for snapshot holds: nothing to settle, but the rewrite is finished. */
+/* Ends a rewrite that left nothing to settle: the disk is a dot-file, or a requested snapshot holds its last state. */
 static int release_unmark(struct fs_disk *d, struct verr *err)
 {
     struct live_attr a;
@@ -275,7 +274,7 @@ void fs_close_disk(struct fs *f, struct handle *h)
     bool last = writer && d->writers == 1 && !d->orphan;
     pthread_mutex_unlock(&f->lock);
     fs_stream_close(h);
-    /* Before it is uncounted: whoever waits for the last writer to go finds everything settled. */
+    /* Before the detach: an operation that waits until the disk has no writer finds everything settled. */
     if (last)
         last_writer_gone(f, d);
     fs_disk_detach(d, h, &writers, &handles, &orphan);
@@ -291,7 +290,7 @@ void fs_close_disk(struct fs *f, struct handle *h)
             fs_errno("removal", d->ino, rc, &err);
         pthread_mutex_lock(&f->lock);
         d->orphan = false;
-        d->dying = true;        /* until its last reference is gone; the next opener makes a new fs_disk */
+        d->dying = true;        /* until its last reference is given back; the next open makes a new fs_disk */
         pthread_mutex_unlock(&f->lock);
     }
     handle_free(f, h);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_control: .varve in the root of the mount: texts of the agent as files. A text is made when its file is opened. */
+/* fs_control: the directory .varve in the root of the mount, with texts of the agent as files. Opening a file makes its text. */
 #include "fs/fs_internal.h"
 
 #include <errno.h>
@@ -56,7 +56,7 @@ static void control_run(struct op *op)
         return;
     }
     op->fi.fh = (uintptr_t)h;
-    op->fi.direct_io = 1;       /* its size is not known before */
+    op->fi.direct_io = 1;       /* stat cannot say the size of a text that is made by open */
     if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
         handle_free(op->f, h);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_dir: lookup, listings, rmdir, unlink. Making: fs_make.c. Renames: fs_rename.c. */
+/* fs_dir: lookup, listings, rmdir, unlink. fs_make.c makes nodes, fs_rename.c renames them. */
 #include "fs/fs_internal.h"
 
 #include <errno.h>
@@ -41,7 +41,7 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
             rc = lookup_node(f, &dir, name, &e, &err);
     }
     if (rc == -ENOENT)
-        fuse_reply_err(req, ENOENT);        /* not even worth a line in a debug log */
+        fuse_reply_err(req, ENOENT);        /* too common for a line even in a debug log */
     else if (rc < 0)
         fs_reply_fail(req, "lookup", parent, rc, &err);
     else
@@ -137,7 +137,7 @@ void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         handle_free(f, h);
 }
 
-/* Attributes of one line for readdirplus. An entry that went meanwhile has inode 0: the kernel then looks it up itself. */
+/* Attributes of one line for readdirplus. An entry that was removed meanwhile gets inode 0: the kernel then looks it up itself. */
 static void plus_entry(struct fs *f, const struct handle *h, const struct listed *item, struct fuse_entry_param *e)
 {
     struct verr err = {0};
@@ -169,7 +169,7 @@ static size_t put_line(fuse_req_t req, char *buf, size_t room, const struct hand
     }
     struct fuse_entry_param e;
     if (fuse_add_direntry_plus(req, NULL, 0, name, NULL, 0) > room)
-        return room + 1;        /* before attributes are looked up in vain */
+        return room + 1;        /* the line does not fit: its attributes are not needed */
     plus_entry(fs_of(req), h, item, &e);
     return fuse_add_direntry_plus(req, buf, room, name, &e, (off_t)(i + 1));
 }
@@ -261,7 +261,7 @@ static int remove_entry(struct op *op, struct entry *e, struct verr *err)
     return rc < 0 ? rc : names_lookup(op->f->names, &dir.id, op->name, e, err);
 }
 
-/* On the disk's queue, so that nobody opens it for writing meanwhile; readers are kept out by `dying`. */
+/* On the disk's queue, so that no open for writing runs meanwhile; `dying` makes opens for reading fail. */
 static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node, struct verr *err)
 {
     pthread_mutex_lock(&f->lock);
@@ -281,7 +281,7 @@ static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node,
         return rc;
     fs_disk_close_live(d);
     rc = agent_disk_remove(f->agent, node, err);
-    /* The name is gone: what is left of the image is space, and found again at the next start. */
+    /* The name is removed already. An image that could not be removed only costs space; recovery finds it at the next start. */
     if (rc < 0)
         fs_errno("removal", d->ino, rc, err);
     return 0;
@@ -299,7 +299,7 @@ static void unlink_run(struct op *op)
     else if (rc == 0 && e.kind == ENTRY_SNAP)
         rc = agent_snap_remove(f->agent, &e.snap, &err);
     else if (rc == 0 && (op->disk == NULL || !vid_eq(&op->disk->id, &e.node.id)))
-        rc = -EAGAIN;       /* another disk took the name while this waited */
+        rc = -EAGAIN;       /* another disk got the name while this request waited */
     else if (rc == 0)
         rc = unlink_disk(f, op->disk, &e.node, &err);
     pthread_mutex_unlock(&f->tree);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_file: create, open, read, write, fsync. Close: fs_change.c; ranges (fallocate, lseek, copy_file_range): fs_range.c. */
+/* fs_file: create, open, read, write, fsync. fs_change.c closes; fs_range.c has fallocate, lseek and copy_file_range. */
 #include "fs/fs_internal.h"
 
 #include "base/fault.h"
@@ -11,8 +11,8 @@
 
 enum { STREAM_WRITE_MIN = 64 << 10 };   /* cp, dd bs=1M, rsync; not fio bs=4k */
 
-/* Whoever opens with access mode 3 must have the right to read and write, and can do neither: only ioctl. Such a handle may
- * ask for a snapshot, but is no writer: else a `varve snapshot` in the background would make a `cp` onto the disk EBUSY. */
+/* May the handle change the disk? Access mode 3 needs the right to read and to write, and allows neither: only ioctl. Such a handle may
+ * ask for a snapshot but is no writer, or a `varve snapshot` in the background would make a `cp` onto the disk fail with EBUSY. */
 static bool flags_may_change(int flags)
 {
     return (flags & O_ACCMODE) != O_RDONLY;
@@ -30,7 +30,7 @@ static int open_live(struct op *op, struct verr *err)
     int rc = fs_disk_open_live(op->disk, err);
     if (rc != -ENOENT)
         return rc;
-    /* Its record may have been made a moment ago, and its image be made now: whoever makes disks holds this lock. */
+    /* Another thread may have made the record a moment ago and be making the image now: it holds this lock meanwhile. */
     pthread_mutex_lock(&op->f->tree);
     pthread_mutex_unlock(&op->f->tree);
     rc = fs_disk_open_live(op->disk, err);
@@ -39,7 +39,7 @@ static int open_live(struct op *op, struct verr *err)
     return rc;
 }
 
-/* O_TRUNC, before anything else could change. 1: not now, try again. */
+/* Does the O_TRUNC of an open, before the handle exists. 1: the disk is in use by handles that are closing, try again. */
 static int open_truncate(struct op *op, const struct node *node, struct verr *err)
 {
     int busy = fs_disk_others(op->disk, NULL, true);
@@ -67,7 +67,7 @@ static int open_disk(struct op *op, struct handle **out, struct verr *err)
     struct handle *h = handle_new(op->f, HANDLE_DISK, op->disk->ino);
     if (h == NULL)
         return -ENOMEM;
-    /* A handle that can also read may be mapped, which a direct one cannot. */
+    /* A handle that can read may be mapped, which needs the page cache: only a write-only handle is direct. */
     h->direct = (op->fi.flags & O_ACCMODE) == O_WRONLY;
     op->fi.direct_io = h->direct;
     rc = fs_disk_attach(op->disk, h, flags_write(op->fi.flags));
@@ -95,7 +95,7 @@ static void open_disk_run(struct op *op)
     }
     op->fi.fh = (uintptr_t)h;
     if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
-        fs_close_disk(op->f, h);    /* the caller is gone: no release will come */
+        fs_close_disk(op->f, h);    /* the kernel has dropped the request: no release will come */
 }
 
 static void create_open_run(struct op *op)
@@ -137,7 +137,7 @@ static void create_run(struct op *op)
         rc = verr_set(&err, EBUSY, "the removed %s is still open", op->name);
     }
     if (rc == -EEXIST && (op->fi.flags & O_EXCL) == 0 && control_lookup(op->ino, op->name) == 0)
-        rc = -ESTALE;       /* made by another a moment ago: the kernel looks it up and opens that */
+        rc = -ESTALE;       /* another request made the file a moment ago: the kernel looks it up and opens it */
     if (rc == 0 && (op->disk = fs_disk_get(f, &node.id)) == NULL)
         rc = -ENOMEM;
     if (rc < 0) {
@@ -176,7 +176,7 @@ int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **o
     int rc = 0;
     if (s->state != SNAPST_STORED) {
         rc = live_get(f->live, &s->info.ref.disk, &h->live, err);
-        if (rc == -ENOENT)      /* stored a moment ago, and its disk gone */
+        if (rc == -ENOENT)      /* the snapshot was stored a moment ago, and its disk removed */
             rc = 0;
     }
     if (rc == 0 && h->live == NULL)
@@ -189,7 +189,7 @@ int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **o
     return 0;
 }
 
-/* The snapshot is not pending any more: from now on the stored one is read. */
+/* The snapshot is not pending any more: from now on the handle reads the stored one. */
 static int snap_switch(struct fs *f, struct handle *h, struct verr *err)
 {
     int rc = 0;
@@ -259,7 +259,7 @@ static void open_snap_run(struct op *op)
         return;
     }
     op->fi.fh = (uintptr_t)h;
-    op->fi.keep_cache = 1;      /* what is in it never changes */
+    op->fi.keep_cache = 1;      /* the content of a snapshot never changes */
     op->fi.noflush = 1;
     if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
         handle_free(f, h);
@@ -303,7 +303,7 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- read ---- */
 
-/* A read or write of a disk: the handle is in use, and its open is long over in the kernel, too. */
+/* Notes that a handle reads or writes its disk: it is in use, and the kernel has finished its open. */
 static void note_use(struct handle *h)
 {
     if (atomic_load_explicit(&h->idle, memory_order_relaxed))
@@ -332,7 +332,7 @@ static void read_now(struct fs *f, fuse_req_t req, fuse_ino_t ino, struct handle
     read_reply(req, ino, buf, n, &err);
 }
 
-/* What lies on this host is read at once: no wait, so no thread need be kept free. */
+/* Reads data of this host on the FUSE thread itself: this does not wait for STORE, so no thread need be kept free. */
 static bool read_local(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t len)
 {
     struct verr err = {0};
@@ -353,8 +353,9 @@ static void read_text(fuse_req_t req, const struct handle *h, size_t size, off_t
 {
     size_t at = (size_t)off < h->text_len ? (size_t)off : h->text_len;
     size_t n = h->text_len - at < size ? h->text_len - at : size;
-    /* Out of a copy: once the reply is on its way the reader may close, and the text go (ASan looks at it after writev, too). */
-    char *buf = fs_thread_buffer(n + 1);     /* at its end, n is 0 */
+    /* Replies from a copy: as soon as the reader has the reply it may close the handle, which frees the text while this thread still
+     * uses it (ASan reads it after writev). */
+    char *buf = fs_thread_buffer(n + 1);     /* n is 0 at the end of the text */
     if (buf == NULL) {
         fuse_reply_err(req, ENOMEM);
         return;
@@ -393,9 +394,9 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 
 /* ---- write ---- */
 
-/* After a direct write the pages of other handles go. Kernels since 6.6 drop them by themselves, but some only before they send
- * the write: a page that is read meanwhile is the old one, and would stay. On a pool of its own: a page may be locked by a read,
- * or dirty, and so wait for a worker of the other pools. */
+/* Makes the kernel drop pages that a direct write has made stale. Kernels since 6.6 drop them by themselves, but some only before they
+ * send the write: a page that is read meanwhile is stale and would stay. This runs on a pool of its own, because the kernel may wait
+ * for a page that is locked by a read or dirty, and so for a worker of the other pools. */
 static void write_seen_run(struct op *op)
 {
     fault_point("fs.write.seen");
@@ -424,7 +425,7 @@ static void stream_lost(void *ctx, uint64_t off, uint64_t len)
     fs_disk_refused(ctx, off, len);
 }
 
-/* A handle that begins to write in large pieces gets a stream; whether it can have one is looked at once. */
+/* The handle's stream, or NULL. A handle gets one when it first writes a large piece; whether it can have one is decided once. */
 static struct stream *stream_of(struct fs *f, struct handle *h, size_t size)
 {
     struct stream *s = atomic_load(&h->stream);
@@ -460,7 +461,7 @@ static int write_disk(struct fs *f, struct handle *h, uint64_t off, const void *
 static void write_reply(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t size, int rc, const struct verr *err)
 {
     if (rc < 0) {
-        if (rc != -EFBIG)   /* beyond what an image can have: nothing is missing in it */
+        if (rc != -EFBIG)   /* beyond the largest offset of an image, so nothing is missing in it */
             fs_disk_refused(h->disk, off, size);
         fuse_reply_err(req, fs_io_errno("write", ino, rc, err));
     } else {
@@ -476,10 +477,11 @@ static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const vo
     write_reply(req, ino, h, off, size, rc, &err);
 }
 
-/* A small write that touches local files only is done at once: no wait, so no thread need be kept free. */
+/* Does a small write that touches only local files on the FUSE thread itself: it does not wait for STORE, so no thread need be kept
+ * free. */
 static bool write_local(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
 {
-    enum { SMALL = 64 * 1024 };     /* for larger ones the hand-over to a worker does not count */
+    enum { SMALL = 64 * 1024 };     /* the cost of handing a larger write to a worker does not matter */
     struct verr err = {0};
     int rc = size < SMALL ? live_write_within(h->disk->live, off, buf, size, REACH_LOCAL, &err) : -EAGAIN;
     if (rc == -EAGAIN)
@@ -488,7 +490,7 @@ static bool write_local(fuse_req_t req, fuse_ino_t ino, struct handle *h, const 
     return true;
 }
 
-/* On the disk's queue: the first write after a flush supersedes what that made. */
+/* On the disk's queue: the first write after a flush supersedes the flush's snapshot. */
 static void write_first_run(struct op *op)
 {
     struct verr err = {0};
@@ -525,7 +527,7 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
     }
     bool first = atomic_load(&h->made_seq) != 0;
     if (!first) {
-        /* Before the data: a flush that runs meanwhile must not believe that nothing changed. */
+        /* Set before the data are written: a flush that runs meanwhile must not see an unchanged handle. */
         atomic_store(&h->changed, true);
         atomic_store(&h->disk->touched, true);
         note_use(h);

@@ -88,7 +88,7 @@ static struct fs_disk *disk_search(struct fs *f, uint64_t ino)
     return d;
 }
 
-/* Gives back the reference of a task that has run. */
+/* Gives back the reference that the queue held for a task that has run. */
 static void queue_left(struct pool_serial *queue)
 {
     fs_disk_put((struct fs_disk *)((char *)queue - offsetof(struct fs_disk, queue)));
@@ -289,7 +289,7 @@ void fs_disk_refused(struct fs_disk *d, uint64_t off, uint64_t len)
     pthread_mutex_unlock(&d->refused_lock);
 }
 
-/* Takes [off, end) out of what is missing. A range that would be split stays as it is where there is no room for two. */
+/* Takes [off, end) out of the refused ranges. A range that would be split stays whole when there is no room for two. */
 static void refused_cut(struct fs_disk *d, uint64_t off, uint64_t end)
 {
     pthread_mutex_lock(&d->refused_lock);

@@ -2,9 +2,9 @@
 /*
  * fs_init: the answer to INIT, the first request of every session.
  *
- * FUSE_HANDLE_KILLPRIV_V2 is said here past libfuse, which knows it from 3.17 on only. Without it the kernel asks for the xattr
- * security.capability before each write, which is a second request; with it, it believes once that there is none. What
- * it asks for in return (writes take setuid, setgid and file capabilities away) costs nothing: no disk ever has them.
+ * The answer sets FUSE_HANDLE_KILLPRIV_V2 behind libfuse's back, which knows this flag only from 3.17 on. Without the flag the kernel
+ * sends a getxattr of security.capability before each write. In return the filesystem promises that writes remove setuid, setgid
+ * and file capabilities, which no disk ever has.
  */
 #include "fs/fs_internal.h"
 
@@ -45,7 +45,7 @@ static void add_flag(void *reply, size_t len)
     memcpy(reply, &out, need);
 }
 
-/* While libfuse answers, a pipe stands in for its descriptor. Only before any other thread uses it. */
+/* Lets libfuse answer the request into a pipe that replaces its descriptor meanwhile. No other thread uses the session yet. */
 static int answer_through(struct fuse_session *se, const struct fuse_buf *request)
 {
     union { struct init_reply out; char bytes[512]; } reply;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared insides of fs: the session, pooled requests, and the operations by file. Nobody outside src/fs includes it. */
+/* fs_internal: what the files of fs share: the session, pooled requests, and the operations by file. Included inside src/fs only. */
 #ifndef VARVE_FS_FS_INTERNAL_H
 #define VARVE_FS_FS_INTERNAL_H
 
@@ -28,8 +28,8 @@ enum {
 #define FS_TIMEOUT_STORED 86400.0
 
 /*
- * Locks, outermost first: tree -> (names, agent, live: theirs) ; lock -> the pools' ; handle.lock -> nothing but STORE opens.
- * `tree` is only ever taken by pool workers.
+ * Locks, outermost first. `tree`: inside it, the locks of names, agent and live; only pool workers take it. `lock`: inside it, the
+ * locks of the pools. handle.lock: inside it, no other lock of fs; a snapshot's recipe in STORE is opened under it.
  */
 struct fs {
     struct fs_conf conf;            /* strings are copies */
@@ -42,11 +42,11 @@ struct fs {
     struct pool *ctl;               /* changes of names, freezes, fsync, the queues of disks */
     struct pool *notify;            /* tells the kernel what changed: may wait for the other two, which never wait for it */
     unsigned threads;               /* FUSE threads */
-    unsigned inline_max;            /* FUSE threads that may be in what waits for STORE at a time: the rest stay free */
+    unsigned inline_max;            /* FUSE threads that may wait for STORE at a time; the others stay free */
     atomic_uint inline_now;
     pthread_mutex_t tree;           /* orders changes of names that take several steps */
 
-    pthread_mutex_t lock;           /* see fs_handle.h; and: */
+    pthread_mutex_t lock;           /* guards what fs_handle.h says, and handles, disks, parks */
     struct handle *handles;
     struct fs_disk *disks[FS_DISK_BUCKETS];
     struct park *parks;             /* requests that wait for the agent */
@@ -66,14 +66,14 @@ struct op {
     struct fs *f;
     fuse_req_t req;
     void (*fn)(struct op *op);      /* answers the request; does not free op */
-    struct fs_disk *disk;           /* whose queue it runs on: with a reference */
+    struct fs_disk *disk;           /* the op runs on its queue and holds a reference; NULL: not on a queue */
     fuse_ino_t ino, ino2;
     struct handle *h, *h2;
     struct fuse_file_info fi;
     bool has_fi;
-    bool again;                     /* queued once more, not done */
-    bool at_once;                   /* without a pause */
-    int64_t deadline_ns;            /* of op_retry */
+    bool again;                     /* fn asked to run once more */
+    bool at_once;                   /* ... without a pause before */
+    int64_t deadline_ns;            /* when op_retry gives up; 0: not asked yet */
     uint64_t off, off2;
     size_t len;
     unsigned flags;
@@ -83,47 +83,50 @@ struct op {
     void *data;                     /* behind the struct */
     size_t data_len;
 };
-/* name, name2, data may be NULL; they are copied. NULL: refused or no memory, and the request is answered already. */
+/* Makes an op with copies of name, name2 and data, which may be NULL. NULL: the request was refused or memory is short, and
+ * op_new has answered it. */
 struct op *op_new(fuse_req_t req, void (*fn)(struct op *), const char *name, const char *name2, const void *data, size_t data_len);
-/* For flush and release, which are never refused: NULL only without memory (answered). */
+/* The same for flush and release, which are never refused. NULL: no memory, and the request is answered. */
 struct op *op_new_always(fuse_req_t req, void (*fn)(struct op *));
 void op_submit(struct op *op, struct pool *p);
-/* On the queue of the disk; takes over the caller's reference. */
+/* Runs the op on the queue of the disk; takes over the caller's reference. */
 void op_submit_disk(struct op *op, struct fs_disk *d);
-/* From inside fn: goes on with the new op->fn on the queue of the new op->disk. */
+/* Called by fn: the op goes on with the new op->fn on the queue of the new op->disk. */
 void op_move_on(struct op *op);
-/* The disk is in use by handles that seem to be closing: true, try again later (return at once without an answer);
- * false, the grace is over. */
+/* Called by fn when the disk is in use by handles that seem to be closing. True: fn returns at once without an answer, and runs
+ * again later. False: FS_GRACE_MS are over. */
 bool op_retry(struct op *op);
-/* The same with a patience of its own. */
+/* The same with a limit of its own instead of FS_GRACE_MS. */
 bool op_retry_for(struct op *op, int64_t patience_ms);
 
-/* May this FUSE thread answer by itself what may have to wait for STORE? Some always stay free. _leave after true only. */
+/* May this FUSE thread do work that may wait for STORE? Some FUSE threads always stay free of it. After true the thread calls
+ * fs_inline_leave when it is done. */
 bool fs_inline_enter(struct fs *f);
 void fs_inline_leave(struct fs *f);
 
 /* ---- errors ---- */
-/* The positive errno to answer with; logs what a user cannot cause. rc is -errno. */
+/* The positive errno to answer with for rc, which is -errno. Logs errors that a user cannot cause. */
 int fs_errno(const char *what, uint64_t ino, int rc, const struct verr *err);
-/* The same for reads and writes of data: what is no plain condition becomes EIO. */
+/* The same for reads and writes of data, where an unexpected error becomes EIO. */
 int fs_io_errno(const char *what, uint64_t ino, int rc, const struct verr *err);
 /* Answers with the error. */
 void fs_reply_fail(fuse_req_t req, const char *what, uint64_t ino, int rc, const struct verr *err);
-/* A buffer of this thread, of at least len bytes, used until the next call. NULL: no memory. */
+/* This thread's buffer, at least len bytes long, valid until the thread's next call. NULL: no memory. */
 void *fs_thread_buffer(size_t len);
+/* Nanoseconds of the wall clock, and of the monotonic one. */
 int64_t fs_now_ns(void);
 int64_t fs_mono_ns(void);
-/* May the caller of the request do that (bits as in a mode's last digit) by owner, group and mode? */
+/* Do owner, group and mode allow the request's process what it wants (bits as in a mode's last digit)? */
 bool fs_may(fuse_req_t req, uint32_t uid, uint32_t gid, uint32_t mode, unsigned want);
 
-/* As whom the agent is to answer the request: root sees all, others the snapshots that they may read. */
+/* The user for whom the agent answers the request: root sees all, others see the snapshots that they may read. */
 struct agent_viewer fs_viewer(fuse_req_t req);
 
 /* ---- attributes (fs_attr.c) ---- */
-/* What an inode number is. -ESTALE: nothing (any more): the kernel looks the name up once more. */
+/* What an inode number stands for. fs_what: -ESTALE when it stands for nothing any more; the kernel then looks the name up again. */
 struct what {
     enum { WHAT_NODE = 1, WHAT_SNAP, WHAT_ORPHAN, WHAT_LABEL, WHAT_CONTROL } kind;
-    struct node node;               /* WHAT_NODE, WHAT_ORPHAN: itself; WHAT_LABEL: the live disk */
+    struct node node;               /* WHAT_NODE, WHAT_ORPHAN: the node; WHAT_LABEL: the disk that gets a snapshot */
     struct snaprow snap;            /* WHAT_SNAP */
     uint64_t size;                  /* WHAT_LABEL */
 };
@@ -136,60 +139,64 @@ void fs_stat_label(struct fs *f, uint64_t ino, const struct node *disk, uint64_t
 int fs_entry_of(struct fs *f, const struct entry *e, struct fuse_entry_param *out, struct verr *err);
 int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param *out, struct verr *err);
 
-/* A directory's node. -ENOTDIR. */
+/* The node of a directory. -ENOTDIR: the inode is something else. */
 int fs_dir_node(struct fs *f, uint64_t ino, struct node *out, struct verr *err);
 
 /* ---- changes of data (fs_change.c) ---- */
-/* Before data change through a handle: what its flush made is superseded, and the handle counts as changed. Disk's queue. */
+/* Called before data change through a handle: supersedes the snapshot that its last flush made, and marks the handle as changed. On
+ * the disk's queue. */
 int fs_will_change(struct fs *f, struct handle *h, struct verr *err);
-/* Size 0: freezes what is due, then empties the image and marks it. Disk's queue, no other writer. */
+/* Truncates to size 0: freezes what is due, then empties the image and marks it LIVE_REWRITING. On the disk's queue, without another
+ * writer. */
 int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct verr *err);
-/* Freezes one disk. flags: of disk/due.h. */
+/* Freezes one disk. flags: as due_flags (disk/due.h) gives them. */
 int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char *label, const char *note, struct snaprow *out,
               struct verr *err);
-/* Ends a handle on a disk: settles, freezes what is left, removes an orphan. Disk's queue. Frees h. */
+/* Ends a handle on a disk and frees it. The last writer's end settles snapshots and freezes remaining changes; the last handle's end
+ * removes an orphan. On the disk's queue. */
 void fs_close_disk(struct fs *f, struct handle *h);
-/* Of a disk handle: what its stream (agent.h) keeps back goes into the live image. */
+/* Of a handle on a disk: puts what its stream (ingest/ingest.h) holds back into the live image. */
 int fs_stream_flush(struct handle *h, struct verr *err);
 void fs_stream_close(struct handle *h);
 
 /* ---- waiting for the agent (fs_wait.c) ---- */
-/* Answers through reply(req, result, why, arg) from a pool worker when the ids are stored, one has failed, time is over, the caller
- * is interrupted or the daemon stops (why: may be NULL or empty). reply frees arg. ids are copied by the agent. begins:
+/* A pool worker calls reply(req, result, why, arg) when all snapshots of `ids` are stored, one has failed, the timeout is over, the
+ * request is interrupted or the daemon stops. why may be NULL or empty. reply frees arg; the agent copies ids. begins: see
  * agent_wait_start. */
 typedef void (*fs_wait_fn)(fuse_req_t req, int result, const struct verr *why, void *arg);
 void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg);
-/* At the end of serving: answers all with -EINTR. */
+/* Called when serving ends: answers every waiting request with -EINTR. */
 void fs_wait_end(struct fs *f);
 
 /* ---- parts of operations that other files use ---- */
-/* LABEL out of NAME@LABEL.EXT for the disk NAME.EXT. -EINVAL: no such name, or not a label. */
 bool fs_label_valid(const char *label, size_t len);
+/* LABEL out of NAME@LABEL.EXT for the disk NAME.EXT. -EINVAL: the name has another form, or LABEL is not a valid label. */
 int fs_label_of(const char *disk, const char *name, char label[65]);
-/* CREATE of a name with an at sign; answers. */
+/* CREATE of a name with an at sign, and FLUSH of the handle that it opened. Both answer. */
 void fs_label_create(struct op *op);
 void fs_label_flush(struct op *op);
-/* WRITE on a label handle: EROFS, and nothing is made. */
+/* WRITE on a label handle: answers EROFS, and the handle takes no snapshot. */
 void fs_label_write(struct op *op);
 int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **out, struct verr *err);
 ssize_t fs_snap_handle_read(struct fs *f, struct handle *h, uint64_t off, void *buf, size_t len, struct verr *err);
 off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hole, struct verr *err);
-/* The same of a stored snapshot that is open already, when the answer is near. -EAGAIN: ask the other one. */
+/* The same for a stored snapshot that is open already, if the answer is near `off`. -EAGAIN: fs_snap_handle_seek finds the answer. */
 off_t fs_snap_handle_seek_near(struct handle *h, uint64_t off, bool hole, struct verr *err);
-/* The kernel drops its pages and attributes of the inode; only of the range. Not on a FUSE thread. */
+/* Makes the kernel drop its attributes and pages of the inode, all of them or those of the range. Not called on a FUSE thread. */
 void fs_inval_inode(struct fs *f, uint64_t ino);
 void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len);
-/* Makes a disk (record and empty live image). tree held. -EAGAIN: an unlinked image of that history is still open, see op_retry. */
+/* Makes a disk: an empty live image, then its record. The caller holds `tree`. -EAGAIN: an unlinked image of that history is still
+ * open; the caller tries again by op_retry. */
 int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err);
 
 /* .varve (fs_control.c) */
 static inline bool ino_is_control(uint64_t ino) { return ino >= INO_CONTROL && ino <= INO_EVENTS; }
-uint64_t control_lookup(uint64_t parent, const char *name);     /* 0: nothing of ours */
+uint64_t control_lookup(uint64_t parent, const char *name);     /* 0: the name does not belong to .varve */
 void control_stat(uint64_t ino, struct stat *st);
 void control_open(fuse_req_t req, uint64_t ino, const struct fuse_file_info *fi);
 int control_list(struct handle *h);
 
-/* Answers INIT (fs_init.c), in the only thread. */
+/* Answers INIT (fs_init.c). The process has no other thread yet that reads requests. */
 int fs_answer_init(struct fs *f, struct verr *err);
 
 /* ---- operations ---- */

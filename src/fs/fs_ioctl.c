@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_ioctl: commands on open files (include/varve/ioctl.h). Whatever is not one of them is ENOTTY. What a command meets is
- * told in its struct (error, text); the call itself fails only where it does not apply, or was interrupted.
+ * fs_ioctl: commands on open files (include/varve/ioctl.h). Any other command is ENOTTY. A command reports its own error in its
+ * struct (error, text); the ioctl call itself fails only where the command does not apply, or was interrupted.
  */
 #include "fs/fs_internal.h"
 
@@ -66,7 +66,7 @@ static int group_entry(void *ctx, const char *name, const struct entry *e)
     (void)name;
     if (e->kind != ENTRY_DISK || !due_possible(&c))
         return 0;
-    /* Whether it changed is its owner's business too: asked before that. */
+    /* Before anything is asked of the disk: whether it has changed is not for everybody to know. */
     if (!fs_may(g->req, e->node.uid, e->node.gid, e->node.mode, 2))
         g->rc = verr_set(g->err, EACCES, "%s: no permission to write to it; a snapshot of the directory takes all disks in it", name);
     else
@@ -90,7 +90,7 @@ static int group_collect(struct op *op, struct group *g)
     return rc < 0 ? rc : g->rc;
 }
 
-/* Until the data are durable on this host. */
+/* Returns when the data of all snapshots of the group are durable on this host. */
 static int group_seal(struct group *g, const struct snaprow *rows)
 {
     int rc = 0;
@@ -102,7 +102,7 @@ static int group_seal(struct group *g, const struct snaprow *rows)
         rc = live_pending_seal(l, rows[i].info.ref.seq, g->err);
         live_put(l);
         if (rc == -ENOENT || rc == -ESTALE)
-            rc = 0;                 /* stored already */
+            rc = 0;                 /* the snapshot is stored already */
     }
     return rc;
 }
@@ -161,8 +161,8 @@ static int revert(struct op *op, struct varve_ioc_revert *io, struct verr *err)
         return verr_set(err, EINVAL, "not a snapshot's id (see user.varve.id): %s", io->snapshot_id);
     vid_hex(&id, text);
     int rc = catalog_snap_by_id(f->catalog, &id, &row, err);
-    /* An id is no permission: what is read through it must be readable, also in the disk's own history, which may go back to
-     * another owner's time. One answer for both, so that nobody learns which ids there are. */
+    /* Knowing an id is no permission: the caller must be allowed to read the snapshot, even in the disk's own history, part of which
+     * may belong to an earlier owner. Both cases get one answer, so that callers cannot probe which ids exist. */
     if (rc == -ENOENT || (rc == 0 && !fs_may(op->req, row.info.uid, row.info.gid, row.info.mode, 4)))
         return verr_set(err, ENOENT, "there is no snapshot %s that you may read", text);
     if (rc < 0)
@@ -197,8 +197,8 @@ static void revert_run(struct op *op)
     if (rc < 0)
         ioc_text(&io->error, io->text, "revert", op->ino, rc, &err);
     else
-        /* Before the answer, so that whoever waited for it reads nothing old. An ioctl holds no lock of the inode, and pages
-         * that are being read just now are answered by other threads. */
+        /* Before the answer, so that the caller reads nothing stale after it. This cannot deadlock: an ioctl holds no lock of the
+         * inode, and other threads answer reads of pages that are under way. */
         fs_inval_inode(f, ino);
     fuse_reply_ioctl(op->req, 0, io, sizeof *io);
 }
@@ -260,7 +260,7 @@ static void wait_run(struct op *op)
         free(io);
     } else {
         if (begins)
-            agent_kick(op->f->agent);   /* what could not be frozen is no pending snapshot yet */
+            agent_kick(op->f->agent);   /* a freeze that failed and is tried again is no pending snapshot yet */
         if (n == 0)
             wait_reply(op->req, 0, NULL, io);
         else
@@ -288,7 +288,7 @@ static void info_reply(struct fs *f, fuse_req_t req)
     fuse_reply_ioctl(req, 0, &io, sizeof io);
 }
 
-/* The whole text is made for offset 0 and kept by the handle, so that its pieces belong together. */
+/* A call for offset 0 makes the whole text, which the handle keeps, so that all pieces come from one text. */
 static int log_text(struct op *op, uint64_t offset, struct verr *err)
 {
     struct handle *h = op->h;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_label: `touch DISK@LABEL.EXT`: CREATE opens a label handle, the first FLUSH takes the snapshot, a WRITE refuses and
- * spoils it. Until the handle goes, its temporary inode has attributes of its own; the name leads to the snapshot.
+ * fs_label: `touch DISK@LABEL.EXT`. CREATE opens a label handle, the first FLUSH takes the snapshot; a WRITE fails and spoils the
+ * handle, which then takes none. While the handle is open, its temporary inode has attributes of its own; the name leads to the
+ * snapshot.
  */
 #include "fs/fs_internal.h"
 
@@ -13,7 +14,7 @@
 
 enum { LABEL_PATIENCE_MS = 30000 };
 
-/* The live disk that NAME@LABEL.EXT belongs to, and the label. Without extension the label may hold dots. */
+/* Finds the live disk that NAME@LABEL.EXT belongs to, and the label. The label may hold dots if the disk has no extension. */
 static int label_disk(struct op *op, const struct node *dir, struct entry *e, char label[65], struct verr *err)
 {
     struct snapname sn;
@@ -43,7 +44,7 @@ static int label_check(struct op *op, const struct node *disk, const char *label
     int rc = catalog_snap_by_name(op->f->catalog, &disk->id, label, 0, &row, err);
     if (rc != -ENOENT)
         return rc == 0 ? -EEXIST : rc;
-    /* The kernel has checked the directory; a snapshot also needs the right to write to the disk. */
+    /* The kernel has checked the rights on the directory; a snapshot also needs the right to write to the disk. */
     if (!fs_may(op->req, disk->uid, disk->gid, disk->mode, 2))
         return -EACCES;
     rc = live_get(op->f->live, &disk->id, &l, err);
@@ -122,7 +123,7 @@ void fs_label_flush(struct op *op)
     pthread_mutex_lock(&h->lock);
     bool take = h->label_state == LABEL_NEW;
     if (take)
-        h->label_state = LABEL_TAKEN;       /* one of two flushes at the same time takes it */
+        h->label_state = LABEL_TAKEN;       /* of two flushes at the same time only one takes the snapshot */
     pthread_mutex_unlock(&h->lock);
     int rc = take ? label_take(op->f, h, &row, &err) : 0;
     pthread_mutex_lock(&h->lock);
@@ -140,7 +141,8 @@ void fs_label_flush(struct op *op)
     }
 }
 
-/* A shell's redirection flushes (it moves the descriptor) before its command writes: what that made goes again. */
+/* A write on a label handle. A shell's redirection moves the descriptor, which flushes it before the command writes: the snapshot
+ * that this flush made is removed again. */
 void fs_label_write(struct op *op)
 {
     struct handle *h = op->h;
@@ -154,7 +156,7 @@ void fs_label_write(struct op *op)
     if (made && catalog_snap_by_id(op->f->catalog, &h->label_snap, &row, &err) == 0) {
         int rc = agent_snap_remove(op->f->agent, &row, &err);
         if (rc == -EBUSY && op_retry_for(op, LABEL_PATIENCE_MS))
-            return;         /* a round works on it: once it is stored it can be removed */
+            return;         /* a round is storing the snapshot, which can be removed once it is stored */
         if (rc < 0)
             vlog(VLOG_WARN, "fs", "the snapshot %s, which a program tried to write to, stays: %s", h->label, verr_str(&err));
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_make: mkdir, new disks, and what cannot be made. A disk: image first, then its name (agent_recover.c mends a crash between). */
+/* fs_make: mkdir, new disks, and nodes that cannot be made. A disk gets its image first, then its name; agent_recover.c repairs a
+ * crash in between. */
 #include "fs/fs_internal.h"
 
 #include <errno.h>
@@ -7,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Who owns what is made in dir: a setgid directory hands its group on. */
+/* The group of a node made in dir: a setgid directory passes on its own. */
 static uint32_t gid_in(fuse_req_t req, const struct node *dir)
 {
     return dir->mode & S_ISGID ? dir->gid : fuse_req_ctx(req)->gid;
@@ -57,7 +58,7 @@ void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
     op_submit(op, op->f->ctl);
 }
 
-/* The history that a removed disk of that name left: its sequence goes on. */
+/* The last sequence number and moment of the history that a removed disk of that name left; a new disk continues after them. */
 static int history_end(struct fs *f, const struct vid *disk, uint64_t *min_seq, int64_t *last_name_s, struct verr *err)
 {
     enum { BATCH = 32 };
@@ -79,14 +80,14 @@ static int history_end(struct fs *f, const struct vid *disk, uint64_t *min_seq, 
     return n < 0 ? n : 0;
 }
 
-/* What a new name will lead to. */
+/* What a new name will stand for. */
 struct making {
     struct fs *f;
-    struct vid disk;                /* whose image was made; zero: none */
+    struct vid disk;                /* the disk whose image was made; zero: none */
 };
 
-/* A removed disk comes back while its old image still serves pending snapshots: it goes on, empty. Durably so before it has
- * a name again, which must not bring back what was removed. */
+/* Empties the old image of a removed disk that comes back while the image still serves pending snapshots. The image is durably empty
+ * before the disk has a name again, so that a crash does not bring removed data back. */
 static int empty_image(struct fs *f, const struct vid *disk, struct verr *err)
 {
     struct live *l = NULL;
@@ -122,8 +123,8 @@ static int make_image(void *ctx, const struct node *node, struct verr *err)
     return rc;
 }
 
-/* The name did not come: what was made for it goes. Where it cannot be told whether the name is there the image stays; it is
- * known as unnamed, and the next start decides. */
+/* Making the name failed: removes the image that was made for it. When it is unknown whether the name exists, the image stays, marked
+ * as unnamed, and recovery decides at the next start. */
 static void unmake_image(struct making *m)
 {
     struct node rec;
@@ -131,7 +132,7 @@ static void unmake_image(struct making *m)
         live_remove(m->f->live, &m->disk, NULL);
 }
 
-/* It has its name: not durable, because an unnamed image that has a name, or content, is none to be removed. */
+/* Takes the mark `unnamed` off the image. This need not be durable: recovery removes no unnamed image that has a name or content. */
 static void image_named(struct making *m)
 {
     struct live *l = NULL;
@@ -141,7 +142,7 @@ static void image_named(struct making *m)
     live_put(l);
 }
 
-/* The name may be that of a removed disk whose last handle is still open: its image cannot begin anew under it. */
+/* -EAGAIN: the name is that of a removed disk that still has a handle open, so its image cannot be emptied yet. */
 static int check_orphan(struct op *op, const struct node *dir, struct verr *err)
 {
     struct node gone;

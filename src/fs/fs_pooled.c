@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_pooled: requests that a pool worker answers, and small things that all operations share: errors, buffers, permission. */
+/* fs_pooled: requests that a pool worker answers, and what all operations share: errors, buffers, time, permission. */
 #include "fs/fs_internal.h"
 
 #include "base/vlog.h"
@@ -45,7 +45,7 @@ static struct op *op_make(fuse_req_t req, void (*fn)(struct op *), const char *n
     op->req = req;
     op->fn = fn;
     char *p = (char *)(op + 1);
-    op->data = p;                           /* first: it may hold structs */
+    op->data = p;                           /* before the names, so that it is aligned for structs */
     op->data_len = data_len;
     if (data != NULL)
         memcpy(p, data, data_len);
@@ -197,7 +197,7 @@ void *fs_thread_buffer(size_t len)
         }
     }
     if (b->len < len) {
-        /* Small requests do not make every thread hold a large buffer. */
+        /* Sizes in steps, so that threads with small requests hold no large buffer. */
         size_t want = len <= 128 * 1024 ? 128 * 1024 : len <= FS_IO_MAX ? FS_IO_MAX : len;
         void *mem = NULL;
         if (posix_memalign(&mem, 4096, want) != 0)

@@ -100,8 +100,8 @@ static void lseek_run(struct op *op)
     lseek_reply(op->req, op->ino, n, &err);
 }
 
-/* A cp of a sparse disk asks twice for each piece of data, and waits: not behind the reads ahead of it, and without a worker's
- * wake-up, as the segment recipe is most often at hand. */
+/* Answers a seek on the FUSE thread itself if the answer is near. A cp of a sparse disk seeks twice for each piece of data and waits
+ * for the answer: it should not queue behind read-ahead or wake a worker, since the segment recipe is most often in the cache. */
 static bool lseek_near(fuse_req_t req, fuse_ino_t ino, struct handle *h, off_t off, bool hole)
 {
     struct fs *f = fs_of(req);
@@ -142,7 +142,7 @@ static bool all_zero(const uint8_t *p, size_t n)
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-/* Writes a piece; zeros stay holes, or become such. */
+/* Writes a piece of a copy; runs of zeros are left as holes, or become holes. */
 static int copy_out(struct live *l, uint64_t off, const uint8_t *buf, size_t len, struct verr *err)
 {
     struct live_attr a;
@@ -182,7 +182,7 @@ static int64_t copy_bytes(struct op *op, uint64_t len, struct verr *err)
         size_t want = len - done < COPY_PIECE ? (size_t)(len - done) : (size_t)COPY_PIECE;
         ssize_t n = copy_read(op->f, op->h, op->off + done, buf, want, err);
         int rc = n > 0 ? copy_out(op->h2->disk->live, op->off2 + done, buf, (size_t)n, err) : (int)n;
-        if (rc < 0) /* the next call says what is wrong; this one, that it got so far */
+        if (rc < 0) /* a part was copied: this call returns its length, the next one meets the error again */
             return done > 0 ? (int64_t)done : rc;
         if (n == 0)
             break;
@@ -201,7 +201,7 @@ static int64_t copy_pointers(struct op *op, uint64_t len, struct verr *err)
         return 0;
     int rc = names_by_ino(f->names, op->h2->disk->ino, &dst, err);
     if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;      /* unlinked: its bytes are copied */
+        return rc == -ENOENT ? 0 : rc;      /* the source is unlinked: its bytes are copied instead */
     bool snap = op->h->kind == HANDLE_SNAP;
     rc = snap ? catalog_snap_by_id(f->catalog, &op->h->snap_ref.snap, &row, err) : names_by_ino(f->names, op->h->disk->ino, &src, err);
     if (rc < 0)
@@ -242,7 +242,7 @@ static int64_t copy_range(struct op *op, struct verr *err)
         fs_disk_refused(op->h2->disk, op->off2, len);
         return rc;
     }
-    /* Whole segments, or what reaches the end of the source: by pointers. */
+    /* Whole segments, or a range up to the end of the source, are copied by pointers. */
     n = len >= SEG_BYTES || op->off + len == size ? copy_pointers(op, len, err) : 0;
     if (n > 0)
         fs_disk_written(op->h2->disk, op->off2, (uint64_t)n);
@@ -270,7 +270,7 @@ void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, stru
 {
     struct handle *in = handle_of(fi_in), *out = handle_of(fi_out);
     if (flags != 0 || (in->kind != HANDLE_DISK && in->kind != HANDLE_SNAP) || out->kind != HANDLE_DISK || !out->writer) {
-        /* EOPNOTSUPP: the kernel copies with reads and writes, which say the rest. */
+        /* On EOPNOTSUPP the kernel copies with reads and writes, which return any other error. */
         fuse_reply_err(req, flags != 0 ? EINVAL : EOPNOTSUPP);
         return;
     }

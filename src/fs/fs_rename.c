@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_rename: snapshots get labels, directories and disks get names, a disk may move onto another (DESIGN section 12, "mv").
- * A rename onto a disk runs on the queue of the target; the source must not be open at all.
+ * fs_rename: snapshots get labels, directories and disks get names, a disk may move onto another (docs/posix.md, "Closing,
+ * renaming, removing"). A rename onto a disk runs on the queue of the target; the source must not be open at all.
  */
 #include "fs/fs_internal.h"
 
@@ -15,7 +15,7 @@
 
 struct move {
     struct entry from, to;
-    bool replaces;                  /* `to` is there */
+    bool replaces;                  /* `to` exists */
     struct node dir, newdir;
 };
 
@@ -48,7 +48,7 @@ bool fs_label_valid(const char *label, size_t len)
     if (len == 0 || len > 64 || strspn(label, chars) < len)
         return false;
     if (memchr(label, '.', len) != NULL)
-        return true;        /* a moment has no dot in it */
+        return true;        /* a snapshot's moment has no dot */
     snprintf(name, sizeof name, "x@%.*s", (int)len, label);
     return snapname_parse(name, &sn) == 1 && sn.label[0] != '\0';
 }
@@ -88,7 +88,7 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
     int rc = names_rename(f->names, &n->id, &m->newdir.id, op->name2, err);
     if (rc < 0 || n->kind != NODE_DISK || n->name[0] != '.')
         return rc;
-    /* A finished temporary file got its name: that is when its content counts. With a writer left, the close freezes. */
+    /* A finished temporary file got its final name: from now on its content counts. If it has a writer, the close freezes it. */
     struct node now;
     struct live *l = NULL;
     struct fs_disk *d = fs_disk_find_ino(f, vid_ino(&n->id));
@@ -107,7 +107,7 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
     return rc == -ENOENT || rc > 0 ? 0 : rc;
 }
 
-/* 0 nobody, -EBUSY, or -EAGAIN: a release is on the way. */
+/* The answer to fs_disk_others as an error: 0: nobody else; -EBUSY; -EAGAIN: releases are on the way. */
 static int move_busy(int others, const char *what, struct verr *err)
 {
     if (others == 2)
@@ -128,10 +128,9 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
     if (src == NULL)
         return -ENOMEM;
     pthread_mutex_lock(&f->lock);
-    src->dying = true;      /* nobody opens the source from here on */
+    src->dying = true;      /* opens of the source fail from here on */
     pthread_mutex_unlock(&f->lock);
-    /* Who reads the target goes on reading, and what he then reads is the source's content: only where that changes nobody's
-     * rights. */
+    /* Open readers of the target go on with the source's content: allowed only where owner, group and mode are equal. */
     const struct node *from = &m->from.node, *to = &m->to.node;
     bool same_rights = from->uid == to->uid && from->gid == to->gid && from->mode == to->mode;
     rc = move_busy(fs_disk_others(op->disk, NULL, same_rights), op->name2, err);
@@ -150,7 +149,7 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
     return rc;
 }
 
-/* What may be renamed onto what. 1: go on, 0: nothing to do. */
+/* Checks whether the rename is allowed. 1: go on; 0: nothing to do; -errno. */
 static int move_check(struct op *op, const struct move *m)
 {
     if (m->replaces && (op->flags & RENAME_NOREPLACE))
@@ -180,7 +179,7 @@ static int move_run(struct op *op, struct move *m, struct verr *err)
         return rc;
     bool onto = m->replaces && m->from.kind == ENTRY_DISK;
     if (onto && (op->disk == NULL || !vid_eq(&op->disk->id, &m->to.node.id)))
-        return -ESTALE;     /* another disk took the name while this waited */
+        return -ESTALE;     /* another disk got the name while this request waited */
     return onto ? move_onto_disk(op, m, err) : move_node(op, m, err);
 }
 

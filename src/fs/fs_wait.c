@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_wait: requests that wait for the agent without a thread. A park has two owners: the agent's callback and the request.
- * Whoever claims it first (the callback, an interrupt, the end of serving) decides the result; a pool worker answers. An
- * interrupted wait of the agent's is left to end by itself: its callback then finds the park claimed and only lets go.
+ * fs_wait: requests that wait for the agent without holding a thread. Each is a `park`. The agent's callback, an interrupt and the end
+ * of serving each try to claim the park: the first one sets the result, and a pool worker answers. After an interrupt the agent's
+ * wait ends by itself later; its callback then finds the park claimed and only gives its reference back.
  */
 #include "fs/fs_internal.h"
 
@@ -12,7 +12,7 @@
 struct park {
     struct pool_task task;          /* first */
     struct park *next, *prev;       /* in fs.parks, guarded by fs.lock */
-    struct fs *f;                   /* valid until claimed and answered */
+    struct fs *f;                   /* valid until the park is claimed and answered */
     fuse_req_t req;
     fs_wait_fn reply;
     void *arg;
@@ -32,7 +32,7 @@ static void park_answer(struct pool_task *task)
 {
     struct park *p = (struct park *)task;
     struct fs *f = p->f;
-    /* Returns only when no interrupt function runs any more; only then may the request go. */
+    /* When this returns, no interrupt function of the request runs any more, and it may be answered and freed. */
     fuse_req_interrupt_func(p->req, NULL, NULL);
     pthread_mutex_lock(&f->lock);
     if (p->prev != NULL)
@@ -81,7 +81,7 @@ void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bo
     p->req = req;
     p->reply = reply;
     p->arg = arg;
-    /* The request's own, the agent's, and this function's: the first two may be gone before it returns. */
+    /* References of the request, of the agent and of this function; the first two may be given back before it returns. */
     atomic_store(&p->refs, 3);
     pthread_mutex_lock(&f->lock);
     p->next = f->parks;
@@ -89,7 +89,7 @@ void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bo
         p->next->prev = p;
     f->parks = p;
     pthread_mutex_unlock(&f->lock);
-    /* Before the wait begins, because afterwards the request may be answered at any moment. */
+    /* Before the wait begins: afterwards the request may be answered and freed at any moment. */
     fuse_req_interrupt_func(req, park_interrupt, p);
     struct verr err = {0};
     int rc = agent_wait_start(f->agent, ids, n, begins, timeout_ms, park_done, p, &err);

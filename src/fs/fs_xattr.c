@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_xattr: user.varve.* and, for root, trusted.varve.*; there are no others. `ls -l` asks security.* and system.* of
- * every file: answered before any lock or query.
+ * fs_xattr: user.varve.* and, for root, trusted.varve.*; there are no others. `ls -l` asks for security.* and system.* of
+ * every file; these are answered before any lock or query.
  */
 #include "fs/fs_internal.h"
 
@@ -47,7 +47,7 @@ static int put_flags(char *out, const char *a, const char *b)
     return snprintf(out, VALUE_MAX, "%s%s%s", a, a[0] != '\0' && b[0] != '\0' ? "," : "", b);
 }
 
-/* The id of another snapshot, which may be of another owner's time: only for those who may read that one. */
+/* The id of the parent snapshot, which may belong to an earlier owner: only callers that may read the parent get it. */
 static int put_parent(struct fs *f, fuse_req_t req, const struct snaprow *s, char *out)
 {
     struct snaprow parent;
@@ -111,7 +111,7 @@ static int value_trusted(struct fs *f, const struct snaprow *s, const char *key,
                         (unsigned long long)v->parent_block, (unsigned long long)v->common, (unsigned long long)v->global,
                         (unsigned long long)v->dup_new, (unsigned long long)v->fresh, (unsigned long long)v->stored);
     if (strcmp(key, "digest") != 0)
-        return -ENODATA;        /* unique_bytes exists once a collection has counted it */
+        return -ENODATA;        /* there is no unique_bytes until a collection has counted it */
     struct snaprcp *r = malloc(sizeof *r);
     if (r == NULL)
         return -ENOMEM;
@@ -122,7 +122,7 @@ static int value_trusted(struct fs *f, const struct snaprow *s, const char *key,
     return rc < 0 ? rc : 2 * FP_BYTES;
 }
 
-/* Length of the value in out, or -errno. */
+/* Puts the value into out. Its length, or -errno. */
 static int value_of(struct fs *f, fuse_req_t req, uint64_t ino, const char *name, char *out, struct verr *err)
 {
     struct what w;
@@ -229,7 +229,7 @@ void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
         fs_reply_fail(req, "listxattr", ino, rc, &err);
         return;
     }
-    /* The kernel asks no permission for a list; which attributes there are (a note) is for those who may read them. */
+    /* The kernel checks no permission for a list; only callers that may read a snapshot learn that it has a note. */
     if (w.kind == WHAT_SNAP) {
         if (fs_may(req, w.snap.info.uid, w.snap.info.gid, w.snap.info.mode, 4))
             list_snap(f, req, &w.snap, &l);
@@ -288,7 +288,7 @@ static bool name_is_writable(const char *name)
 
 void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-    /* EOPNOTSUPP for all others: `cp -a` tries system.posix_acl_access first, and leaves out chmod if that succeeds. */
+    /* All other names get EOPNOTSUPP: `cp -a` first sets system.posix_acl_access, and omits chmod if that succeeds. */
     if (!name_is_writable(name) || ino_is_control(ino)) {
         fuse_reply_err(req, EOPNOTSUPP);
         return;
