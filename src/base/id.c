@@ -38,7 +38,7 @@ void vid_hex(const struct vid *id, char out[VID_HEX])
 
 int vid_parse(const char *text, struct vid *out)
 {
-    struct vid id;
+    struct vid id = {0};
     if (hex_bytes(text, id.b, VID_BYTES) < 0 || text[VID_HEX - 1] != '\0')
         return -EINVAL;
     *out = id;
