@@ -77,12 +77,12 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         r = catalog_node_by_id(a->catalog, disk, &node, err);
     if (r == 0)
         r = catalog_node_by_id(a->catalog, &node.parent, &vm, err);
-    if (r == -ENOENT && pending) /* it must not be taken for "nothing pending" */
-        r = verr_set(err, EIO, "the catalog has no record of the disk or of its directory: unmount, `varve rebuild`, mount");
     if (r == 0) {
         job->vm = vm.id;
         job->selective = (vm.flags & NODE_SELECTIVE) != 0;
         r = owner_claim(a->store, &vm.id, &a->host, &job->epoch, err);
+    } else if (r == -ENOENT && pending) { /* it must not be taken for "nothing pending" */
+        r = verr_set(err, EIO, "the catalog has no record of the disk or of its directory: unmount, `varve rebuild`, mount");
     }
     if (r == 0 && catalog_snap_latest(a->catalog, disk, &parent, NULL) == 0)
         job->parent = parent.info.ref;
