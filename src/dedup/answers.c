@@ -112,7 +112,7 @@ int answers_get(struct answers *a, uint32_t part, uint64_t pos, uint64_t *ref, s
         ssize_t got = pread_full(a->fd, buf, (size_t)n * 8, (off_t)((a->base[part] + pos) * 8));
         if (got < 0)
             return file_error(err, (int)got);
-        memset(buf + got, 0, (size_t)n * 8 - (size_t)got);     /* past the last answer: none came */
+        memset(buf + got, 0, (size_t)n * 8 - (size_t)got);     /* behind the last answer in the file: no answer */
         w->first = pos;
         w->n = n;
     }

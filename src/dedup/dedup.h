@@ -13,7 +13,7 @@
  *   stage_4a  slot owner: resolutions -> VM holder
  *   stage_4b  VM holder: complete recipes, publish check, publish
  *
- * On the right: what a stage leaves behind for later ones (docs/DEDUP.md), in memory while its buffers hold it, else in files.
+ * On the right: what a stage leaves for later stages (docs/DEDUP.md), in memory while it fits the stage's buffers, else in files.
  *
  * Memory: all buffers of a stage together stay below env.memory (M, default 35 MB).
  */
@@ -32,8 +32,7 @@ struct pool;
 
 enum { DEDUP_MEMORY_DEFAULT = 35 * 1000 * 1000 };
 
-/* What went over the bus: frames of all stages, and blocks that were asked for. */
-struct dedup_traffic { uint64_t bytes, asked; };
+struct dedup_traffic { uint64_t bytes, asked; };    /* bytes of frames sent over the bus; blocks that were asked for */
 
 struct dedup_env {
     struct store *store;
@@ -48,7 +47,7 @@ struct dedup_env {
     size_t memory;                      /* M */
     struct pool *pool;                  /* computes segments side by side; NULL: this thread alone */
     bool force_merge, force_probe;      /* tests */
-    /* Called now and then with bytes done of bytes to do (of this round); non-zero stops the round with -EINTR. May be NULL. */
+    /* Called now and then with the bytes of this round, done and in total; non-zero stops the round with -EINTR. May be NULL. */
     int (*progress)(void *ctx, const char *stage, uint64_t done, uint64_t total);
     void *progress_ctx;
     struct dedup_traffic *traffic;      /* added to at the end of the round; may be NULL */
@@ -64,16 +63,15 @@ struct dedup_job {
     uint64_t epoch;                     /* owner epoch of the VM */
     bool selective;                     /* stops after level 3 */
     struct snapref parent;              /* newest stored snapshot of the disk, for level 2 when the table has none; snap zero: none */
-    uint64_t last_blocks, last_recipes; /* containers to go on in; REF_NONE. Updated. */
+    uint64_t last_blocks, last_recipes; /* containers to go on in, or REF_NONE; updated by the round */
     /* result */
     int result;                         /* 0 published; else -errno: stays pending, err says why */
     struct verr *err;                   /* caller's, one per job */
     struct snaprcp recipe;              /* as published */
-    /* A store-write failure of one job never becomes a success of another. */
 };
 
-/* Runs stages 1a-4b to the end for all jobs. 0 when the round ran (look at each job), -errno when it could not go on (STATE,
- * memory, stopped): each job's result is set then too, and those that were published before stay so.
+/* Runs stages 1a-4b to the end for all jobs. 0: the round ran; each job has its own result. -errno: the round could not go on (STATE,
+ * memory, stopped); each job's result is set then too, and jobs that were published before keep result 0.
  * A job whose snapshot is in the store already (an earlier round died after its link) gets result 0 and that recipe.
  * Jobs of one VM must agree in `selective`, last_blocks and last_recipes. One round at a time per STATE.
  * After a job's result is 0 its recipe is published and durable; the caller anchors it and tells `live` and `catalog`. */

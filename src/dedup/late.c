@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * late: blocks that stage 4b writes itself come after 3b. They get into the index by one more delta at the end of the round.
- * Without it, the entry that the publish check refused would stay, and be refused again in each later round, at the cost of
- * another copy of the block; the delta is newer, so it hides that entry.
+ * late: stage 4b writes blocks after 3b has made its delta. These blocks enter the index by one more delta at the end of the round.
+ * Without it the index would keep the entry that the publish check refused; each later round would refuse it again and write
+ * another copy of the block. The late delta is newer, so it hides that entry.
  *
- * Hints only: whatever fails here is noted and costs space. A host that does not own a slot leaves its blocks out.
+ * The index holds hints only: a failure here is noted and costs space. Blocks of slots that this host does not own are left out.
  */
 #include "dedup/dedup_internal.h"
 
@@ -57,7 +57,7 @@ void late_keep(struct round *r, struct extsort **xs)
     *xs = NULL;
 }
 
-/* The records of one slot, from rec on; *have: rec is the first one behind them. Of equal keys the first reference counts. */
+/* Adds the records of one slot, from rec on. *have: rec is now the first record of another slot. Of equal keys the first counts. */
 static int add_slot(struct round *r, uint32_t slot, uint8_t rec[LATE_BYTES], bool *have, struct verr *err)
 {
     struct fpdelta *delta = NULL;
@@ -74,7 +74,7 @@ static int add_slot(struct round *r, uint32_t slot, uint8_t rec[LATE_BYTES], boo
     return rc;
 }
 
-/* Sorted by key is sorted by slot. A slot that fails ends it: the sorter may be what has failed. */
+/* Records sorted by key are sorted by slot too. A slot that fails ends the walk, because the sorter itself may have failed. */
 void late_commit(struct round *r)
 {
     struct verr why = {0};

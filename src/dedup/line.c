@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * line: the segments of a disk pass through r->work like cars through a wash: several at a time, in and out in their order.
+ * line: the segments of a disk pass through r->work, several at a time, and leave it in the order in which they came.
  * Order matters: requests are answered by position, and blocks lie in their container in disk order.
  */
 #include "dedup/dedup_internal.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * owner: what a slot owner keeps between its stages, per slot.
+ * owner: what a slot owner keeps for each slot between its stages.
  *
- *   req-PPPPPPPP    requests of one partition as they arrived, if they do not fit its buffer: key 24, sender and position be64
+ *   req-PPPPPPPP    requests of one partition in order of arrival, if they do not fit its buffer: key 24, sender and position be64
  *   sorted          the partition that is being compared, sorted
  *   new-SSSS        keys of the "new" answers, partition after partition, in order of position: the n-th is that of reference n
  *   dupnew-SSSS     dup-with-new blocks of a slot in order of keys: the same records
@@ -23,7 +23,7 @@ enum { POS_BITS = 48, REQ_BYTES = FPKEY_BYTES + 8, RESOLVED_BYTES = 4 + 8 + 8 };
 
 struct owner_slot {
     struct fpindex *ix;
-    uint64_t *got;              /* per partition: requests received, of the one participant this host knows */
+    uint64_t *got;              /* per partition: requests received from the only participant, this host */
     uint32_t *fill;             /* per partition: records in its buffer */
     uint8_t *buf;               /* q buffers of `width` records */
     uint32_t width;
@@ -31,10 +31,10 @@ struct owner_slot {
     uint64_t ndupnew;
     struct seqout fresh;        /* new-SSSS */
     uint64_t nfresh;
-    struct { uint64_t base, count; } *fresh_of;     /* per partition: which of them are its */
+    struct { uint64_t base, count; } *fresh_of;     /* per partition: its records in new-SSSS */
     struct extsort *refs;       /* stage 3b: key 24, reference be64 */
     uint64_t nrefs;
-    bool dead;                  /* given up for this round: answers nothing more */
+    bool dead;                  /* given up for this round: the slot sends no more answers */
 };
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan: records of the plan log <-> struct plan_seg. A damaged one is found here, before anything is written after it. */
+/* plan: records of the plan log <-> struct plan_seg. A damaged record is found here, before anything is written because of it. */
 #include "dedup/plan.h"
 
 #include "base/endian.h"

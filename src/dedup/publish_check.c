@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * publish_check: the part of stage 4b that makes everything before it a hint. Inside the lease, after the deletion log was
- * read: each reference in the dirty segments of a disk is looked at in order of containers, and what is not sealed, live,
+ * publish_check: the part of stage 4b that makes all earlier answers mere hints. It runs inside the lease, after the deletion log
+ * was read, and checks each reference in the dirty segments of a disk, in order of containers. A block that is not sealed, live,
  * uncondemned and of the right content goes on a list, which complete_segment reads in order of segments.
  *
- * A segment that level 2 settled whole is checked block by block too: its segment recipe may be younger than its blocks,
- * so that a collection condemns them first.
+ * A whole segment that equals the parent's is checked block by block too: its segment recipe may be younger than its blocks,
+ * so that a collection may condemn the blocks first.
  */
 #include "dedup/dedup_internal.h"
 
@@ -107,7 +107,7 @@ static int collect(struct round *r, const struct jobstate *js, struct extsort *x
 
 /* ---- checking ---- */
 
-/* 1 good, 0 bad, -errno. Damage and absence are answers; an error of the device or of memory is not. */
+/* 1: good, 0: bad, -errno. A damaged or missing container is an answer (bad); an error of device or memory is -errno. */
 static int look(int rc, struct verr *why, struct verr *err)
 {
     if (rc >= 0)
@@ -127,7 +127,8 @@ static int check_one(struct round *r, struct commit *c, const uint8_t rec[CHECK_
     if (!ref_is_block(ref))
         return 0;
     if (rec[20] != HOW_FP) {
-        /* only a prefix is known, or nothing: sealed and live is what the footer says, condemned what commit_check says */
+        /* Only a prefix of the fingerprint is known, or nothing: the footer says whether the block is sealed and live, commit_check
+         * whether it is condemned. */
         struct footer_entry e;
         int rc = creader_entries(r->env->reader, ref, 1, &e, &why);
         if (rc < 0)
@@ -150,9 +151,9 @@ static int check_all(struct round *r, struct commit *c, struct extsort *xs, stru
     while ((rc = extsort_next(xs, rec, err)) > 0) {
         if (ref_container(get_be64(rec)) != container) {
             container = ref_container(get_be64(rec));
-            creader_forget(r->env->reader, container);      /* the deletion log first, footers uncached after it */
+            creader_forget(r->env->reader, container);      /* so that the footer is read after the deletion log was */
         }
-        /* popular blocks come many times in a row: one look at the footer for all of them */
+        /* References to a popular block follow each other: the footer is read once for all of them. */
         if (good < 0 || memcmp(rec, last, 8) != 0 || memcmp(rec + 16, last + 16, CHECK_BYTES - 16) != 0) {
             good = check_one(r, c, rec, err);
             if (good < 0)

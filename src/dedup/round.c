@@ -2,12 +2,12 @@
 /*
  * round: one pass of all stages over a batch of frozen disks.
  *
- *   STATE/rounds/ID/    made here, removed at the end; whoever begins a round removes what older ones left: STATE is
- *                       locked by one process, which runs one round at a time. Nothing in it outlives a crash: a round
- *                       that died is done again from the frozen layers.
+ *   STATE/rounds/ID/    made here, removed at the end. A new round removes directories that older rounds left: one process holds
+ *                       the lock of STATE and runs one round at a time. Nothing in them is needed after a crash: the round runs
+ *                       again from the frozen layers.
  *
  * On one host the stages run one after another in one thread, which lends the computing of segments to a pool. A sender that the bus
- * tells "again" first takes in what waits for this host (wire.c): nobody blocks, and memory stays within the bus's own bound.
+ * tells "again" first takes in the frames that wait for this host (wire.c), so no thread blocks and memory stays within the bus's bound.
  */
 #include "dedup/dedup_internal.h"
 
@@ -95,9 +95,9 @@ bool round_owns(const struct round *r, const struct fp *fp)
 /* ---- generations ---- */
 
 /*
- * Sections that this round sealed can be condemned only by a collection that began in a later generation than theirs.
- * While no generation was opened since the round began they need no check; the lease, taken before this look, falls
- * when one is opened after it.
+ * Sections that this round sealed can be condemned only by a collection that began in a later generation than theirs. If no
+ * generation was opened since the round began, they need no check. A generation that is opened after this look revokes the lease,
+ * which was taken before it.
  */
 bool generations_changed(struct round *r)
 {
@@ -116,7 +116,7 @@ static size_t memory_of(const struct round *r)
     return r->env->memory == 0 ? DEDUP_MEMORY_DEFAULT : r->env->memory;
 }
 
-/* Segments under way beside the one that is used: one for each thread, one that waits. */
+/* Segments under way besides the one that is being used: one for each thread, and one that waits. */
 static size_t extra_work(const struct round *r)
 {
     size_t threads = pool_threads(r->env->pool), room = memory_of(r) / 4 / WORK_BYTES;
@@ -193,8 +193,8 @@ static int make_directory(struct round *r, struct verr *err)
 }
 
 /*
- * A round that was killed after the link has published: the recipe is there under this snapshot's id, which is random
- * and ours. Its directory entry may not be durable yet.
+ * Has an earlier round, killed after its link, published the snapshot? Then the recipe is there under the snapshot's id, which is
+ * random, so no one else made it. Its directory entry may not be durable yet.
  */
 static bool published_before(struct round *r, struct jobstate *js, struct verr *why)
 {
@@ -221,7 +221,7 @@ static bool published_before(struct round *r, struct jobstate *js, struct verr *
     else
         job->result = 0;
     js->published = rc == 0;
-    js->failed = true;      /* nothing left to do for it */
+    js->failed = true;      /* makes all stages skip this job; its result stays 0 */
     return true;
 }
 
@@ -287,7 +287,7 @@ static void round_end(struct round *r)
     free(r->js);
     if (r->dirfd >= 0) {
         close(r->dirfd);
-        tree_remove(r->env->work_dirfd, r->name);   /* what stays after an error goes with the next round */
+        tree_remove(r->env->work_dirfd, r->name);   /* the next round removes what an error leaves here */
     }
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * segment: what stages 1a, 2b and 4b do with one segment of a frozen disk: read it, cut it, fingerprint it, write its new
- * blocks. The three reads must see the same bytes (a frozen layer is immutable); where they do not, the segment is cut
- * again and all of its blocks are new: a wrong fingerprint in a footer would be offered to other disks.
+ * blocks. The three reads must see the same bytes, because a frozen layer is immutable. A segment that differs is cut again
+ * and all of its blocks are new: a wrong fingerprint in a footer would give other disks wrong data.
  */
 #include "dedup/dedup_internal.h"
 

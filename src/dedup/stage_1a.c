@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stage 1a, VM holder: reads the dirty segments of each frozen disk, settles what levels 1-3 can, and asks the slots for
- * the rest. Leaves plan-J per disk. Requests go out in the order of the plan, so that the n-th answer of a partition
- * belongs to the n-th block that was asked there; the plan keeps n.
+ * stage 1a, VM holder: reads the dirty segments of each frozen disk, settles blocks by levels 1-3, and asks the slots for the
+ * others. Leaves plan-J per disk. Requests go out in the order of the plan, so that the n-th answer of a partition belongs to
+ * the n-th block that was asked there; the plan keeps n.
  *
  * Segments are computed side by side (line.c); requests and the plan are written by this thread, in order.
  */
@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* The table's own pointer is newer than the parent snapshot. */
+/* The place to compare with: the table's own pointer, which is newer than the parent snapshot, or else the parent's segment. */
 static uint64_t parent_place(struct segwork *w)
 {
     uint64_t place = REF_NONE;
@@ -25,7 +25,7 @@ static uint64_t parent_place(struct segwork *w)
     return place;
 }
 
-/* On the pool. Levels 1 to 3; what they leave is new, or to be asked. */
+/* On the pool: settles blocks by levels 1 to 3; the others are new or will be asked. */
 static void plan_task(struct pool_task *task)
 {
     struct segwork *w = (struct segwork *)task;
@@ -38,7 +38,7 @@ static void plan_task(struct pool_task *task)
             s->b[i].kind = BLK_ASKED;
 }
 
-/* Positions go into the plan's record before it is written; then the keys go out. An error is one of the whole round. */
+/* Puts the positions into the plan's record, writes the record and sends the keys. An error ends the whole round. */
 static int ask_segment(struct round *r, struct plan_seg *s, struct verr *err)
 {
     for (uint32_t i = 0; s->kind == PLAN_BLOCKS && i < s->nblocks; i++) {
@@ -54,7 +54,7 @@ static int ask_segment(struct round *r, struct plan_seg *s, struct verr *err)
 
 struct planning { struct jobstate *js; struct seqout plan; };
 
-/* What plan_task made, in order. Its error is one of this disk: its frozen data cannot be read. */
+/* Uses the results of plan_task in order. An error of plan_task concerns this disk only: its frozen data cannot be read. */
 static int use_plan(void *ctx, struct segwork *w, struct verr *err)
 {
     struct planning *p = ctx;
@@ -73,7 +73,7 @@ static int use_plan(void *ctx, struct segwork *w, struct verr *err)
     return rc < 0 ? rc : round_progress(r, "stage_1a", w->s.bytes, err);
 }
 
-/* 1: it is dirty, work for the line. 0: nothing to do for it. An error is one of this disk. */
+/* 1: the segment is dirty and goes through the line. 0: nothing to do for it. An error concerns this disk only. */
 static int entry_of(const struct jobstate *js, struct entries *cache, uint64_t segment, struct seg_entry *e, struct verr *why)
 {
     int rc = entries_get(cache, js->job, segment, e, why);
@@ -126,7 +126,7 @@ static int plan_job(struct round *r, struct jobstate *js, struct verr *err)
     if (!vid_is_zero(&js->job->parent.snap) &&
         snap_open(r->env->store, r->env->segread, &js->job->parent, &r->parent_snap,
                   &note) < 0) {
-        r->parent_snap = NULL;      /* without its parent a disk is stored all the same, only dearer */
+        r->parent_snap = NULL;      /* a disk is stored without its parent too, at a higher cost */
         round_note(r, "stage_1a", &note);
     }
     rc = plan_segments(r, &p, err);

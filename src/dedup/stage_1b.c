@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stage 1b, slot owner: keeps arriving requests in q partition files; once every participant's END is there, sorts one
+ * stage 1b, slot owner: keeps arriving requests in q partition files; when every participant has sent END, sorts one
  * partition after another by (key, sender, position), streams its keys past the index, and answers in order of position.
  *
- * Of a key that the index does not know, the request of the smallest (sender, position) is answered "new": its sender is
- * the designated writer. All others are dup-with-new and stand in dupnew-SSSS until stage 3b knows the reference.
+ * For a key that the index does not know, the request of the smallest (sender, position) is answered "new": its sender is
+ * the designated writer. All other requests are dup-with-new and stay in dupnew-SSSS until stage 3b knows the reference.
  *
- * Whatever fails here costs space only: the slot is given up for this round, and what it does not answer is new.
+ * A failure here costs space only: the slot is given up for this round, and requests without an answer are new.
  */
 #include "dedup/dedup_internal.h"
 
@@ -29,7 +29,7 @@ static void req_name(char out[32], const struct round *r, uint32_t slot, uint32_
 
 /* ---- receiving ---- */
 
-/* The file is open only while a buffer goes out: thousands of partitions need no descriptor each. */
+/* Appends a partition's buffer to its file. The file is open only meanwhile, because there may be thousands of partitions. */
 static int flush_requests(struct round *r, uint32_t slot, uint32_t part, struct verr *err)
 {
     struct owner_slot *os = &r->slots[slot];
@@ -69,7 +69,7 @@ struct compare {
     struct round *r;
     struct owner_slot *os;
     struct seqout sorted;           /* the requests of the partition */
-    struct seqin keys, groups;      /* two readers of them: the keys go in, their requests get the answers */
+    struct seqin keys, groups;      /* two readers of `sorted`: for the keys to compare, and for the requests to answer */
     uint8_t last[FPKEY_BYTES];      /* key given to the index last */
     bool begun;
     uint8_t head[REQ_BYTES];        /* next request without an answer */
@@ -78,7 +78,7 @@ struct compare {
     struct verr *err;
 };
 
-/* All requests of a partition: out of its file, or of the buffer that none has left yet, as in most small rounds. */
+/* Adds all requests of a partition from its file, and from its buffer; in most small rounds there is no file. */
 static int add_requests(struct round *r, uint32_t slot, uint32_t part, struct extsort *xs, struct verr *err)
 {
     struct owner_slot *os = &r->slots[slot];
@@ -105,7 +105,7 @@ static int add_requests(struct round *r, uint32_t slot, uint32_t part, struct ex
     return rc;
 }
 
-/* Requests of a partition, sorted, into a spool; *keys: how many different ones. */
+/* Puts the requests of a partition, sorted, into a spool. *keys: the number of different keys. */
 static int sort_requests(struct round *r, uint32_t slot, uint32_t part, struct seqout *out, uint64_t *keys, struct verr *err)
 {
     uint8_t rec[REQ_BYTES], last[FPKEY_BYTES];
@@ -187,7 +187,7 @@ static int compare_keys(struct compare *c, uint32_t part, uint64_t keys, struct 
     rc = fpindex_compare(c->os->ix, part, keys, way, c->r->mem.index, next_key, answer_key, c, &why);
     if (rc < 0)
         round_note(c->r, "stage_1b", &why);
-    /* What the index did not get to is unknown to it; dup-with-new among these is still found. */
+    /* Keys that an interrupted compare did not reach count as unknown; dup-with-new among them is still found. */
     for (rc = 0; rc == 0 && c->have;) {
         uint8_t key[FPKEY_BYTES];
         memcpy(key, c->head, FPKEY_BYTES);
@@ -205,7 +205,7 @@ static int send_answers(struct round *r, uint32_t slot, uint32_t part, struct ex
     while ((rc = extsort_next(out, rec, err)) > 0) {
         uint64_t pos = get_be64(rec) & ((UINT64_C(1) << POS_BITS) - 1), answer = get_be64(rec + 8);
         rc = 0;
-        if (answer == ANSWER_NEW) {     /* its reference will come back by number */
+        if (answer == ANSWER_NEW) {     /* the block's reference will come back by number */
             rc = seqout_put(&os->fresh, rec + 16, FPKEY_BYTES, err);
             os->nfresh++;
             os->fresh_of[part].count++;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * stage 2a, VM holder: collects the summaries into the answers' file. Most of them have been taken in while stage 1b was
- * sending; here the rest is waited for. Order and digests are checked in wire_in.c; what is missing is new.
+ * sending; this stage waits for the others. wire_in.c checks order and digests; a request without an answer is new.
  */
 #include "dedup/dedup_internal.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * stage 2b, VM holder: reads dirty segments a second time and appends their new blocks, in disk order, to the VM's own
- * containers; then seals. Leaves result-J: the plan with what the answers said. A block whose answer is missing is new.
+ * containers; then seals. Leaves result-J: the plan with the answers applied. A block whose answer is missing is new.
  *
  * Disks of one VM that follow each other share a writer, so that one container is never open twice. A writer that fails
  * fails every disk that wrote through it: none of their references is sealed.
@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* What the answer to each request says. */
+/* Applies the answers to the blocks that were asked. */
 static int apply_answers(struct round *r, struct plan_seg *s, struct verr *err)
 {
     for (uint32_t i = 0; s->kind == PLAN_BLOCKS && i < s->nblocks; i++) {
@@ -40,7 +40,8 @@ static bool same_writer(const struct jobstate *a, const struct jobstate *b)
     return vid_eq(&a->job->vm, &b->job->vm) && a->job->selective == b->job->selective;
 }
 
-/* Seals what the disks first..end wrote through w; bytes that only now reach the file count for the last of them. Frees w. */
+/* Seals the container that the disks first..end wrote through w, and frees w. Bytes that reach the file only now count for the last
+ * of these disks. */
 static void seal_group(struct round *r, struct cwriter *w, unsigned first, unsigned end)
 {
     struct verr why = {0};
@@ -74,7 +75,7 @@ static void prepare_task(struct pool_task *task)
     w->rc = seg_prepare_new(w, &w->err);
 }
 
-/* In disk order: the blocks of the segment into the container, the segment into result-J. */
+/* Called in disk order: writes the segment's new blocks into the container, and the segment into result-J. */
 static int use_prepared(void *ctx, struct segwork *w, struct verr *err)
 {
     struct backing_up *b = ctx;
@@ -171,7 +172,7 @@ int stage_2b(struct round *r, struct verr *err)
                 continue;
         }
         rc = back_up_files(r, js, w, err);
-        if (rc == 0 && js->failed) {    /* perhaps the writer itself: it is not used any further */
+        if (rc == 0 && js->failed) {    /* the writer itself may have failed: it is not used any further */
             seal_group(r, w, first, j);
             w = NULL;
         }

@@ -4,7 +4,7 @@
  * containers enter the index: a selective VM's blocks are its own.
  *
  * The plan of stage 1a knows at which position a block was asked, the result of 2b where it was written: both are read side by
- * side, record by record. A segment that 2b cut again has other blocks than were asked; these go with their keys.
+ * side, record by record. A segment that 2b cut again has other blocks than were asked; their references go with their keys.
  */
 #include "dedup/dedup_internal.h"
 

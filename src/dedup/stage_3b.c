@@ -3,7 +3,7 @@
  * stage 3b, slot owner: the references of new blocks, sorted by key, become one delta of the index; merged with the
  * dup-with-new log, which is in order of keys already, they give the resolutions. Leaves resolved-SSSS.
  *
- * The delta is durable before a resolution goes out. A slot that fails here loses its delta: space, not data.
+ * The delta is durable before a resolution is sent. A slot that fails here loses its delta, which costs space, not data.
  */
 #include "dedup/dedup_internal.h"
 
@@ -25,7 +25,7 @@ int owner_reference(struct round *r, uint32_t slot, const uint8_t key[FPKEY_BYTE
     memcpy(rec, key, FPKEY_BYTES);
     put_be64(rec + FPKEY_BYTES, ref);
     if (os->refs == NULL) {
-        /* whole record as key: equal keys in order of references, the same one wins whatever the order of arrival */
+        /* The sort key is the whole record, so that the same reference of a key wins in any order of arrival. */
         os->refs = extsort_new(r->dirfd, REF_REC, REF_REC, r->mem.sort_slot, err);
         if (os->refs == NULL)
             return -ENOMEM;
@@ -59,7 +59,7 @@ static int resolve_one(struct round *r, struct resolver *v, uint64_t ref, struct
     return rc < 0 ? rc : next_dup(v, err);
 }
 
-/* Everyone who waits for this key gets ref; those who wait for a smaller key wait in vain: its writer failed. */
+/* Resolves all requests for this key with ref, and those for smaller keys with REF_NONE: their designated writer failed. */
 static int resolve_key(struct round *r, struct resolver *v, const uint8_t *key, uint64_t ref, struct verr *err)
 {
     int rc = 0, order;
@@ -138,7 +138,7 @@ static int update_slot(struct round *r, uint32_t slot, struct verr *err)
     os->nrefs = 0;
     if (rc < 0)
         return rc;
-    struct verr why = {0};      /* deltas that are not merged now are merged later */
+    struct verr why = {0};      /* a failed merge is no error: a later round merges these deltas */
     if (fpindex_merge(os->ix, false, r->mem.index, &why) < 0)
         round_note(r, "stage_3b", &why);
     return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stage 4a, slot owner: sends the resolutions of dup-with-new blocks, per partition and holder in order of position. */
+/* stage 4a, slot owner: sends the resolutions of dup-with-new blocks, for each partition and holder in order of position. */
 #include "dedup/dedup_internal.h"
 
 #include "base/verr.h"
@@ -29,7 +29,7 @@ static int send_slot(struct round *r, uint32_t slot, struct verr *err)
 
 int stage_4a(struct round *r, struct verr *err)
 {
-    (void)err;      /* what fails here leaves blocks unresolved: their holders write them */
+    (void)err;      /* a failure here leaves blocks unresolved: their holders write them */
     for (uint32_t s = 0; s < r->nslots; s++) {
         struct verr why = {0};
         if (!r->slots[s].dead && send_slot(r, s, &why) < 0)

@@ -2,10 +2,10 @@
 /*
  * stage 4b, VM holder: takes the resolutions, then completes and publishes one disk after another.
  *
- * Order per disk: lease and deletion log (commit_begin) -> publish check of every reference (publish_check.c) -> what
- * fails is read a third time and written as new blocks -> segment recipes -> block container sealed -> recipe container
- * sealed -> commit_publish. A revoked lease begins this again, a bounded number of times. At the end what was written
- * here enters the index (late.c).
+ * Order per disk: lease and deletion log (commit_begin) -> publish check of every reference (publish_check.c) -> refused blocks
+ * are read a third time and written as new ones -> segment recipes -> block container sealed -> recipe container sealed ->
+ * commit_publish. When the lease is revoked, all of this is done again, a bounded number of times. At the end the blocks
+ * written here enter the index (late.c).
  */
 #include "dedup/dedup_internal.h"
 
@@ -26,7 +26,7 @@ struct completion {
     struct cwriter *blocks;         /* opened with the first block that must be written here */
     struct cwriter *recipes;
     struct bad_list *bad;
-    struct extsort *late;           /* what was written to `blocks` */
+    struct extsort *late;           /* the blocks written through `blocks` */
     struct snap_levels lv;
     struct segrcp *rcp;             /* scratch */
     bool revoked;
@@ -109,7 +109,7 @@ static void count_segment(struct snap_levels *lv, const struct plan_seg *s)
     }
 }
 
-/* What the publish check refused is new again. A whole segment: it is cut again by seg_prepare_new. */
+/* Marks blocks that the publish check refused as new. *whole: the whole segment was refused; seg_prepare_new cuts it again. */
 static int apply_bad(struct completion *c, struct plan_seg *s, uint64_t index, bool *whole, struct verr *err)
 {
     uint32_t i;
@@ -232,15 +232,15 @@ static void fill_header(const struct round *r, const struct jobstate *js, struct
     struct dedup_job *job = js->job;
     const struct snapinfo *p = &job->pend;
     struct snapinfo now;
-    /* Flags and label as late as can be: the writer's release comes while the round runs, and what the recipe does not say
-     * needs a side file. */
+    /* Flags and label are read as late as possible: the writer's release may come while the round runs, and a change that the recipe
+     * does not hold needs a side file. */
     if (live_pending_by_seq(job->live, p->ref.seq, &now, NULL) == 0)
         job->pend = now;
     *h = (struct snaprcp){.info = *p, .store = r->conf->id, .vm = job->vm, .epoch = job->epoch};
     h->info.flags &= SNAP_RECIPE_FLAGS;
     h->info.parent = job->parent.snap;
     h->info.host = r->env->host;
-    /* Some may lie behind the end. */
+    /* Some dirty segments may lie behind the end of the disk. */
     if (h->info.dirty_segments > seg_count(p->size))
         h->info.dirty_segments = seg_count(p->size);
 }
@@ -264,7 +264,7 @@ static int complete_files(struct completion *c, struct verr *err)
     return rc < 0 ? rc : seal_both(c, err);
 }
 
-/* One lease; c->revoked: it was taken away before the link, begin again. */
+/* One attempt under one lease. c->revoked: the lease was revoked before the link, try again. */
 static int publish_once(struct completion *c, bool check_own, struct snaprcp *hdr, struct verr *err)
 {
     int rc = commit_begin(c->r->env->store, hdr, &c->commit, err);
@@ -334,7 +334,7 @@ int stage_4b(struct round *r, struct verr *err)
         struct jobstate *js = &r->js[j];
         if (js->failed)
             continue;
-        struct verr why = {0};      /* of its own: a first attempt that failed leaves no trace when the second succeeds */
+        struct verr why = {0};      /* its own, so that an attempt that failed leaves no error when a later one succeeds */
         int one = publish_job(r, js, &rcp, &why);
         if (one == 0)
             js->job->result = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * wire: sending. Keys go into the holder's sent log (24 bytes a request, by position) before they go on the bus: it is what the
- * digests of summaries are checked against. What the memory of bundles leaves over holds the first keys of each partition; only a
- * round that asks for more has files (sent-PPPPPPPP).
+ * wire: sending. Keys go into the holder's sent log (24 bytes a request, by position) before they go on the bus: the digests of
+ * summaries are checked against this log. The first keys of each partition are kept in the memory that bundles do not need; only a
+ * round that asks for more keys has files (sent-PPPPPPPP).
  */
 #include "dedup/wire_internal.h"
 
@@ -31,7 +31,7 @@ void sent_name(char out[32], uint32_t part)
 
 static const enum bus_topic bus_topics[] = {BUS_REQUESTS, BUS_SUMMARIES, BUS_REFERENCES, BUS_RESOLUTIONS};
 
-/* The slot is given up when the bus does not take the frame: 0 all the same. */
+/* Sends the frame in w->out. When the bus does not take it, the slot is given up, and the answer is 0 too. */
 static int send_frame(struct round *r, enum wire_topic topic, uint32_t slot, size_t len, struct verr *err)
 {
     struct wire *w = r->wire;
@@ -66,7 +66,7 @@ static const struct proto_head *head_of(struct wire *w, enum wire_topic topic, u
     return &w->head;
 }
 
-/* END of a stream to or from a slot, with counts and digests of its partitions. */
+/* Sends the END of a stream to or from a slot, with counts and digests of its partitions. */
 static int send_end(struct round *r, enum wire_topic topic, enum proto_type type, uint32_t slot, struct verr *err)
 {
     struct wire *w = r->wire;
@@ -135,7 +135,7 @@ static int flush_bundle(struct round *r, enum wire_topic topic, uint32_t part, s
     return r->slots[slot].dead ? 0 : send_frame(r, topic, slot, len, err);
 }
 
-/* The item's bytes as they will stand in the frame are from..ITEM_BYTES or, of a request, the key alone. There is room. */
+/* Adds an item to a bundle that has room. The frame will hold its bytes from..end: of a request the key alone. */
 static void add_item(struct wire *w, uint32_t part, const uint8_t *key, uint64_t ref, size_t from, size_t end)
 {
     uint8_t *item = w->items + ((size_t)part * w->width + w->fill[part]) * ITEM_BYTES;
@@ -192,7 +192,8 @@ static int send_numbered(struct round *r, uint32_t part, uint64_t number, uint64
 {
     struct wire *w = r->wire;
     struct wire_new *n = &w->fresh[part];
-    /* Numbers whose blocks were not written (their disk failed) are passed over: by nothing, or by a frame of its own. */
+    /* Numbers whose blocks were not written, because their disk failed, are missing. A bundle holds numbers without a gap, so a gap
+     * begins a new frame. */
     bool gap = w->fill[part] > 0 && n->first + w->fill[part] != number;
     int rc = w->fill[part] == w->width || gap || !n->numbered ? flush_bundle(r, WT_REFERENCES, part, err) : 0;
     if (rc < 0)
@@ -204,7 +205,7 @@ static int send_numbered(struct round *r, uint32_t part, uint64_t number, uint64
     return 0;
 }
 
-/* The number of an asked block among the "new" answers of its stream. 1; 0: it has none, the answer was another; -errno. */
+/* The number of an asked block among the "new" answers of its stream. 1; 0: it has none, because its answer was not "new"; -errno. */
 static int number_of(struct round *r, uint32_t part, uint64_t pos, uint64_t *number, struct verr *err)
 {
     struct wire_new *n = &r->wire->fresh[part];
@@ -250,7 +251,8 @@ static int flush_build(struct round *r, enum wire_topic topic, struct verr *err)
     return r->slots[w->build_slot].dead ? 0 : send_frame(r, topic, w->build_slot, len, err);
 }
 
-/* A frame for this partition that has room: begun anew when `full`, or when another partition's is open. */
+/* Makes sure that a frame for this partition is open and has room. When `full`, or when another partition's frame is open, that frame
+ * is sent first. */
 static int ready_build(struct round *r, enum wire_topic topic, uint32_t slot, uint32_t part, bool full, struct verr *err)
 {
     struct wire *w = r->wire;
@@ -372,7 +374,7 @@ int wire_open(struct round *r, struct wire **out, struct verr *err)
     w->head.cluster = r->conf->id;
     w->head.host = r->env->host;
     random_bytes(&w->head.round, sizeof w->head.round);
-    random_bytes(&w->head.incarnation, sizeof w->head.incarnation);     /* no clock: that may go back */
+    random_bytes(&w->head.incarnation, sizeof w->head.incarnation);     /* random, because a clock may go backwards */
     if (alloc_wire(w, r) < 0) {
         wire_close(w);
         return verr_set(err, ENOMEM, "no memory for the messages of a round");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * wire: receiving. A frame is used once and in order, or not at all: one that was seen before is skipped; a gap, or items
- * that do not fit what this host knows, give up the slot they belong to for this round.
+ * wire: receiving. A frame is used once and in order, or not at all. A frame that was seen before is skipped; after a gap, or
+ * items that contradict what this host knows, their slot is given up for this round.
  */
 #include "dedup/wire_internal.h"
 
@@ -56,7 +56,7 @@ static int take_references(struct round *r, const struct proto_msg *m, uint32_t 
     return 0;
 }
 
-/* Keys first..first+n-1 of those that were answered "new" in a partition. */
+/* Reads the keys of the "new" answers number first..first+n-1 of a partition. */
 static int new_keys(const struct owner_slot *os, int fd, uint32_t part, uint64_t first, uint32_t n, uint8_t *keys, struct verr *err)
 {
     const uint8_t *memory = seqout_memory(&os->fresh);
@@ -112,7 +112,8 @@ static int take_new_references(struct round *r, const struct proto_msg *m, uint3
 
 /* ---- holder ---- */
 
-/* Keys first..first+*n-1 that were sent: fewer (*n) when they lie in memory and in the file. *fd: the file, once it is open. */
+/* Reads the sent keys first..first+*n-1. Lowers *n when only the first of them are in memory and the others in the file. *fd: the
+ * file, which is opened when it is first needed. */
 static int sent_keys(struct round *r, uint32_t part, uint64_t first, uint32_t *n, int *fd, uint8_t *keys, struct verr *err)
 {
     const struct wire *w = r->wire;
@@ -133,7 +134,7 @@ static int sent_keys(struct round *r, uint32_t part, uint64_t first, uint32_t *n
     return verr_set(err, got < 0 ? (int)-got : EPROTO, "%s in the round's directory cannot be read, or is shorter than its answer", name);
 }
 
-/* Digest of the keys that were sent at these positions. */
+/* The digest of the keys that were sent at these positions. */
 static int sent_digest(struct round *r, uint32_t part, uint64_t first, uint32_t n, uint64_t *out, struct verr *err)
 {
     uint8_t keys[KEYS_AT_ONCE * FPKEY_BYTES];
@@ -315,7 +316,7 @@ static bool all_ended(const struct round *r, enum wire_topic topic)
     return true;
 }
 
-/* Nobody waits without an end: a stream that stands still for some seconds is given up. */
+/* Takes in frames until the stream is complete. A stream in which nothing arrives for some seconds is given up. */
 static int complete(struct round *r, enum wire_topic topic, enum bus_topic on, bool by_slot, struct verr *err)
 {
     struct wire *w = r->wire;

@@ -13,7 +13,7 @@ bool due_possible(const struct due_case *c)
     return c->occasion == DUE_REQUEST || c->node->name[0] != '.';
 }
 
-/* Is there a state that no snapshot has yet, or that is wanted once more? */
+/* Has the disk a state that no snapshot holds, or does the occasion ask for a snapshot of an unchanged disk too? */
 static bool is_wanted(const struct due_case *c)
 {
     return c->occasion == DUE_REQUEST || c->attr.changed || (c->occasion == DUE_CLOSE && is_rewriting(c));
@@ -24,10 +24,10 @@ static bool is_partial(const struct due_case *c)
     switch (c->occasion) {
     case DUE_RECOVERY:
         return true;
-    case DUE_CLOSE:     /* the same writer's end settles it, and the mark with it */
+    case DUE_CLOSE:     /* the same writer's end settles the snapshot and takes the mark away */
     case DUE_RELEASE:
         return c->unclean;
-    case DUE_LATE:      /* the mark may be that of a writer who came since */
+    case DUE_LATE:      /* a later writer may have set the mark */
         return c->unclean || is_rewriting(c);
     case DUE_TRUNCATE:
     case DUE_REVERT:

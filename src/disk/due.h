@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * due: does a state of a disk become a snapshot, and of which kind? This is the only place that decides it: who writes, closes,
- * renames, reverts or recovers a disk says on which occasion, and obeys the answer.
+ * due: does a state of a disk become a snapshot, and of which kind? This is the only place that decides it: code that writes, closes,
+ * renames, reverts or recovers a disk names the occasion, and obeys the answer.
  *
  * The rule. A removed disk (NODE_GONE) gets no snapshot. A disk whose name begins with a dot is a program's temporary file and
- * gets none either, unless a request names the disk itself; a request that names its directory passes over it. On all other
- * occasions a disk that has not changed since its last freeze has nothing to keep, and an image without one byte that is not
- * zero is no backup: none. Otherwise the occasion says what the snapshot is:
+ * gets none either, unless a request names the disk itself; a request that names its directory passes over it. Apart from requests
+ * for the disk itself, a disk that has not changed since its last freeze has nothing to keep, and an image of zeros alone is no
+ * backup: neither gets a snapshot. Otherwise the occasion says what the snapshot is:
  *
  *   occasion         when it comes                                        needs                   the snapshot is
  *   DUE_CLOSE        a descriptor that changed data is closed             changed|rewriting, data provisional; partial if unclean
@@ -44,24 +44,24 @@ struct due_case {
     enum due_occasion occasion;
     const struct node *node;        /* borrowed: its name and flags count */
     bool unclean;                   /* DUE_CLOSE, DUE_RELEASE and DUE_LATE only */
-    struct live_attr attr;          /* due_ask fills in these two */
+    struct live_attr attr;          /* due_ask fills in attr and data */
     enum due_data data;
 };
 
-/* DUE_ASK_DATA: the answer depends on the data, which `data` does not tell yet. Only then is it worth reading the disk. */
+/* DUE_ASK_DATA: the answer depends on the data, and `data` is DUE_DATA_UNKNOWN. Only then is it worth reading the disk. */
 enum due { DUE_NONE, DUE_SNAPSHOT, DUE_PARTIAL, DUE_ASK_DATA };
 
 /* Pure: the same case has the same answer. Never DUE_ASK_DATA unless data is DUE_DATA_UNKNOWN. */
 enum due due(const struct due_case *c);
 
-/* Pure: can any state of such a disk be due on that occasion? By the name alone, for a caller that must not look further. */
+/* Pure: can any state of such a disk be due on that occasion? Looks at name and flags only, for a caller that must not look at data. */
 bool due_possible(const struct due_case *c);
 
 /* The flags (PEND_) of the freeze that the answer asks for; 0 for DUE_NONE. */
 uint32_t due_flags(const struct due_case *c, enum due what);
 
-/* `due` of an image as it is now: DUE_NONE, DUE_SNAPSHOT or DUE_PARTIAL; -errno: its attributes or data cannot be read. Reads the
- * image up to the first byte that is not zero, and only where the answer depends on it. Any thread; freezes nothing. */
+/* Asks `due` about an image as it is now: DUE_NONE, DUE_SNAPSHOT or DUE_PARTIAL; -errno: its attributes or data cannot be read. Reads
+ * the image up to the first byte that is not zero, and only where the answer depends on it. Freezes nothing. Any thread may call it. */
 int due_ask(struct due_case *c, struct live *l, struct verr *err);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* work: items in a hash table by disk. What is due is found by a walk: there are as many items as disks with something to do. */
+/* work: items in a hash table by disk. Due items are found by a walk over all of them: there are few more than disks that owe something. */
 #include "disk/work.h"
 
 #include "base/endian.h"
@@ -16,7 +16,7 @@ struct entry {
     bool taken, again, dropped;     /* again, dropped: since it was taken */
     bool failed, asked;
     int64_t due_ns, backoff_ns, tried_ns;
-    uint32_t since;                 /* arg bits that came since it was taken */
+    uint32_t since;                 /* arg bits that were owed since it was taken */
     struct verr why;
 };
 
@@ -119,7 +119,8 @@ static bool unrecovered(struct work *w, const struct vid *disk)
     return e != NULL && !e->dropped;
 }
 
-/* May this one be taken, if it is due? The walk offers the items of a disk in no order: one that comes before it goes first. */
+/* May this item be taken, if it is due? The walk meets the items of a disk in no order: an item that is due and of an earlier kind is
+ * taken first. */
 static bool its_turn(struct work *w, const struct entry *e, int64_t now)
 {
     const struct vid *disk = &e->item.disk;
@@ -290,7 +291,7 @@ void work_ask(struct work *w, const struct vid *disk)
     pthread_mutex_lock(&w->lock);
     for (struct entry *e = of_disk(*bucket_of(w, disk), disk); e != NULL; e = of_disk(e->next, disk)) {
         e->asked = e->failed || e->taken;
-        e->again = e->taken;        /* the attempt that runs began before he asked */
+        e->again = e->taken;        /* the running attempt began before this request */
         e->due_ns = 0;
     }
     pthread_mutex_unlock(&w->lock);

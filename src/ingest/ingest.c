@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ingest: the places for streams, and which anchors are pinned by a stream or being dropped. */
+/* ingest: the places for streams, and the anchors that a stream has pinned or that are being dropped. */
 #include "ingest/ingest_internal.h"
 
 #include "base/verr.h"
@@ -39,7 +39,7 @@ const struct ingest_env *ingest_env(const struct ingest *in)
     return &in->env;
 }
 
-/* ---- places. lock held. ---- */
+/* ---- places; the caller holds the lock ---- */
 
 static struct ingest_place *free_place(struct ingest *in)
 {
@@ -105,7 +105,7 @@ bool ingest_pin(struct ingest *in, struct ingest_place *p)
     return pinned;
 }
 
-/* ---- anchors that go ---- */
+/* ---- anchors that are dropped ---- */
 
 bool ingest_drop_begin(struct ingest *in, struct anchor_drop *d, const struct live *l, const struct live_anchor *an)
 {

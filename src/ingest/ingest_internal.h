@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ingest_internal: what stream.c needs of ingest.c. Included inside src/ingest only. */
+/* ingest_internal: functions of ingest.c that stream.c calls. Included inside src/ingest only. */
 #ifndef VARVE_INGEST_INGEST_INTERNAL_H
 #define VARVE_INGEST_INGEST_INTERNAL_H
 
 #include "ingest/ingest.h"
 
-/* A place for one stream; pinned: its parent's anchor. Guarded by the lock of `ingest`. */
+/* A place for one stream. pinned: its parent's anchor must not be dropped. Guarded by the lock of `ingest`. */
 struct ingest_place {
     bool taken, pinned;
     const struct live *live;
@@ -13,11 +13,11 @@ struct ingest_place {
 };
 
 const struct ingest_env *ingest_env(const struct ingest *in);
-/* NULL: all are taken. */
+/* Takes a free place. NULL: all are taken. */
 struct ingest_place *ingest_place_take(struct ingest *in, const struct live *l, const struct snapref *parent);
-/* Ends the pin, too. NULL is allowed. */
+/* Gives the place back, and ends its pin. NULL is allowed. */
 void ingest_place_give(struct ingest *in, struct ingest_place *p);
-/* Pins the anchor of the stream's parent, until the place is given back. false: it is being dropped. */
+/* Pins the anchor of the stream's parent until the place is given back. false: the anchor is being dropped. */
 bool ingest_pin(struct ingest *in, struct ingest_place *p);
 
 #endif

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stream: most of what is written is what the parent has already. So each segment is kept in memory until it is whole and compared
- * with the parent's, by its keyed digest; what is equal becomes a pointer and never touches the layer, what differs is written to the
- * layer in one piece.
+ * stream: most of the data that a backup writes are in the parent already. So a stream keeps each segment in memory until it is whole,
+ * and compares its keyed digest with that of the parent's segment. An equal segment becomes a pointer and never touches the layer; any
+ * other segment is written to the layer in one piece.
  *
  *   FUSE thread   copies into the segment's buffer; a full one goes to the pool           (stream_write, hand_over)
- *   pool          compares; equal: anchor, once; else: live_write_held                    (compare_task)
+ *   pool          compares; an equal one: anchors the parent, once; else: live_write_held (compare_task)
  *   hold lock     equal segments become entries, in batches, by live_point_held           (point_runs)
  *
- * Order: the anchor is pinned and durable in STORE before the first buffer is given up on its behalf, and nobody drops it before the
- * stream is closed; size and anchor are durable in the journal before any entry (live_point). What is held back was never fsynced: a
- * killed daemon loses it, as a kernel loses what it was to write back. Other readers and writers of the disk make the stream give
- * first (live_hold.c), so none of them sees the difference.
+ * Order: the anchor is pinned and durable in STORE before the stream gives up the first equal buffer, and nobody drops it before the
+ * stream is closed; size and anchor are durable in the journal before any entry (live_point). Data that a stream holds back were
+ * never fsynced: a killed daemon loses them, as a crashed kernel loses pages that it has not written back. Other readers and writers
+ * of the disk first make the stream put its data into the image (live_hold.c), so they cannot tell that data were held back.
  *
- * Bounds: STREAM_BUFFERS segments a stream. Writers beyond the streams that `ingest` allows write to the layer directly.
+ * Memory: STREAM_BUFFERS segments a stream. When `ingest` has no room for another stream, a handle writes to the layer directly.
  */
 #include "ingest/ingest_internal.h"
 
@@ -30,7 +30,7 @@
 enum {
     STREAM_BUFFERS = 3, RUNS_MAX = 64,
     SPARSE_MAX = 64,
-    POINT_SEGS = 256,           /* 512 MiB: so much at most is not in the live image yet */
+    POINT_SEGS = 256,           /* at most 512 MiB of equal segments wait for their entries in the live image */
     WORDS = SEG_PAGES / 64,
 };
 
@@ -41,9 +41,9 @@ struct segbuf {
     struct stream *s;
     uint64_t seg;
     uint32_t fill;              /* bytes from its start that are filled in: written, or zero where the live image has nothing */
-    bool fresh;                 /* the live image has nothing there: gaps are zero. Else a gap ends what can be compared */
+    bool fresh;                 /* the live image has nothing there: gaps are zero. Else the comparison ends at the first gap */
     uint32_t want;              /* bytes of the whole segment, once handed over */
-    uint64_t written[WORDS];    /* bit per page of which something was written */
+    uint64_t written[WORDS];    /* a bit for each page into which something was written */
     uint8_t *data;
     struct level *level;
     enum outcome came_to;
@@ -59,28 +59,28 @@ struct stream {
     const struct ingest_env *env;
     struct live *l;
     struct snap *parent;
-    struct live_anchor anchor;  /* its stamp is chosen by live_point */
+    struct live_anchor anchor;  /* live_point sets its stamp */
     void (*lost)(void *ctx, uint64_t off, uint64_t len);
     void *ctx;
 
-    _Atomic int anchored;       /* 0 not tried yet, 1 durable, -1 cannot be had */
+    _Atomic int anchored;       /* the parent's anchor: 0 not tried yet, 1 durable, -1 failed */
 
-    /* under the hold lock */
+    /* guarded by the hold lock */
     struct segbuf buf[STREAM_BUFFERS];
     unsigned first, busy;       /* handed over, oldest first */
-    struct segbuf *cur;         /* being filled: the one behind them */
-    uint64_t next;              /* segments below it have been handed over or passed by */
-    struct run runs[RUNS_MAX];  /* equal, not pointed to yet */
+    struct segbuf *cur;         /* being filled: the buffer behind the busy ones */
+    uint64_t next;              /* segments below it have been handed over or skipped */
+    struct run runs[RUNS_MAX];  /* equal segments without entries yet */
     unsigned nruns;
-    uint64_t equal;             /* segments in them */
-    unsigned sparse;            /* segments, one after another, of which only a little was written */
-    struct verr failed;         /* code != 0: something taken was lost; said until the handle is closed */
+    uint64_t equal;             /* segments in `runs` */
+    unsigned sparse;            /* how many of the last segments, without a break, were mostly unwritten */
+    struct verr failed;         /* code != 0: data that were taken are lost; every call says so until the stream is closed */
 };
 
 /* ---- on the pool ---- */
 
-/* Tasks that come here at the same time each make the anchor: that is the same as making it once. While somebody drops it this
- * segment does without; a later one tries again. */
+/* Makes the anchor durable. Tasks that run at the same time may each make it, which has the same effect as making it once. While the
+ * anchor is being dropped the answer is no, and this segment is written; a later segment tries again. */
 static bool anchor_parent(struct stream *s)
 {
     const struct live_anchor *an = &s->anchor;
@@ -95,7 +95,7 @@ static bool anchor_parent(struct stream *s)
     return r == 0;
 }
 
-/* Is it what the parent has there, and can the table say so? Trouble of any kind is a no. */
+/* Is the segment equal to the parent's, and can the table point there? Any error means no. */
 static bool is_equal(struct segbuf *b, enum outcome *how)
 {
     struct stream *s = b->s;
@@ -114,7 +114,7 @@ static bool is_written(const struct segbuf *b, uint32_t page)
     return (b->written[page / 64] >> page % 64 & 1) != 0;
 }
 
-/* The written pages, in as few pieces as they have. The rest is in the live image as it is here. */
+/* Writes each run of written pages in one piece. The other pages of the buffer are the same in the live image. */
 static int write_out(struct segbuf *b, struct verr *err)
 {
     uint32_t end = (b->fill + PAGE_BYTES - 1) / PAGE_BYTES;
@@ -148,7 +148,8 @@ static void say_lost(struct stream *s, uint64_t seg, uint64_t count, const struc
     s->lost(s->ctx, seg << SEG_SHIFT, count << SEG_SHIFT);
 }
 
-/* Where no pointer can be set (the segment got local pages after all, the journal has no room for an anchor) bytes are. */
+/* Writes the bytes of a run for which no pointer can be set: a segment got local pages meanwhile, or the journal has no room for an
+ * anchor. */
 static int copy_run(struct stream *s, const struct run *run, struct verr *err)
 {
     enum { PIECE = 256 * 1024 };
@@ -218,7 +219,7 @@ static void fill_zeros(struct segbuf *b, uint32_t to)
     }
 }
 
-/* A writer that leaves most of the disk out in between is no stream: comparing would cost more than it saves. */
+/* Counts segments that are mostly unwritten. For a writer that skips most of the disk, comparing costs more than it saves. */
 static void look_how_full(struct stream *s, const struct segbuf *b)
 {
     unsigned pages = 0;
@@ -236,7 +237,7 @@ static void hand_over(struct stream *s)
     s->next = b->seg + 1;
     struct live_attr at = {0};
     uint64_t start = b->seg << SEG_SHIFT;
-    b->want = SEG_BYTES;            /* the size is at least what live_expect said */
+    b->want = SEG_BYTES;            /* live_expect has raised the size to the end of the write */
     if (live_attr(s->l, &at, NULL) == 0 && at.size > start && at.size - start < SEG_BYTES)
         b->want = (uint32_t)(at.size - start);
     fill_zeros(b, b->want);
@@ -253,7 +254,7 @@ static void give_all(struct live_holder *h)
     while (s->busy > 0)
         take_oldest(s);
     point_runs(s);
-    s->next = 0;                /* nothing is held back: it may go on anywhere */
+    s->next = 0;                /* nothing is held back: the writer may go on anywhere */
 }
 
 static int new_buffer(struct stream *s, struct segbuf *b)
@@ -266,8 +267,8 @@ static int new_buffer(struct stream *s, struct segbuf *b)
     return b->data == NULL || b->level == NULL ? -ENOMEM : 0;
 }
 
-/* A buffer for the segment, or NULL: none is worth it (the parent has nothing there, or it is not written from its beginning), or
- * to be had. */
+/* A buffer for the segment. NULL: the segment cannot be equal (the parent has nothing there, or it is not written from its beginning),
+ * or there is no memory. */
 static struct segbuf *begin_segment(struct stream *s, uint64_t seg, uint32_t off)
 {
     struct seg_entry now;
@@ -289,7 +290,7 @@ static struct segbuf *begin_segment(struct stream *s, uint64_t seg, uint32_t off
     return b;
 }
 
-/* One piece, of one segment, not before what came before. */
+/* Takes a piece that lies in one segment and not before the pieces that came earlier. */
 static int write_piece(struct stream *s, uint64_t off, const uint8_t *data, uint32_t len, struct verr *err)
 {
     uint64_t seg = off >> SEG_SHIFT;
@@ -311,7 +312,7 @@ static int write_piece(struct stream *s, uint64_t off, const uint8_t *data, uint
     return 0;
 }
 
-/* Is it behind all that is held back? Then it may join it. */
+/* Does the write lie behind all data that are held back, so that the stream can take it? */
 static bool goes_on(const struct stream *s, uint64_t off)
 {
     uint64_t seg = off >> SEG_SHIFT;
@@ -341,7 +342,7 @@ int stream_write(struct stream *s, uint64_t off, const void *data, size_t len, s
     int r = s->failed.code != 0 ? -s->failed.code : s->sparse < SPARSE_MAX && goes_on(s, off);
     if (s->failed.code != 0 && err != NULL)
         *err = s->failed;
-    if (r == 0) {               /* it goes back: a live_write, which makes us give first */
+    if (r == 0) {               /* the write goes backwards: the caller's live_write first makes this stream give its data */
         live_hold_unlock(s->l, true);
         return 0;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* level: a segment beside its parent: the whole of it by its keyed digest, then its blocks by prefix and length. */
+/* level: compares a segment with its parent: first as a whole by keyed digest, then block by block by prefix and length. */
 #include "level/level.h"
 
 #include "base/endian.h"
@@ -97,7 +97,7 @@ static void parent_load(struct level *lv, uint64_t place, struct verr *note)
         parent_release(p);
 }
 
-/* References of the parent's blocks one by one, and a table that finds them by prefix and length. */
+/* Lists the references of the parent's blocks, and makes a table that finds them by fingerprint prefix and length. */
 static void parent_index(struct parent *p)
 {
     memset(p->table, 0, sizeof p->table);
@@ -137,7 +137,7 @@ static bool parent_find(const struct parent *p, const struct plan_block *b, uint
 
 /* ---- blocks ---- */
 
-/* 4 KiB pages that a block touches: what `st_blocks` of the snapshot counts. */
+/* Counts the 4 KiB pages that blocks touch: `st_blocks` of the snapshot is made from them. */
 static uint32_t count_pages(const struct plan_seg *s)
 {
     uint32_t off = 0, next = 0, pages = 0;
@@ -155,7 +155,7 @@ static uint32_t count_pages(const struct plan_seg *s)
     return pages;
 }
 
-/* Cuts and fingerprints; every block is BLK_NEW or BLK_ZERO. */
+/* Cuts and fingerprints the segment; every block becomes BLK_NEW or BLK_ZERO. */
 static int cut(struct level *lv, const uint8_t *data, struct plan_seg *s, struct verr *err)
 {
     uint32_t off = 0, n = 0, jobs = 0;

@@ -7,7 +7,7 @@
  *   staged    staged file whole: header written last, fdatasynced         commit_publish, or an error
  *   done      link in snapshots/DISK, directory fsynced                   commit_abort (gives the lease back)
  *
- * The header page is written after all others, so that a staged file with a valid header is a whole one. Pages are written
+ * The header page is written after all others, so that a staged file with a valid header is complete. Pages are written
  * as they fill up: a commit holds one page and 32 bytes for each page before it, whatever the size of the disk.
  */
 #include "snapshot/commit.h"
@@ -47,7 +47,7 @@ static int sha256(struct commit *c, const void *data, size_t len, struct fp *out
     return fper_batch(c->fper, &job, 1, err);
 }
 
-/* Digest of a page = SHA-256 over its runs as they stand in it, without what frames them: equal runs, equal digest. */
+/* The digest of a page is the SHA-256 of its runs as they stand in it, without the page's head: equal runs have equal digests. */
 static int digest_page(struct commit *c, const uint8_t page[SNAPRCP_PAGE], struct verr *err)
 {
     if (c->pages == c->digests_cap) {
@@ -103,8 +103,8 @@ int commit_begin(struct store *st, const struct snaprcp *hdr, struct commit **ou
     c->fper = fper_new(FP_SHA256, store_conf(st)->digest_key, err);
     if (c->fper == NULL)
         r = err != NULL && err->code != 0 ? -err->code : -ENOMEM;
-    /* The lease first, then the log: what is condemned after this read is condemned under a lease that the collector
-     * revokes before it frees anything (DESIGN section 7, collection step 3). */
+    /* The lease first, then the log: before a collector frees blocks that it condemned after this read, it revokes this lease
+     * (docs/design/publishing.md). */
     if (r == 0)
         r = lease_take(st, &hdr->vm, hdr->epoch, &c->lease, err);
     if (r == 0)
@@ -219,8 +219,8 @@ void commit_abort(struct commit *c)
 }
 
 /*
- * Whatever the footer says that is not exactly this block makes it one to be written anew: a reference is a hint, and a
- * container that is gone or damaged must not stop a backup. Only errors of the machine itself are passed on.
+ * A footer that does not have exactly this block means: write the block anew. A reference is a hint, and a container that is
+ * missing or damaged must not stop a backup. Only errors of device or memory are returned.
  */
 int commit_check(struct commit *c, struct creader *r, uint64_t ref, const struct fp *fp, uint32_t len, struct verr *err)
 {

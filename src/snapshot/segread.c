@@ -2,12 +2,12 @@
 /*
  * segread: segment recipe -> blocks.
  *
- * A decoded recipe is kept with two tables that make a read cheap: the byte at which each run begins and the byte at which
- * each block begins, so that a read finds its first block by binary search and then hands whole runs to creader_read. A
- * third one, a bit per 4 KiB page, answers seek and pages without looking at blocks.
+ * A decoded recipe is cached with two tables that make a read cheap: the byte at which each run begins and the byte at which
+ * each block begins. A read finds its first block by binary search and then hands whole runs to creader_read. A third table,
+ * a bit per 4 KiB page, answers seek and pages without looking at blocks.
  *
  * The mutex guards the slots and the reference counts only. Loading, decoding and reading happen outside it: two threads
- * that miss the same place both load it, and the second one to come back takes what the first one left.
+ * that miss the same place both load it, and the second one to come back uses the recipe that the first one cached.
  */
 #include "snapshot/segread.h"
 
@@ -24,7 +24,7 @@ enum { PAGE_WORDS = SEG_PAGES / 64 };
 
 struct decoded {
     uint64_t place;
-    unsigned refs;          /* guarded by segread.lock; the cache's own counts as one */
+    unsigned refs;          /* guarded by segread.lock; the cache's slot counts as one */
     struct segrcp rcp;
     uint32_t *run_off;      /* nruns + 1: byte in the segment where each run begins; the last one is rcp.bytes */
     uint32_t *run_block;    /* nruns: number of the run's first block */
@@ -37,7 +37,7 @@ struct slot {
     uint64_t used;          /* segread.clock at the last use */
 };
 
-/* lock guards everything below it. Whenever it is free: 1. no two slots hold the same place; 2. each decoded recipe in a
+/* lock guards all members below it. Whenever it is free: 1. no two slots hold the same place; 2. each decoded recipe in a
  * slot has refs >= 1. */
 struct segread {
     struct creader *reader;
@@ -330,7 +330,7 @@ int segread_seek(struct segread *sr, uint64_t place, uint32_t off, bool hole, ui
     if (r < 0)
         return r;
     uint32_t at = next_page(d, off / PAGE_BYTES, hole) * PAGE_BYTES;
-    *out = at < off ? off : at;     /* in the middle of the page that answers */
+    *out = at < off ? off : at;     /* off lies inside the page that was found */
     put(sr, d);
     return 0;
 }
@@ -349,7 +349,7 @@ int segread_pages(struct segread *sr, uint64_t place, uint32_t *out, struct verr
     return 0;
 }
 
-/* Decoded afresh instead of copied: how segrcp_release frees the arrays is format's own affair. */
+/* Decodes anew instead of copying from the cache: only `format` knows how segrcp_release frees the arrays. */
 int segread_recipe(struct segread *sr, uint64_t place, struct segrcp *out, struct verr *err)
 {
     if (!ref_is_block(place))

@@ -2,10 +2,10 @@
 /*
  * snapshot: a stored snapshot as a file.
  *
- * The recipe's pages are looked at one by one: a segment is found by binary search over the pages (by the first segment of
- * each), then inside the page. What a page must satisfy by itself is checked when it is read: its runs are gapless and
- * ascending, the first page begins with segment 0, the last one ends with the last segment, and every page but the last is
- * full. Then a segment between two pages is found in neither, which is damage too.
+ * A recipe is never read whole. A segment is found by binary search over the pages (by the first segment of each), then inside
+ * the page. Each page is checked when it is read: its runs are gapless and ascending, the first page begins with segment 0, the
+ * last one ends with the last segment, and every page but the last is full. A gap between two pages is noticed when a segment
+ * in it is searched: neither page has it, which is damage too.
  */
 #include "snapshot/snapshot.h"
 
@@ -34,7 +34,7 @@ struct run_page {
     struct snaprun runs[SNAPRCP_PAGE_RUNS];
 };
 
-/* lock guards pages and clock; all else is written by snap_open only. */
+/* lock guards pages and clock; only snap_open writes the other members. */
 struct snap {
     struct segread *segread;
     int fd;
@@ -53,7 +53,7 @@ static uint64_t pages_of_runs(uint64_t nruns)
 
 /* ---- opening ---- */
 
-/* Which file a recipe is expected in. */
+/* Where a recipe is, and what it must belong to. */
 struct where {
     enum store_dir dir;
     const struct vid *dir_disk;     /* subdirectory */
@@ -188,7 +188,8 @@ const struct snaprcp *snap_header(const struct snap *s)
 
 /* ---- runs ---- */
 
-/* What a page by itself cannot tell the decoder (which checks that its runs follow each other): its place in this file. */
+/* Checks that a page is at its place in this file. The decoder, which sees one page alone, has checked that its runs follow each
+ * other. */
 static int check_page(const struct snap *s, const struct run_page *p)
 {
     uint32_t want = SNAPRCP_PAGE_RUNS;
@@ -225,7 +226,8 @@ static int load_page(struct snap *s, struct run_page *p, uint64_t number, struct
     return 0;
 }
 
-/* Caller holds the lock; the page is valid until it is released or another one is asked for. */
+/* Page `number`, from the cache or read into it. The caller holds the lock; the page is valid until the caller releases the lock or
+ * asks for another page. */
 static int page_locked(struct snap *s, uint64_t number, struct run_page **out, struct verr *err)
 {
     struct run_page *oldest = &s->pages[0];
@@ -251,7 +253,7 @@ static bool page_has(const struct run_page *p, uint64_t segment)
     return p->runs[0].first <= segment && segment < (uint64_t)last->first + last->count;
 }
 
-/* The page that holds the segment. A page in the cache answers first: reads go on where they were. */
+/* The page that holds the segment. Cached pages are tried first, because most reads are sequential. */
 static int search_locked(struct snap *s, uint64_t segment, struct run_page **out, struct verr *err)
 {
     for (unsigned i = 0; i < PAGES_KEPT; i++) {
@@ -375,7 +377,7 @@ ssize_t snap_read(struct snap *s, uint64_t off, void *buf, size_t len, struct ve
     return (ssize_t)done;
 }
 
-/* Where in the segment's run the answer lies: in a zero run as a whole, else in its segment. *found: at is the answer. */
+/* One step of a seek: passes over a whole zero run, or looks into one segment. *found: *at is the answer. */
 static int seek_step(struct snap *s, uint64_t *at, bool hole, bool *found, struct verr *err)
 {
     struct snaprun run = {0};
