@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* verify, pass 5: node records, side files, files that do not belong; and the names that hits are told by. */
-#include "base/file.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
 #include "names/names.h"
@@ -8,10 +7,8 @@
 #include "store/snaps.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { DEPTH_MAX = 64 };
 
@@ -111,18 +108,16 @@ struct files_walk {
     enum store_dir dir;
     struct vid disk;
     char hex[VID_HEX];
-    int fd;
     uint64_t recipes;
     struct verr *err;
 };
 
 static int check_side_file(struct files_walk *w, const char *name, uint64_t seq, const struct vid *snap)
 {
-    char recipe[SNAP_FILE_MAX], file[128];
+    char file[128];
     struct verr why = {0};
     snprintf(file, sizeof file, "snapshots/%s/%s", w->hex, name);
-    store_snap_file(seq, snap, ".rcp", recipe);
-    if (faccessat(w->fd, recipe, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+    if (snaps_named(w->k->st, DIR_SNAPSHOTS, &w->disk, seq, snap) == 0)
         return told(check_add(w->k, CHECK_NOTICE, file, "side file without its snapshot: left by an interrupted removal"), w->err);
     w->k->rep->side_files++;
     int r = snaps_side(w->k->st, &(struct snapref){w->disk, seq, *snap}, NULL, NULL, &why);
@@ -163,11 +158,7 @@ static int check_disk_dir(void *ctx, const char *name)
                told(check_add(w->k, CHECK_NOTICE, file, "not a directory of ours: move it away"), w->err);
     vid_hex(&w->disk, w->hex);
     w->recipes = 0;
-    w->fd = store_disk_dir(w->k->st, w->dir, &w->disk, false, w->err);
-    if (w->fd < 0)
-        return w->fd;
-    int r = dir_each(w->fd, check_file, w);
-    close(w->fd);
+    int r = snaps_names_each(w->k->st, w->dir, &w->disk, check_file, w);
     if (r < 0)
         return w->err != NULL && w->err->code != 0 ? r : verr_set(w->err, -r, "%s: cannot be listed: %s", file, strerror(-r));
     struct node n;
@@ -180,7 +171,7 @@ static int check_files(struct checker *k, enum store_dir dir, struct verr *err)
 {
     struct verr why = {0};
     struct files_walk w = { .k = k, .dir = dir, .err = &why };
-    int r = dir_each(store_dirfd(k->st, dir), check_disk_dir, &w);
+    int r = store_names_each(k->st, dir, check_disk_dir, &w);
     if (r < 0)
         return verr_set(err, -r, "%s", why.code != 0 ? verr_str(&why) : strerror(-r));
     return 0;

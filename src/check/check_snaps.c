@@ -6,18 +6,15 @@
 #include "base/endian.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
+#include "store/snaps.h"
 #include "chunk/fingerprint.h"
 #include "snapshot/snapshot.h"
-#include "store/snaps.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { RUN_BYTES = 16 };
 
@@ -45,23 +42,6 @@ static int out_of_memory(struct verr *err)
     return verr_set(err, ENOMEM, "verify: out of memory");
 }
 
-/* Is the anchor's file still in snapshots/ too? */
-static bool still_a_snapshot(struct recipes_walk *w, const struct snaprcp *rcp)
-{
-    char file[SNAP_FILE_MAX];
-    struct stat anchor, snap;
-    store_snap_file(rcp->info.ref.seq, &rcp->info.ref.snap, ".rcp", file);
-    int from = store_disk_dir(w->k->st, DIR_ANCHORS, &w->disk, false, NULL);
-    int to = store_disk_dir(w->k->st, DIR_SNAPSHOTS, &rcp->info.ref.disk, false, NULL);
-    bool same = from >= 0 && to >= 0 && fstatat(from, file, &anchor, AT_SYMLINK_NOFOLLOW) == 0 &&
-                fstatat(to, file, &snap, AT_SYMLINK_NOFOLLOW) == 0 && anchor.st_ino == snap.st_ino && anchor.st_dev == snap.st_dev;
-    if (from >= 0)
-        close(from);
-    if (to >= 0)
-        close(to);
-    return same;
-}
-
 static int walk_recipe(void *ctx, const struct snaps_file *f)
 {
     struct recipes_walk *w = ctx;
@@ -80,7 +60,7 @@ static int walk_recipe(void *ctx, const struct snaps_file *f)
         return w->broken != NULL ? w->broken(w, &hit, &why, w->err) : 0;
     if (r < 0)
         return verr_set(w->err, -r, "%s", verr_str(&why));
-    if (!anchor || !still_a_snapshot(w, snap_header(s))) {
+    if (!anchor || !snaps_anchored(w->k->st, &w->disk, &snap_header(s)->info.ref)) {
         r = w->fn(w, s, &hit, w->err);
         if (r == 0)
             r = check_progress(w->k, "snapshots", ++w->done, 0, w->err);

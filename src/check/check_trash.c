@@ -4,20 +4,16 @@
  * last, and frees nothing while there is one that it cannot read.
  */
 #include "base/endian.h"
-#include "base/file.h"
 #include "base/hex.h"
 #include "base/verr.h"
 #include "check/check_internal.h"
 #include "store/snaps.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 struct trash_walk { struct checker *k; struct verr *err; };
 
@@ -31,14 +27,14 @@ static int check_header(struct checker *k, const struct snaps_file *t, const str
 }
 
 /* Pages 1, 2, ...: each by itself, then that they follow each other to the end of the disk. */
-static int check_pages(int fd, const struct snaprcp *h, const char **why)
+static int check_pages(struct bfile *f, const struct snaprcp *h, const char **why)
 {
     uint8_t page[SNAPRCP_PAGE];
     struct snaprun runs[SNAPRCP_PAGE_RUNS];
     uint64_t left = h->nruns, segment = 0;
     for (uint64_t number = 1; left > 0; number++) {
         uint32_t n;
-        ssize_t got = pread_full(fd, page, sizeof page, (off_t)(number * SNAPRCP_PAGE));
+        ssize_t got = snaps_read(f, page, sizeof page, number * SNAPRCP_PAGE);
         if (got < 0)
             return (int)got;
         *why = "it is shorter than its header says";
@@ -57,25 +53,25 @@ static int check_pages(int fd, const struct snaprcp *h, const char **why)
     return segment == seg_count(h->info.size) ? 0 : -EBADMSG;
 }
 
-static int check_recipe(struct checker *k, int fd, const struct snaps_file *t, const char **why)
+static int check_recipe(struct checker *k, struct bfile *f, const struct snaps_file *t, const char **why)
 {
     uint8_t page[SNAPRCP_PAGE];
     struct snaprcp h;
-    ssize_t got = pread_full(fd, page, sizeof page, 0);
+    ssize_t got = snaps_read(f, page, sizeof page, 0);
     if (got < 0)
         return (int)got;
     *why = "shorter than its header";
     int r = got < (ssize_t)sizeof page ? -EBADMSG : snaprcp_decode(page, &h, why);
     if (r == 0)
         r = check_header(k, t, &h, why);
-    return r == 0 ? check_pages(fd, &h, why) : r;
+    return r == 0 ? check_pages(f, &h, why) : r;
 }
 
-static int check_side(int fd, const struct snaps_file *t, const char **why)
+static int check_side(struct bfile *f, const struct snaps_file *t, const char **why)
 {
     uint8_t data[SNAPATTR_BYTES + 1];
     struct snapattr a;
-    ssize_t got = pread_full(fd, data, sizeof data, 0);
+    ssize_t got = snaps_read(f, data, sizeof data, 0);
     if (got < 0)
         return (int)got;
     int r = snapattr_decode(data, (size_t)got, &a, why);
@@ -90,15 +86,13 @@ static int check_side(int fd, const struct snaps_file *t, const char **why)
 
 static int check_entry(struct checker *k, const char *name, const struct snaps_file *t, const char **why)
 {
-    struct stat st;
-    int fd = openat(store_dirfd(k->st, DIR_TRASH), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0)
-        return -errno;
+    struct bfile *f;
     *why = "not a regular file";
-    int r = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EBADMSG;
-    if (r == 0)
-        r = t->side_file ? check_side(fd, t, why) : check_recipe(k, fd, t, why);
-    close(fd);
+    int r = snaps_open_trash(k->st, name, &f);
+    if (r < 0)
+        return r;
+    r = t->side_file ? check_side(f, t, why) : check_recipe(k, f, t, why);
+    snaps_close(f);
     return r;
 }
 

@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/verr.h"
 #include "store/publish.h"
+#include "store/snaps.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -207,15 +208,9 @@ static bool published_before(struct round *r, struct jobstate *js, struct verr *
         job->recipe = *snap_header(snap);
         snap_close(snap);
     }
-    int dir = rc < 0 ? rc : store_disk_dir(r->env->store, DIR_SNAPSHOTS, live_id(job->live), false, why);
-    if (dir >= 0) {
-        rc = dir_sync(dir);
-        close(dir);
-        if (rc < 0)
-            verr_set(why, -rc, "fsync of the snapshot's directory in the store: %s", strerror(-rc));
-    } else {
-        rc = dir;
-    }
+    if (rc == 0)
+        rc = snaps_durable(r->env->store, &job->pend.ref, why);
+    rc = rc == 0 ? verr_set(why, ENOENT, "the snapshot's recipe has just gone from the store") : rc < 0 ? rc : 0;
     if (rc < 0)
         job_fail_why(js, rc, why);
     else

@@ -5,12 +5,13 @@
  */
 #include "names/names_internal.h"
 
+#include "store/snaps.h"
+
 #include "base/hex.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "store/snaps.h"
 
@@ -64,11 +65,8 @@ int reconcile_was_removed(struct reconcile *rc, const struct vid *disk, uint64_t
 
 int reconcile_any_removed(struct reconcile *rc, const struct vid *disk)
 {
-    int dirfd = store_disk_dir(rc->n->store, DIR_SNAPSHOTS, disk, false, NULL);
-    if (dirfd == -ENOENT)
+    if (snaps_named(rc->n->store, DIR_SNAPSHOTS, disk, 0, NULL) == 0)
         return 1;           /* it never had a stored one, so none was lost */
-    if (dirfd >= 0)
-        close(dirfd);
     int r = list(rc);
     for (size_t i = 0; r == 0 && i < rc->trash_count; i++)
         if (vid_eq(&rc->trash[i].disk, disk))

@@ -9,19 +9,16 @@
  */
 #include "snapshot/snapshot.h"
 
-#include "base/file.h"
 #include "base/verr.h"
+#include "store/snaps.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { PAGES_KEPT = 4 };
 
@@ -37,7 +34,7 @@ struct run_page {
 /* lock guards pages and clock; only snap_open writes the other members. */
 struct snap {
     struct segread *segread;
-    int fd;
+    struct bfile *f;
     recipe_name name;
     struct snaprcp hdr;
     uint64_t segments, npages;                  /* pages of runs */
@@ -75,10 +72,10 @@ static int check_header(struct store *st, const struct where *w, const struct sn
     return -EBADMSG;
 }
 
-static int read_header(struct store *st, int fd, const char *name, const struct where *w, struct snaprcp *out, struct verr *err)
+static int read_header(struct store *st, struct bfile *f, uint64_t bytes, const char *name, const struct where *w, struct snaprcp *out, struct verr *err)
 {
     uint8_t page[SNAPRCP_PAGE];
-    ssize_t got = pread_full(fd, page, sizeof page, 0);
+    ssize_t got = snaps_read(f, page, sizeof page, 0);
     if (got < 0)
         return verr_set(err, (int)-got, "%s: cannot be read: %s", name, strerror((int)-got));
     if (got != SNAPRCP_PAGE)
@@ -89,11 +86,8 @@ static int read_header(struct store *st, int fd, const char *name, const struct 
         r = check_header(st, w, out, &why);
     if (r < 0)
         return verr_set(err, -r, "%s: %s", name, why);
-    struct stat sb;
-    if (fstat(fd, &sb) < 0)
-        return verr_set(err, errno, "%s: cannot be examined: %s", name, strerror(errno));
-    if ((uint64_t)sb.st_size != (1 + pages_of_runs(out->nruns)) * SNAPRCP_PAGE)
-        return verr_set(err, EBADMSG, "%s: has %jd bytes, but %" PRIu64 " runs take %" PRIu64, name, (intmax_t)sb.st_size, out->nruns,
+    if (bytes != (1 + pages_of_runs(out->nruns)) * SNAPRCP_PAGE)
+        return verr_set(err, EBADMSG, "%s: has %" PRIu64 " bytes, but %" PRIu64 " runs take %" PRIu64, name, bytes, out->nruns,
                         (1 + pages_of_runs(out->nruns)) * SNAPRCP_PAGE);
     return 0;
 }
@@ -110,26 +104,24 @@ static void describe(enum store_dir dir, const struct vid *disk, const char *fil
     snprintf(out, sizeof(recipe_name), "%s/%s/%s", dir_name(dir), hex, file);
 }
 
-/* Opens the recipe and checks its header. Descriptor or -errno. */
-static int open_recipe(struct store *st, const struct where *w, recipe_name name, struct snaprcp *hdr, struct verr *err)
+/* Opens the recipe and checks its header. */
+static int open_recipe(struct store *st, const struct where *w, recipe_name name, struct snaprcp *hdr, struct bfile **out, struct verr *err)
 {
     char file[SNAP_FILE_MAX];
     store_snap_file(w->seq, w->id, ".rcp", file);
     describe(w->dir, w->dir_disk, file, name);
-    int dir = store_disk_dir(st, w->dir, w->dir_disk, false, err);
-    if (dir < 0)
-        return dir;
-    int fd = openat(dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int e = errno;
-    close(dir);
-    if (fd < 0)
-        return verr_set(err, e, "%s: %s", name, strerror(e));
-    int r = read_header(st, fd, name, w, hdr, err);
+    struct bfile *f;
+    uint64_t bytes;
+    int r = snaps_open(st, w->dir, w->dir_disk, w->seq, w->id, &f, &bytes);
+    if (r < 0)
+        return verr_set(err, -r, "%s: %s", name, strerror(-r));
+    r = read_header(st, f, bytes, name, w, hdr, err);
     if (r < 0) {
-        close(fd);
+        snaps_close(f);
         return r;
     }
-    return fd;
+    *out = f;
+    return 0;
 }
 
 static int open_where(struct store *st, struct segread *sr, const struct where *w, struct snap **out, struct verr *err)
@@ -137,10 +129,9 @@ static int open_where(struct store *st, struct segread *sr, const struct where *
     struct snap *s = calloc(1, sizeof *s);
     if (s == NULL)
         return verr_set(err, ENOMEM, "snapshot: out of memory");
-    int r = open_recipe(st, w, s->name, &s->hdr, err);
+    int r = open_recipe(st, w, s->name, &s->hdr, &s->f, err);
     if (r < 0)
         goto out_free;
-    s->fd = r;
     s->segread = sr;
     s->segments = seg_count(s->hdr.info.size);
     s->npages = pages_of_runs(s->hdr.nruns);
@@ -153,7 +144,7 @@ static int open_where(struct store *st, struct segread *sr, const struct where *
     return 0;
 
 out_close:
-    close(s->fd);
+    snaps_close(s->f);
 out_free:
     free(s);
     return r;
@@ -176,7 +167,7 @@ void snap_close(struct snap *s)
 {
     if (s == NULL)
         return;
-    close(s->fd);
+    snaps_close(s->f);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -208,7 +199,7 @@ static int load_page(struct snap *s, struct run_page *p, uint64_t number, struct
 {
     uint8_t raw[SNAPRCP_PAGE];
     p->number = 0;
-    ssize_t got = pread_full(s->fd, raw, sizeof raw, (off_t)(number * SNAPRCP_PAGE));
+    ssize_t got = snaps_read(s->f, raw, sizeof raw, number * SNAPRCP_PAGE);
     if (got < 0)
         return verr_set(err, (int)-got, "%s: cannot be read: %s", s->name, strerror((int)-got));
     if (got != SNAPRCP_PAGE)

@@ -27,7 +27,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { NAME_ROOM = 96, TEMP_NAME = 8 + VID_HEX };
+enum { NAME_ROOM = 256, TEMP_NAME = 8 + VID_HEX };
 
 struct dfile {
     struct bfile base;          /* first */

@@ -251,9 +251,9 @@ int lease_publish(struct lease *l, const char *name, const char *dir, const char
 
 int lease_publish_recipe(struct lease *l, const char *name, const struct vid *disk, struct verr *err)
 {
-    char hex[VID_HEX], dir[VID_HEX + 10];
+    char hex[VID_HEX], dir[DISK_PATH_MAX];
     vid_hex(disk, hex);
-    snprintf(dir, sizeof dir, "snapshots/%s", hex);
+    store_disk_path(DIR_SNAPSHOTS, disk, dir);
     int r = bk_make_dir(l->st->b, "snapshots", hex);
     return r < 0 ? store_fail(l->st, DIR_SNAPSHOTS, hex, r, "making", err) : lease_publish(l, name, dir, name, err);
 }

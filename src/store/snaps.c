@@ -8,19 +8,15 @@
 #include "store/snaps.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/verr.h"
 #include "store/snaps_internal.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* ---- what is under way ---- */
 
@@ -84,35 +80,23 @@ static int file_fail(const struct snapref *ref, const char *suffix, int r, const
     return verr_set(err, -r, "snapshots/%s/%s: %s", hex, file, why);
 }
 
-/* Descriptor of the recipe, or -errno. */
-static int open_recipe(struct store *st, const struct snapref *ref, struct verr *err)
-{
-    char file[SNAP_FILE_MAX];
-    int dir = store_disk_dir(st, DIR_SNAPSHOTS, &ref->disk, false, err);
-    if (dir < 0)
-        return dir;
-    store_snap_file(ref->seq, &ref->snap, ".rcp", file);
-    int fd = openat(dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int r = fd < 0 ? -errno : fd;
-    close(dir);
-    return r < 0 ? file_fail(ref, ".rcp", r, strerror(-r), err) : fd;
-}
-
 int snaps_header(struct store *st, const struct snapref *ref, struct snaprcp *out, struct verr *err)
 {
     uint8_t page[SNAPRCP_PAGE];
     struct snaprcp h;
-    int fd = open_recipe(st, ref, err);
-    if (fd < 0)
-        return fd;
-    ssize_t got = pread_full(fd, page, sizeof page, 0);
-    close(fd);
+    struct bfile *f;
+    uint64_t bytes;
+    int r = snaps_open(st, DIR_SNAPSHOTS, &ref->disk, ref->seq, &ref->snap, &f, &bytes);
+    if (r < 0)
+        return file_fail(ref, ".rcp", r, strerror(-r), err);
+    ssize_t got = bf_read(f, page, sizeof page, 0);
+    bf_close(f);
     if (got < 0)
         return file_fail(ref, ".rcp", (int)got, strerror((int)-got), err);
     if (got != SNAPRCP_PAGE)
         return file_fail(ref, ".rcp", -EBADMSG, "too short for a snapshot recipe", err);
     const char *why = "damaged";
-    int r = snaprcp_decode(page, &h, &why);
+    r = snaprcp_decode(page, &h, &why);
     if (r == 0 && !vid_eq(&h.store, &store_conf(st)->id)) {
         r = -EBADMSG;
         why = "belongs to another store";
@@ -141,16 +125,13 @@ static void apply_side(const struct snapattr *a, struct snapinfo *s)
 
 int snaps_side(struct store *st, const struct snapref *ref, struct snaprcp *rcp, struct snapattr *attr, struct verr *err)
 {
-    char file[SNAP_FILE_MAX];
+    char file[SNAP_FILE_MAX], dir[DISK_PATH_MAX];
     uint8_t *data = NULL;
     size_t len = 0;
     struct snapattr a;
-    int dir = store_disk_dir(st, DIR_SNAPSHOTS, &ref->disk, false, err);
-    if (dir < 0)
-        return dir;
+    store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
     store_snap_file(ref->seq, &ref->snap, ".attr", file);
-    int r = file_load(dir, file, SNAPATTR_BYTES, &data, &len);
-    close(dir);
+    int r = bk_load(st->b, dir, file, SNAPATTR_BYTES, &data, &len);
     if (r == -ENOENT)
         return 0;
     if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
@@ -202,20 +183,89 @@ int snaps_load(struct store *st, const struct snapref *ref, struct snaprcp *out,
 
 int snaps_durable(struct store *st, const struct snapref *ref, struct verr *err)
 {
-    char file[SNAP_FILE_MAX];
-    struct stat sb;
-    int dir = store_disk_dir(st, DIR_SNAPSHOTS, &ref->disk, false, err);
-    if (dir < 0)
-        return dir == -ENOENT ? 0 : dir;
-    store_snap_file(ref->seq, &ref->snap, ".rcp", file);
-    int r = fstatat(dir, file, &sb, AT_SYMLINK_NOFOLLOW) == 0 ? 1 : errno == ENOENT ? 0 : -errno;
-    /* A kill may have come between its link and the fsync of the directory: nothing may rely on it before that. */
+    char dir[DISK_PATH_MAX];
+    store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
+    int r = snaps_named(st, DIR_SNAPSHOTS, &ref->disk, ref->seq, &ref->snap);
+    /* A kill may have come between its link and the sync of the directory: nothing may rely on it before that. */
     if (r == 1) {
-        int e = dir_sync(dir);
+        int e = bk_sync(st->b, dir);
         r = e < 0 ? e : 1;
     }
-    close(dir);
     return r < 0 ? file_fail(ref, ".rcp", r, strerror(-r), err) : r;
+}
+
+/* ---- files as they lie there ---- */
+
+int snaps_open(struct store *st, enum store_dir dir, const struct vid *disk, uint64_t seq, const struct vid *snap, struct bfile **out,
+               uint64_t *bytes)
+{
+    char file[SNAP_FILE_MAX], path[DISK_PATH_MAX];
+    struct bstat stat;
+    struct bfile *f;
+    store_disk_path(dir, disk, path);
+    store_snap_file(seq, snap, ".rcp", file);
+    int r = bk_open(st->b, path, file, BHINT_NONE, &f);
+    if (r < 0)
+        return r;
+    r = bf_stat(f, &stat);
+    if (r < 0) {
+        bf_close(f);
+        return r;
+    }
+    *bytes = stat.bytes;
+    *out = f;
+    return 0;
+}
+
+int snaps_open_trash(struct store *st, const char *name, struct bfile **out)
+{
+    struct bstat stat;
+    struct bfile *f;
+    int r = bk_open(st->b, "trash", name, BHINT_NONE, &f);
+    if (r < 0)
+        return r;
+    r = bf_stat(f, &stat);
+    if (r == 0 && !stat.regular)
+        r = -EBADMSG;
+    if (r == 0)
+        *out = f;
+    else
+        bf_close(f);
+    return r;
+}
+
+ssize_t snaps_read(struct bfile *f, void *buf, size_t n, uint64_t off) { return bf_read(f, buf, n, off); }
+
+void snaps_close(struct bfile *f) { bf_close(f); }
+
+int snaps_names_each(struct store *st, enum store_dir dir, const struct vid *disk, int (*fn)(void *ctx, const char *name), void *ctx)
+{
+    char path[DISK_PATH_MAX];
+    store_disk_path(dir, disk, path);
+    return bk_list(st->b, path, fn, ctx);
+}
+
+int snaps_named(struct store *st, enum store_dir dir, const struct vid *disk, uint64_t seq, const struct vid *snap)
+{
+    char file[SNAP_FILE_MAX], path[DISK_PATH_MAX];
+    struct bstat stat;
+    store_disk_path(dir, disk, path);
+    if (snap != NULL)
+        store_snap_file(seq, snap, ".rcp", file);
+    int r = snap != NULL ? bk_stat_name(st->b, path, file, &stat) : bk_stat_name(st->b, "", path, &stat);
+    return r == 0 ? 1 : r == -ENOENT ? 0 : r;
+}
+
+bool snaps_anchored(struct store *st, const struct vid *for_disk, const struct snapref *ref)
+{
+    char file[SNAP_FILE_MAX], path[DISK_PATH_MAX];
+    struct bstat anchor, snap;
+    store_snap_file(ref->seq, &ref->snap, ".rcp", file);
+    store_disk_path(DIR_ANCHORS, for_disk, path);
+    bool both = bk_stat_name(st->b, path, file, &anchor) == 0;
+    store_disk_path(DIR_SNAPSHOTS, &ref->disk, path);
+    both = both && bk_stat_name(st->b, path, file, &snap) == 0;
+    return both && anchor.id[0] == snap.id[0] && anchor.id[1] == snap.id[1];
 }
 
 /* ---- edit ---- */
@@ -248,17 +298,14 @@ static bool side_follows(const struct snapinfo *was, const struct snapinfo *now,
 /* write -> fdatasync -> rename -> fsync of the directory: the old or the new side file, never none. */
 static int write_side(struct store *st, const struct snapref *ref, const struct snapattr *a, struct verr *err)
 {
-    char file[SNAP_FILE_MAX];
+    char file[SNAP_FILE_MAX], dir[DISK_PATH_MAX];
     uint8_t data[SNAPATTR_BYTES];
     size_t len = snapattr_encode(a, data);
     if (len == 0)
         return file_fail(ref, ".attr", -EINVAL, "label, note, mode or flags cannot be stored", err);
-    int dir = store_disk_dir(st, DIR_SNAPSHOTS, &ref->disk, false, err);
-    if (dir < 0)
-        return dir;
+    store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
     store_snap_file(ref->seq, &ref->snap, ".attr", file);
-    int r = file_replace(dir, file, data, len);
-    close(dir);
+    int r = bk_replace(st->b, dir, file, data, len);
     return r < 0 ? file_fail(ref, ".attr", r, strerror(-r), err) : 0;
 }
 

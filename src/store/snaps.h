@@ -86,4 +86,22 @@ int snaps_unanchor(struct store *st, const struct vid *for_disk, const struct sn
 int snaps_pin(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
 void snaps_unpin(struct store *st, const struct vid *for_disk, const struct snapref *ref);
 
+/* ---- files as they lie there: for those who read recipes page by page, and for verify. dir: DIR_SNAPSHOTS or DIR_ANCHORS ---- */
+
+struct bfile;
+
+/* A recipe of dir/DISK; *bytes: its length. -ENOENT. Nothing of it is checked. */
+int snaps_open(struct store *st, enum store_dir dir, const struct vid *disk, uint64_t seq, const struct vid *snap, struct bfile **out,
+               uint64_t *bytes);
+/* An object in trash/. -EBADMSG: it has no bytes. */
+int snaps_open_trash(struct store *st, const char *name, struct bfile **out);
+ssize_t snaps_read(struct bfile *f, void *buf, size_t n, uint64_t off);     /* fewer than n only at the end; several threads may */
+void snaps_close(struct bfile *f);
+/* fn for each name in dir/DISK; what it returns other than 0 ends the list and is returned. -ENOENT: no such directory. */
+int snaps_names_each(struct store *st, enum store_dir dir, const struct vid *disk, int (*fn)(void *ctx, const char *name), void *ctx);
+/* 1, 0, -errno. snap NULL: of the directory dir/DISK. */
+int snaps_named(struct store *st, enum store_dir dir, const struct vid *disk, uint64_t seq, const struct vid *snap);
+/* Is the anchor of for_disk still the snapshot's recipe, under two names? */
+bool snaps_anchored(struct store *st, const struct vid *for_disk, const struct snapref *ref);
+
 #endif

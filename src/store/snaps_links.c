@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * snaps_links: names of snapshot files, directories of disks, trash and anchors.
+ * snaps_links: names of snapshot files, trash and anchors.
  *
  * Nothing is ever unlinked from snapshots/ or anchors/: what goes is renamed into trash/, where a collection finds it
  * (DESIGN section 7). A name in trash/ is new each time, because rename() onto another link of the same file would do
@@ -9,9 +9,7 @@
  *     DISKID-s-RANDOM-SEQ-SNAPID.rcp    recipe (or .attr) removed from snapshots/DISKID
  *     DISKID-a-RANDOM-SEQ-SNAPID.rcp    anchor dropped from anchors/DISKID
  */
-#include "base/endian.h"
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/hex.h"
 #include "base/verr.h"
 #include "store/snaps.h"
@@ -19,12 +17,10 @@
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { TRASH_NAME_MAX = 128, SEQ_DIGITS = 16 };
 
@@ -57,85 +53,51 @@ int store_snap_file_parse(const char *name, const char *suffix, uint64_t *seq, s
     return 0;
 }
 
-/* ---- directories of disks ---- */
-
-static bool durable_known(struct store *st, enum store_dir dir, const struct vid *disk, bool learn)
-{
-    unsigned slot = (unsigned)(get_le32(disk->b) ^ (unsigned)dir) % DURABLE_DIRS;
-    pthread_mutex_lock(&st->durable_lock);
-    bool known = st->durable[slot].known && st->durable[slot].dir == (int)dir && vid_eq(&st->durable[slot].disk, disk);
-    if (learn) {
-        st->durable[slot].disk = *disk;
-        st->durable[slot].dir = (int)dir;
-        st->durable[slot].known = true;
-    }
-    pthread_mutex_unlock(&st->durable_lock);
-    return known;
-}
-
-int store_disk_dir(struct store *st, enum store_dir dir, const struct vid *disk, bool make, struct verr *err)
+void store_disk_path(enum store_dir dir, const struct vid *disk, char out[DISK_PATH_MAX])
 {
     char hex[VID_HEX];
     vid_hex(disk, hex);
-    if (dir != DIR_SNAPSHOTS && dir != DIR_ANCHORS)
-        return verr_set(err, EINVAL, "%s/%s has no directories of disks", st->path, store_dir_names[dir]);
-    int fd = make ? dir_make(st->dirs[dir], hex) : dir_open(st->dirs[dir], hex);
-    if (fd < 0)
-        return store_fail(st, dir, hex, fd, make ? "making" : "opening", err);
-    /* Also when it was there before: whoever made it may have died before his fsync. */
-    if (make && !durable_known(st, dir, disk, false)) {
-        int r = dir_sync(st->dirs[dir]);
-        if (r < 0) {
-            close(fd);
-            return store_fail(st, dir, NULL, r, "fsync of", err);
-        }
-        durable_known(st, dir, disk, true);
-    }
-    return fd;
+    snprintf(out, DISK_PATH_MAX, "%s/%s", store_dir_names[dir], hex);
 }
 
 /* ---- trash ---- */
 
-static int to_trash(struct store *st, int from, const struct vid *disk, char kind, const char *name)
+static int to_trash(struct store *st, const char *from, const struct vid *disk, char kind, const char *name)
 {
     char hex[VID_HEX], trash[TRASH_NAME_MAX];
     uint64_t salt;
     vid_hex(disk, hex);
     random_bytes(&salt, sizeof salt);
     snprintf(trash, sizeof trash, "%s-%c-%016" PRIx64 "-%s", hex, kind, salt, name);
-    return renameat(from, name, st->dirs[DIR_TRASH], trash) < 0 ? -errno : 0;
+    return bk_move(st->b, from, name, "trash", trash);
 }
 
 /* trash/ first: an entry must never be durably gone here while it is not durably there. */
-static int sync_moved(struct store *st, int from, enum store_dir dir, const char *hex, struct verr *err)
+static int sync_moved(struct store *st, const char *from, struct verr *err)
 {
-    int r = dir_sync(st->dirs[DIR_TRASH]);
+    int r = bk_sync(st->b, "trash");
     if (r < 0)
         return store_fail(st, DIR_TRASH, NULL, r, "fsync of", err);
     fault_point("store.trash.between");
-    r = dir_sync(from);
-    return r < 0 ? store_fail(st, dir, hex, r, "fsync of", err) : 0;
+    r = bk_sync(st->b, from);
+    return r < 0 ? verr_set(err, -r, "fsync of %s/%s: %s", st->path, from, strerror(-r)) : 0;
 }
 
 static int trash_held(struct store *st, const struct snapref *ref, struct verr *err)
 {
-    char rcp[SNAP_FILE_MAX], attr[SNAP_FILE_MAX], hex[VID_HEX];
-    vid_hex(&ref->disk, hex);
+    char rcp[SNAP_FILE_MAX], attr[SNAP_FILE_MAX], dir[DISK_PATH_MAX];
+    store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
     store_snap_file(ref->seq, &ref->snap, "rcp", rcp);
     store_snap_file(ref->seq, &ref->snap, "attr", attr);
-    int fd = store_disk_dir(st, DIR_SNAPSHOTS, &ref->disk, false, err);
-    if (fd < 0)
-        return fd;
     /* The recipe first: a snapshot that survives a crash must not have lost its label or its protection. The side file
      * is looked for also when the recipe is gone, which is what such a crash leaves. */
-    int gone = to_trash(st, fd, &ref->disk, 's', rcp);
-    int side = gone == 0 || gone == -ENOENT ? to_trash(st, fd, &ref->disk, 's', attr) : 0;
-    int r = sync_moved(st, fd, DIR_SNAPSHOTS, hex, err);
-    close(fd);
+    int gone = to_trash(st, dir, &ref->disk, 's', rcp);
+    int side = gone == 0 || gone == -ENOENT ? to_trash(st, dir, &ref->disk, 's', attr) : 0;
+    int r = sync_moved(st, dir, err);
     if (gone < 0)
-        return verr_set(err, -gone, "removing snapshot %s/snapshots/%s/%s: %s", st->path, hex, rcp, strerror(-gone));
+        return verr_set(err, -gone, "removing snapshot %s/%s/%s: %s", st->path, dir, rcp, strerror(-gone));
     if (r == 0 && side < 0 && side != -ENOENT)
-        return verr_set(err, -side, "removing %s/snapshots/%s/%s: %s", st->path, hex, attr, strerror(-side));
+        return verr_set(err, -side, "removing %s/%s/%s: %s", st->path, dir, attr, strerror(-side));
     return r;
 }
 
@@ -151,58 +113,47 @@ int snaps_trash(struct store *st, const struct snapref *ref, struct verr *err)
 
 /* ---- anchors ---- */
 
-static int anchor_link(struct store *st, int to, const struct vid *from_disk, const char *name)
+static int anchor_link(struct store *st, const char *to, const struct vid *from_disk, const char *name)
 {
-    char hex[VID_HEX];
-    vid_hex(from_disk, hex);
-    int from = dir_open(st->dirs[DIR_SNAPSHOTS], hex);
-    int r = from < 0 ? from : 0;
-    if (r == 0 && linkat(from, name, to, name, 0) < 0)
-        r = -errno;
-    if (from >= 0)
-        close(from);
+    char from[DISK_PATH_MAX];
+    struct bstat there;
+    store_disk_path(DIR_SNAPSHOTS, from_disk, from);
+    int r = bk_link(st->b, from, name, to, name);
     /* An anchor that is there holds the data, even when the snapshot itself has gone since. */
-    if (r == -EEXIST || (r == -ENOENT && faccessat(to, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
+    if (r == -EEXIST || (r == -ENOENT && bk_stat_name(st->b, to, name, &there) == 0))
         r = 0;
     return r;
 }
 
 int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
 {
-    char name[SNAP_FILE_MAX], hex[VID_HEX];
+    char name[SNAP_FILE_MAX], hex[VID_HEX], dir[DISK_PATH_MAX];
     vid_hex(for_disk, hex);
+    store_disk_path(DIR_ANCHORS, for_disk, dir);
     store_snap_file(ref->seq, &ref->snap, "rcp", name);
-    int fd = store_disk_dir(st, DIR_ANCHORS, for_disk, true, err);
-    if (fd < 0)
-        return fd;
-    int r = anchor_link(st, fd, &ref->disk, name);
+    int r = bk_make_dir(st->b, "anchors", hex);
     if (r < 0)
-        verr_set(err, -r, "anchoring %s in %s/anchors/%s: %s", name, st->path, hex,
-                 r == -ENOENT ? "the snapshot is gone" : strerror(-r));
-    /* link -> fsync -> only now may a pointer rely on it; also when it was there: its maker may have died before his. */
-    if (r == 0 && (r = dir_sync(fd)) < 0)
-        store_fail(st, DIR_ANCHORS, hex, r, "fsync of", err);
-    close(fd);
-    return r;
+        return store_fail(st, DIR_ANCHORS, hex, r, "making", err);
+    r = anchor_link(st, dir, &ref->disk, name);
+    if (r < 0)
+        return verr_set(err, -r, "anchoring %s in %s/%s: %s", name, st->path, dir, r == -ENOENT ? "the snapshot is gone" : strerror(-r));
+    /* link -> sync -> only now may a pointer rely on it; also when it was there: its maker may have died before his. */
+    r = bk_sync(st->b, dir);
+    return r < 0 ? store_fail(st, DIR_ANCHORS, hex, r, "fsync of", err) : 0;
 }
 
 static int unanchor_going(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
 {
-    char name[SNAP_FILE_MAX], hex[VID_HEX];
-    vid_hex(for_disk, hex);
+    char name[SNAP_FILE_MAX], dir[DISK_PATH_MAX];
+    store_disk_path(DIR_ANCHORS, for_disk, dir);
     store_snap_file(ref->seq, &ref->snap, "rcp", name);
-    int fd = dir_open(st->dirs[DIR_ANCHORS], hex);
-    if (fd == -ENOENT)
-        return 0;
-    if (fd < 0)
-        return store_fail(st, DIR_ANCHORS, hex, fd, "opening", err);
-    int r = to_trash(st, fd, for_disk, 'a', name);
+    int r = snaps_named(st, DIR_ANCHORS, for_disk, 0, NULL);
+    if (r <= 0)
+        return r < 0 ? verr_set(err, -r, "opening %s/%s: %s", st->path, dir, strerror(-r)) : 0;
+    r = to_trash(st, dir, for_disk, 'a', name);
     if (r < 0 && r != -ENOENT)
-        r = verr_set(err, -r, "dropping anchor %s/anchors/%s/%s: %s", st->path, hex, name, strerror(-r));
-    else
-        r = sync_moved(st, fd, DIR_ANCHORS, hex, err);
-    close(fd);
-    return r;
+        return verr_set(err, -r, "dropping anchor %s/%s/%s: %s", st->path, dir, name, strerror(-r));
+    return sync_moved(st, dir, err);
 }
 
 /* ---- pins ---- */

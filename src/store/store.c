@@ -2,17 +2,14 @@
 /* store: opening STORE: its backend, store.conf, and that its directories are there. */
 #include "store/store.h"
 
-#include "base/file.h"
 #include "base/verr.h"
 #include "store/backend_dir.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 const char *const store_dir_names[STORE_DIRS] = {
     [DIR_CONTAINERS] = "containers", [DIR_SNAPSHOTS] = "snapshots", [DIR_ANCHORS] = "anchors",
@@ -56,7 +53,6 @@ static int dirs_open(struct store *st, struct verr *err)
                             st->path, store_dir_names[i]);
         if (r < 0)
             return verr_set(err, -r, "opening %s/%s: %s", st->path, store_dir_names[i], strerror(-r));
-        st->dirs[i] = dir_open(st->rootfd, store_dir_names[i]);
     }
     return 0;
 }
@@ -66,11 +62,7 @@ int store_open(const char *path, struct store **out, struct verr *err)
     struct store *st = calloc(1, sizeof *st);
     if (st == NULL)
         return verr_set(err, ENOMEM, "opening store %s: out of memory", path);
-    st->rootfd = -1;
-    for (int i = 0; i < STORE_DIRS; i++)
-        st->dirs[i] = -1;
     pthread_mutex_init(&st->claim_lock, NULL);
-    pthread_mutex_init(&st->durable_lock, NULL);
     snaps_state_init(&st->snaps);
 
     int r = 0;
@@ -85,7 +77,6 @@ int store_open(const char *path, struct store **out, struct verr *err)
         verr_set(err, -r, "opening store %s: %s", st->path, strerror(-r));
         goto fail;
     }
-    st->rootfd = dir_open(AT_FDCWD, st->path);
     if ((r = conf_load(st, err)) < 0 || (r = dirs_open(st, err)) < 0)
         goto fail;
     *out = st;
@@ -99,15 +90,9 @@ void store_close(struct store *st)
 {
     if (st == NULL)
         return;
-    for (int i = 0; i < STORE_DIRS; i++)
-        if (st->dirs[i] >= 0)
-            close(st->dirs[i]);
-    if (st->rootfd >= 0)
-        close(st->rootfd);
     bk_destroy(st->b);
     pthread_mutex_destroy(&st->claim_lock);
     snaps_state_release(&st->snaps);
-    pthread_mutex_destroy(&st->durable_lock);
     explicit_bzero(&st->conf, sizeof st->conf);
     free(st->path);
     free(st);
@@ -148,7 +133,3 @@ int store_names_each(struct store *st, enum store_dir dir, int (*fn)(void *ctx, 
 }
 
 const char *store_path(const struct store *st) { return st->path; }
-
-int store_dirfd(const struct store *st, enum store_dir dir) { return st->dirs[dir]; }
-
-int store_rootfd(const struct store *st) { return st->rootfd; }

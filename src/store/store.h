@@ -57,8 +57,6 @@ int store_unreserve(struct store *st, const struct vid *host);      /* 0 given b
 /* fn for each name in one of the directories; what it returns other than 0 ends the list and is returned. For those who tell of
  * what does not belong there. */
 int store_names_each(struct store *st, enum store_dir dir, int (*fn)(void *ctx, const char *name), void *ctx);
-int store_dirfd(const struct store *st, enum store_dir dir);     /* owned by st */
-int store_rootfd(const struct store *st);
 
 /* ---- nodes: the tree of names ---- */
 
@@ -80,7 +78,5 @@ enum { SNAP_FILE_MAX = 64 };
 void store_snap_file(uint64_t seq, const struct vid *snap, const char *suffix, char out[SNAP_FILE_MAX]);
 /* 0, or -EINVAL when name is not of that form with that suffix. */
 int store_snap_file_parse(const char *name, const char *suffix, uint64_t *seq, struct vid *snap);
-/* Directory of a disk's recipes (or anchors); made and fsynced into its parent when make is true. Descriptor or -errno. */
-int store_disk_dir(struct store *st, enum store_dir dir, const struct vid *disk, bool make, struct verr *err);
 
 #endif

@@ -12,15 +12,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CLAIM_NUMBERS = 65536, CLAIM_MAX = 0xfffffe, DURABLE_DIRS = 256 };
+enum { CLAIM_NUMBERS = 65536, CLAIM_MAX = 0xfffffe };
 
 enum { CONDEMNED_MAX = 64 };
 
 struct store {
     char *path;                 /* canonical */
     struct backend *b;
-    int rootfd;
-    int dirs[STORE_DIRS];
     struct store_conf conf;
 
     pthread_mutex_t claim_lock; /* guards all up to ncondemned; never held across I/O */
@@ -29,14 +27,14 @@ struct store {
     uint64_t condemned[CONDEMNED_MAX];  /* containers whose fsync failed: nobody goes on in them, whatever they look like */
     unsigned ncondemned;        /* more than CONDEMNED_MAX: nobody goes on in any */
 
-    /* Disk directories whose entry in snapshots/ or anchors/ this mount has fsynced: spares an fsync per publication. */
-    pthread_mutex_t durable_lock;
-    struct { struct vid disk; int dir; bool known; } durable[DURABLE_DIRS];
-
     struct snaps_state snaps;
 };
 
 extern const char *const store_dir_names[STORE_DIRS];
+
+enum { DISK_PATH_MAX = 16 + VID_HEX };
+/* snapshots/DISK or anchors/DISK. */
+void store_disk_path(enum store_dir dir, const struct vid *disk, char out[DISK_PATH_MAX]);
 
 /* Error of a call on STORE/DIR/NAME (name may be NULL): text and -code. r is -errno. */
 int store_fail(const struct store *st, enum store_dir dir, const char *name, int r, const char *doing, struct verr *err);

@@ -6,6 +6,7 @@
 #ifndef VARVE_TESTS_MKROUND_H
 #define VARVE_TESTS_MKROUND_H
 
+#include "store_dirs.h"
 #include "base/pool.h"
 #include "base/file.h"
 #include "base/verr.h"

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "store_dirs.h"
 #include "base/file.h"
 #include "base/verr.h"
 #include "chunk/chunk.h"

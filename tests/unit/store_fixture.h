@@ -6,6 +6,7 @@
 #ifndef VARVE_TESTS_STORE_FIXTURE_H
 #define VARVE_TESTS_STORE_FIXTURE_H
 
+#include "../lib/store_dirs.h"
 #include "base/file.h"
 #include "base/verr.h"
 #include "store/store.h"

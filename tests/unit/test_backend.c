@@ -249,6 +249,18 @@ static void temporary_objects_are_named_once(void **state)
     assert_int_equal(n, 0);
 }
 
+static void any_name_that_a_list_gives_can_be_opened(void **state)
+{
+    (void)state;
+    char name[256];
+    struct bfile *f;
+    memset(name, 'n', 255);
+    name[255] = '\0';
+    assert_int_equal(bk_create(b, "", name, "x", 1), 0);
+    assert_int_equal(bk_open(b, "", name, BHINT_NONE, &f), 0);
+    bf_close(f);
+}
+
 static void a_link_is_not_followed(void **state)
 {
     (void)state;
@@ -269,7 +281,7 @@ int main(void)
         T(one_creator_gets_a_name), T(a_list_of_a_shared_directory_follows_an_own_change), T(a_directory_that_was_exchanged_is_opened_anew),
         T(more_directories_than_are_kept_open),
         T(threads_use_more_directories_than_are_kept), T(one_writer_appends), T(a_lease_that_was_taken_away_publishes_nothing),
-        T(temporary_objects_are_named_once), T(a_link_is_not_followed),
+        T(temporary_objects_are_named_once), T(any_name_that_a_list_gives_can_be_opened), T(a_link_is_not_followed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../lib/store_dirs.h"
 #include "base/file.h"
 #include "base/verr.h"
 #include "format/ref.h"

@@ -366,21 +366,6 @@ static void put_snapshot(const struct vid *disk, uint64_t seq, const struct vid 
     close(fd);
 }
 
-static void disk_directory_is_made_only_when_asked(void **state)
-{
-    (void)state;
-    struct verr err = {0};
-    struct vid disk = vid_random();
-    assert_int_equal(store_disk_dir(m.st, DIR_SNAPSHOTS, &disk, false, &err), -ENOENT);
-    int fd = store_disk_dir(m.st, DIR_SNAPSHOTS, &disk, true, &err);
-    assert_true(fd >= 0);
-    close(fd);
-    fd = store_disk_dir(m.st, DIR_SNAPSHOTS, &disk, false, &err);
-    assert_true(fd >= 0);
-    close(fd);
-    assert_int_equal(store_disk_dir(m.st, DIR_NODES, &disk, true, &err), -EINVAL);
-}
-
 static void removed_snapshot_goes_to_trash_with_its_side_file(void **state)
 {
     (void)state;
@@ -473,8 +458,7 @@ int main(int argc, char **argv)
         T(init_that_fails_before_store_conf_leaves_no_store),
 #endif
         T(node_lives_through_create_update_remove), T(damaged_or_foreign_node_is_refused),
-        T(node_listing_skips_temporaries_and_tells_strange_names_apart), T(snapshot_names_sort_by_sequence_and_parse_back),
-        T(disk_directory_is_made_only_when_asked), T(removed_snapshot_goes_to_trash_with_its_side_file),
+        T(node_listing_skips_temporaries_and_tells_strange_names_apart), T(snapshot_names_sort_by_sequence_and_parse_back), T(removed_snapshot_goes_to_trash_with_its_side_file),
         T(side_file_left_by_a_crash_is_removed_next_time), T(anchor_holds_a_snapshot_that_is_removed),
         T(dropped_anchors_never_meet_in_trash),
     };
