@@ -201,9 +201,10 @@ static void agent_destroy(struct agent *a)
     free(a->state_path);
     agent_rows_free(a);
     work_free(a->work);
+    turns_free(a->turns);
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
-    pthread_mutex_destroy(&a->op_lock);
+    pthread_mutex_destroy(&a->rows_lock);
     free(a);
 }
 
@@ -216,7 +217,7 @@ static struct agent *agent_new(const struct agent_conf *conf)
     a->state_fd = a->lock_fd = a->rounds_fd = -1;
     if (a->conf.clock == NULL)
         a->conf.clock = &vclock_system;
-    pthread_mutex_init(&a->op_lock, NULL);
+    pthread_mutex_init(&a->rows_lock, NULL);
     pthread_mutex_init(&a->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -225,7 +226,8 @@ static struct agent *agent_new(const struct agent_conf *conf)
     pthread_condattr_destroy(&attr);
     a->start_ns = vclock_mono_ns(a->conf.clock);
     a->work = work_new(a->conf.clock, agent_wake, a);
-    if (a->work == NULL) {
+    a->turns = turns_new();
+    if (a->work == NULL || a->turns == NULL) {
         agent_destroy(a);
         return NULL;
     }

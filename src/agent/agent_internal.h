@@ -2,8 +2,8 @@
 /*
  * Inside of the agent.
  *
- * Locks, outermost first: op_lock (freeze, settle, publication's end, removal: whatever moves a snapshot from one state
- * to the next) -> names' and live's own locks -> lock (queue, waiters, progress, events; never held across I/O).
+ * Order: the turn of the disk (disk/turn.h: what moves a snapshot of it from one state to the next: freeze, settle, the end of a
+ * publication, removal) -> names' and live's own locks -> rows_lock -> lock (waiters, progress, events; never held across I/O).
  */
 #ifndef VARVE_AGENT_INTERNAL_H
 #define VARVE_AGENT_INTERNAL_H
@@ -15,6 +15,7 @@
 #include "base/vlog.h"
 #include "bus/bus.h"
 #include "dedup/dedup.h"
+#include "disk/turn.h"
 #include "disk/work.h"
 #include "fpindex/fpindex.h"
 #include "ingest/ingest.h"
@@ -63,8 +64,9 @@ struct agent {
     uint32_t nslots;
     unsigned disks_open;        /* disks kept open when nobody uses them */
 
-    pthread_mutex_t op_lock;
+    struct turns *turns;        /* whose operation runs on a disk */
     struct work *work;          /* what is owed to disks: its lock is innermost */
+    pthread_mutex_t rows_lock;  /* held while a row of a snapshot goes to the catalog, so that an owed one never comes behind a newer */
 
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake;
@@ -96,7 +98,7 @@ int agent_state_give(struct agent *a, struct verr *err);
 /* The name of this run, durable (agent.c). */
 int agent_instance_write(struct agent *a, struct verr *err);
 
-/* Space kept for removals (agent_reserve.c), under op_lock. use: true if there was some and result says that space is what
+/* Space kept for removals (agent_reserve.c). use: true if there was some and result says that space is what
  * lacks: try again, then call end, which has it made anew. fill: -errno: there is no room for it yet. */
 int agent_reserve_fill(struct agent *a, struct verr *err);
 bool agent_reserve_use(struct agent *a, int result);
@@ -104,40 +106,39 @@ void agent_reserve_end(struct agent *a);
 
 /* rounds (agent_round.c) */
 void *agent_thread(void *agent);
-/* The recipe of a pending snapshot is published: anchor, pointers, catalog. op_lock is held. */
-int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err);
+/* The recipe of a pending snapshot is published: anchor, pointers, catalog (agent_publish.c). has_turn: the caller has the disk's turn;
+ * else nobody waits for it while STORE is written. */
+int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, bool has_turn, struct verr *err);
 
 /* removal (agent_removal.c) */
 /* Is it certain that the disk was removed: its record says so, or it has none and its image says so? 1, 0, -errno. */
 int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *err);
-/* Removes the local data of a disk that was removed for certain, once nothing is pending. op_lock is held. */
+/* Removes the local data of a disk that was removed for certain, once nothing is pending. In the disk's turn. */
 int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
 /* rm of the only pending snapshot of a removed disk: 1 the image went with it, 0 it has to be dropped,
- * -EBUSY that too, because the image is in use. op_lock is held. */
+ * -EBUSY that too, because the image is in use. In the disk's turn. */
 int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
 /* names' hook: what is about to lose its name says so. */
 int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err);
 
 /* rows that the catalog may not take at once (agent_rows.c). What they say has happened already, so put and del fail for
- * want of memory only. op_lock is held by whoever changes one. */
+ * want of memory only. Put and del in the turn of the row's disk. */
 int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);
 int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, struct snaprow *out, struct verr *err);
-/* Offers what is owed again; else its error. Before anybody counts a disk's snapshots in the catalog. op_lock is held. */
+/* Offers what is owed again; else its error. Before a disk's snapshots are counted in the catalog. */
 int agent_rows_pay(struct agent *a, struct verr *err);
-/* The same without op_lock, which is taken only when something is owed. */
-int agent_rows_settle(struct agent *a, struct verr *err);
 void agent_rows_free(struct agent *a);
 
 /* rows (agent_ops.c) */
 void agent_pending_row(struct agent *a, const struct snapinfo *p, struct snaprow *out);
 int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                         struct verr *err);
-/* agent_freeze_due; op_lock is held. */
+/* agent_freeze_due; In the disk's turn. */
 int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err);
 
-/* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. op_lock is held. */
+/* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. In the disk's turn. */
 int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean, struct verr *err);
 
 /* waiting (agent_wait.c) */
@@ -156,7 +157,7 @@ void agent_work_run(struct agent *a);
 void agent_wake(void *agent);
 /* "VM/NAME" of a disk below the mount, for messages; its id where the catalog does not know it. */
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);
-/* op_lock is held. */
+/* In the disk's turn. */
 int agent_recover_disk(struct agent *a, const struct vid *disk, struct verr *err);
 int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);
 void agent_report_bad(void *agent, bool damaged, const char *what);

@@ -33,12 +33,17 @@ static int check_label(struct agent *a, const struct node *disk, const char *lab
     return r == -ENOENT ? 0 : r;
 }
 
+static int group_too_large(unsigned n, struct verr *err)
+{
+    return verr_set(err, E2BIG, "%u disks in one group: at most %d can be frozen at one instant", n, GROUP_MAX);
+}
+
 /* Journals first (they survive kill -9), catalog rows second: recovery makes rows from journals, never the reverse. */
 int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                         struct verr *err)
 {
     if (n == 0 || n > GROUP_MAX)
-        return verr_set(err, E2BIG, "%u disks in one group: at most %d can be frozen at one instant", n, GROUP_MAX);
+        return group_too_large(n, err);
     struct live *l[GROUP_MAX];
     struct freeze_owner owners[GROUP_MAX];
     struct freeze_req all = *req;
@@ -76,14 +81,19 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
 
 int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out, struct verr *err)
 {
+    struct turn turn;
+    struct vid ids[GROUP_MAX];
+    if (n > GROUP_MAX)
+        return group_too_large(n, err);
     for (unsigned i = 0; i < n; i++) {
         int ready = agent_ready(a, &disks[i].id, err);
         if (ready < 0)
             return ready;
+        ids[i] = disks[i].id;
     }
-    pthread_mutex_lock(&a->op_lock);
+    turn_take(a->turns, &turn, ids, n);
     int r = agent_freeze_locked(a, disks, n, req, out, err);
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     return r;
 }
 
@@ -99,7 +109,7 @@ int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l,
 
 int agent_freeze_due(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err)
 {
-    int what = due_ask(c, l, err);      /* before op_lock: it may read the whole image */
+    int what = due_ask(c, l, err);      /* before the turn: it may read the whole image */
     if (what <= 0)
         return what;
     const struct freeze_req req = {.flags = due_flags(c, (enum due)what)};
@@ -188,14 +198,15 @@ int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, boo
 
 int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err)
 {
+    struct turn turn;
     struct live *l = NULL;
     struct verr why = {0};
     int r = live_get(a->live, disk, &l, &why);
     if (r == 0) {
         int fault = fault_errno("agent.settle.before");
-        pthread_mutex_lock(&a->op_lock);
+        turn_take(a->turns, &turn, disk, 1);
         r = fault != 0 ? verr_set(&why, fault, "fault injected") : settle_locked(a, l, seq, clean, false, &why);
-        pthread_mutex_unlock(&a->op_lock);
+        turn_give(a->turns, &turn);
         live_put(l);
     }
     if (r < 0 && r != -ENOENT)
@@ -216,12 +227,13 @@ static int drop_pending(struct agent *a, struct live *l, const struct snapinfo *
 
 int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err)
 {
+    struct turn turn;
     struct live *l;
     struct snapinfo p;
     int r = live_get(a->live, disk, &l, err);
     if (r < 0)
         return r;
-    pthread_mutex_lock(&a->op_lock);
+    turn_take(a->turns, &turn, disk, 1);
     r = live_pending_by_seq(l, seq, &p, NULL);
     if (r == 0 && (p.flags & SNAP_PROVISIONAL) && !(p.flags & (SNAP_STARTED | SNAP_EXPLICIT))) {
         r = drop_pending(a, l, &p, err);
@@ -230,7 +242,7 @@ int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struc
     } else {
         r = 0;
     }
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     live_put(l);
     return r;
 }
@@ -300,8 +312,9 @@ static int snap_remove_locked(struct agent *a, const struct snaprow *s, struct v
 
 int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
 {
+    struct turn turn;
     struct verr why = {0};
-    pthread_mutex_lock(&a->op_lock);
+    turn_take(a->turns, &turn, &s->info.ref.disk, 1);
     int r = snap_remove_locked(a, s, &why);
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
@@ -312,7 +325,7 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
         }
         agent_reserve_end(a);
     }
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     if (r < 0 && err != NULL)
         *err = why;
     if (r == 0) {
@@ -330,8 +343,9 @@ static int node_remove_locked(struct agent *a, const struct vid *id, struct verr
 
 int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
 {
+    struct turn turn;
     struct verr why = {0};
-    pthread_mutex_lock(&a->op_lock);
+    turn_take(a->turns, &turn, id, 1);
     int r = node_remove_locked(a, id, &why);
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
@@ -340,7 +354,7 @@ int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
             r = 0;
         agent_reserve_end(a);
     }
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     if (r < 0 && err != NULL)
         *err = why;
     return r;
@@ -348,10 +362,11 @@ int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
 
 int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *label, struct verr *err)
 {
+    struct turn turn;
     struct snaprow now;
     struct node disk;
     struct live *l;
-    pthread_mutex_lock(&a->op_lock);
+    turn_take(a->turns, &turn, &s->info.ref.disk, 1);
     int r = agent_row_get(a, &s->info.ref.snap, &now, err);
     if (r == 0)
         r = catalog_node_by_id(a->catalog, &now.info.ref.disk, &disk, err);
@@ -370,17 +385,18 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
             r = agent_row_put(a, &now, err);
         }
     }
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     return r;
 }
 
 /* Name first (names_remove or NODE_GONE), then local data: a crash in between leaves data that recovery removes. */
 int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err)
 {
-    pthread_mutex_lock(&a->op_lock);
+    struct turn turn;
+    turn_take(a->turns, &turn, &disk->id, 1);
     struct verr why = {0};
     int r = agent_forget_if_gone(a, &disk->id, &why);
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     if (r == 0)
         agent_kick(a);      /* it may have made room for others */
     else

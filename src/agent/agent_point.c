@@ -11,12 +11,13 @@
 
 int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err)
 {
+    struct turn turn;
     struct live *l = NULL;
     struct snap *snap = NULL;
     struct due_case before = {.occasion = DUE_REVERT, .node = disk};
     if (s->state != SNAPST_STORED)
         return verr_set(err, EBUSY, "the snapshot is still pending: `varve wait` for it, then revert");
-    pthread_mutex_lock(&a->op_lock);
+    turn_take(a->turns, &turn, &disk->id, 1);
     int r = live_get(a->live, &disk->id, &l, err);
     if (r == 0)
         r = agent_freeze_due_locked(a, &before, l, NULL, err);
@@ -35,7 +36,7 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
     snap_close(snap);
     if (l != NULL)
         live_put(l);
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     return r;
 }
 
@@ -112,6 +113,8 @@ static int clone_segments(struct agent *a, struct live *dst, const struct node *
 int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *dst_node, uint64_t dst_off, const struct snaprow *src_snap,
                           const struct node *src_disk, uint64_t src_off, uint64_t len, struct verr *err)
 {
+    struct turn turn;
+    struct vid both[2] = {dst_node->id, dst_node->id};
     struct live *src = NULL;
     struct live_attr at = {0}, dst_at;
     uint64_t src_size;
@@ -143,9 +146,12 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
         len -= len % SEG_BYTES;
     int64_t done = 0;
     if (len > 0) {
-        pthread_mutex_lock(&a->op_lock);
+        /* The source's turn too: a publication of its own must not move what is copied, nor drop its anchor. */
+        if (src_snap == NULL)
+            both[1] = src_disk->id;
+        turn_take(a->turns, &turn, both, 2);
         r = clone_segments(a, dst, dst_node, dst_off / SEG_BYTES, seg_count(len), dst_off + len, src_snap, src, src_off / SEG_BYTES, err);
-        pthread_mutex_unlock(&a->op_lock);
+        turn_give(a->turns, &turn);
         done = r == 0 ? (int64_t)len : r == -EOPNOTSUPP || r == -ENOENT ? 0 : r;
     }
     if (src != NULL)

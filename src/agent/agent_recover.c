@@ -121,7 +121,7 @@ static int recover_pendings(struct agent *a, struct live *l, struct verr *err)
         if (r < 0)
             return r;
         if (r == 1) {
-            r = agent_finish_publication(a, l, &p, err);
+            r = agent_finish_publication(a, l, &p, true, err);
             if (r < 0)
                 return verr_prefix(err, -r, "finishing a published snapshot");
             continue; /* it is no longer the first pending one */
@@ -369,11 +369,9 @@ int agent_recover(struct agent *a, struct verr *err)
         r = agent_instance_write(a, err);
     if (r < 0)
         return r;
-    pthread_mutex_lock(&a->op_lock);
     r = live_set_each(a->live, recover_disk, &(struct recovering){a, err}, err);
     if (r == 0)
         r = mend_leftovers(a, err);
-    pthread_mutex_unlock(&a->op_lock);
     if (r == 0)
         r = agent_instance_write(a, err);
     if (r == 0) {

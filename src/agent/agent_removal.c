@@ -95,7 +95,7 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
 
 /*
  * Dropping a pending snapshot merges it into the live image, which takes space. Of a removed disk nobody wants that image, so
- * with its only pending snapshot the whole image goes. 1 gone; 0: not so here, drop it; op_lock is held.
+ * with its only pending snapshot the whole image goes. 1 gone; 0: not so here, drop it; in the disk's turn.
  */
 int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *err)
 {

@@ -55,6 +55,8 @@ static int freeze_result(struct agent *a, const struct vid *target, struct live 
 
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err)
 {
+    struct turn turn;
+    const struct vid both[2] = {source->id, target->id};
     struct live *src = NULL, *dst = NULL;
     struct verr why = {0};
     int r = agent_ready(a, &source->id, err);
@@ -62,7 +64,7 @@ int agent_disk_replace(struct agent *a, const struct node *source, const struct 
         r = agent_ready(a, &target->id, err);
     if (r < 0)
         return r;
-    pthread_mutex_lock(&a->op_lock);
+    turn_take(a->turns, &turn, both, 2);
     r = check_no_history(a, source, err);
     if (r == 0)
         r = live_get(a->live, &source->id, &src, err);
@@ -85,6 +87,6 @@ int agent_disk_replace(struct agent *a, const struct node *source, const struct 
         live_put(dst);
     if (r == 0 && agent_forget_if_gone(a, &source->id, &why) < 0)
         agent_owe(a, &source->id, WORK_FORGET, 0, &why);
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     return r;
 }

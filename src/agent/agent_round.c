@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH_MAX = 64, DROPS_MAX = 64 };
+enum { BATCH_MAX = 64 };
 
 /* ---- one job ---- */
 
@@ -65,11 +65,12 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
     int r = live_get(a->live, disk, &job->live, err);
     if (r < 0)
         return r;
-    pthread_mutex_lock(&a->op_lock);
+    struct turn turn;
+    turn_take(a->turns, &turn, disk, 1);
     r = live_pending(job->live, 0, &job->pend, err);
     if (r == 0)
         r = live_pending_update(job->live, job->pend.ref.seq, SNAP_STARTED, 0, NULL, err);
-    pthread_mutex_unlock(&a->op_lock);
+    turn_give(a->turns, &turn);
     if (r == 0)
         r = live_pending_by_seq(job->live, job->pend.ref.seq, &job->pend, err);
     bool pending = r == 0;
@@ -95,115 +96,6 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
     }
     job->last_blocks = vm_container(a, &job->vm, "blocks");
     job->last_recipes = vm_container(a, &job->vm, "recipes");
-    return 0;
-}
-
-/* ---- after the commit point ---- */
-
-/* What was settled while the round ran, or is known only now, goes into the side file. Compared with what STORE says now, not with
- * the recipe alone: an attempt before a loss of power may have written that file, and the journal fell back behind it. */
-static int carry(void *ctx, struct snapinfo *s)
-{
-    const struct snapinfo *p = ctx;
-    s->flags = p->flags & SNAP_RECIPE_FLAGS;
-    memcpy(s->label, p->label, sizeof s->label);
-    return 0;
-}
-
-static int carry_flags(struct agent *a, struct snapinfo *p, struct snaprcp *hdr, struct verr *err)
-{
-    const struct snaps_change ch = {.change = carry, .ctx = p};
-    hdr->info.flags = p->flags & SNAP_RECIPE_FLAGS;
-    return snaps_edit(a->store, &p->ref, &ch, NULL, err);
-}
-
-static int stored_row(struct agent *a, const struct snapinfo *p, const struct snaprcp *hdr, struct verr *err)
-{
-    struct snaprow row;
-    int r = agent_row_get(a, &p->ref.snap, &row, err);
-    if (r == -ENOENT)
-        agent_pending_row(a, p, &row);
-    else if (r < 0)
-        return r;
-    row.state = SNAPST_STORED;
-    row.info.flags = hdr->info.flags;
-    row.info.parent = hdr->info.parent;
-    row.info.alloc_bytes = hdr->info.alloc_bytes;
-    row.info.levels = hdr->info.levels;
-    row.info.mode = hdr->info.mode;
-    row.info.uid = hdr->info.uid;
-    row.info.gid = hdr->info.gid;
-    memcpy(row.info.label, p->label, sizeof row.info.label);
-    return agent_row_put(a, &row, err);
-}
-
-/* False: since the publication entries were made that rely on the anchor, which lifted its stamp. */
-static bool still_obsolete(struct live *l, const struct live_anchor *an)
-{
-    struct live_anchor now;
-    for (unsigned i = 0; live_anchor_at(l, i, &now, NULL) == 0; i++)
-        if (snapref_eq(&now.ref, &an->ref))
-            return now.stamp == an->stamp;
-    return true;
-}
-
-/* An anchor that cannot be dropped, or that a stream has pinned, stays listed; the next publication retries. Mark, then look at the
- * stamp: while the marks stand no stream makes entries that rely on an anchor, and those made before have lifted its stamp. */
-static void drop_anchors(struct agent *a, struct live *l, const struct live_anchor *drop, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++) {
-        struct verr why = {0};
-        struct anchor_drop mark;
-        if (!ingest_drop_begin(a->ingest, &mark, l, &drop[i]))
-            continue;
-        int r = 0;
-        if (still_obsolete(l, &drop[i])) {
-            r = snaps_unanchor(a->store, live_id(l), &drop[i].ref, &why);
-            if (r == 0)
-                r = live_anchor_gone(l, &drop[i], &why);
-        }
-        ingest_drop_end(a->ingest, &mark);
-        if (r < 0)
-            vlog(VLOG_WARN, "agent", "an anchor stays for now: %s", verr_str(&why));
-    }
-}
-
-int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *pending, struct verr *err)
-{
-    struct vid disk = *live_id(l);
-    struct snapinfo p;
-    struct snap *snap = NULL;
-    struct verr why = {0};
-    int r = live_pending_by_seq(l, pending->ref.seq, &p, err);
-    if (r == 0)
-        r = snaps_anchor(a->store, &disk, &p.ref, err);
-    if (r == 0)
-        r = snap_open(a->store, a->segread, &p.ref, &snap, err);
-    if (r < 0)
-        return r;
-    struct snaprcp hdr = *snap_header(snap);
-    struct live_anchor mine = {.ref = {disk, p.ref.seq, p.ref.snap}, .stamp = p.ref.seq + 1};
-    struct live_anchor drop[DROPS_MAX];
-    unsigned dropped = 0;
-    r = carry_flags(a, &p, &hdr, err);
-    int fault = fault_errno("agent.finish.before_pointers");
-    if (r == 0 && fault != 0)
-        r = verr_set(err, fault, "finishing a snapshot: fault injected");
-    if (r == 0)
-        r = live_pending_published(l, p.ref.seq, snap_place, snap, &mine, drop, DROPS_MAX, &dropped, err);
-    fault_point("agent.finish.after_pointers");
-    if (r == 0)
-        drop_anchors(a, l, drop, dropped);
-    snap_close(snap);
-    /* Once it is pending no more nothing here is tried again, and what the recipe says is true: the row comes in any case. */
-    struct snapinfo still;
-    if (r < 0 && live_pending_by_seq(l, p.ref.seq, &still, NULL) != -ENOENT)
-        return r;
-    if (r < 0)
-        vlog(VLOG_ERROR, "agent", "a snapshot is stored, but its disk fails: %s", verr_str(err));
-    /* It is stored, whatever the catalog says: nothing from here on is a failure of the snapshot. */
-    if (stored_row(a, &p, &hdr, &why) < 0)
-        agent_owe(a, &(struct vid){{0}}, WORK_NAMES, 0, &why);
     return 0;
 }
 
@@ -254,37 +146,44 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
     pthread_mutex_unlock(&a->lock);
 }
 
+static void job_stored(struct agent *a, const struct work_item *item, struct dedup_job *job)
+{
+    char path[256];
+    struct snapinfo next;
+    struct verr err = {0};
+    struct turn turn;
+    pthread_mutex_lock(&a->lock);
+    a->progress.published++;
+    pthread_mutex_unlock(&a->lock);
+    agent_disk_path(a, &item->disk, path, sizeof path);
+    agent_event(a, "%s: snapshot %llu stored, %llu bytes added", path, (unsigned long long)job->pend.ref.seq,
+                (unsigned long long)job->recipe.info.levels.stored);
+    if (live_pending(job->live, 0, &next, NULL) == 0)
+        agent_owe_store(a, &item->disk);    /* the item is there: it needs no memory */
+    work_done(a->work, item);
+    work_nudge(a->work);    /* what kept others from being stored (a full disk, a store out of reach) may have gone */
+    live_put(job->live);
+    turn_take(a->turns, &turn, &item->disk, 1);
+    int r = agent_forget_if_gone(a, &item->disk, &err);
+    turn_give(a->turns, &turn);
+    if (r < 0)
+        agent_owe(a, &item->disk, WORK_FORGET, 0, &err);
+}
+
 static void job_done(struct agent *a, const struct work_item *item, struct dedup_job *job)
 {
-    const struct vid disk = item->disk;
-    struct snapinfo next;
-    pthread_mutex_lock(&a->op_lock);
     int r = job->result;
     if (r == 0) {
         save_vm_container(a, &job->vm, "blocks", job->last_blocks);
         save_vm_container(a, &job->vm, "recipes", job->last_recipes);
-        r = agent_finish_publication(a, job->live, &job->pend, job->err);
+        r = agent_finish_publication(a, job->live, &job->pend, false, job->err);
     }
     if (r == 0) {
-        pthread_mutex_lock(&a->lock);
-        a->progress.published++;
-        pthread_mutex_unlock(&a->lock);
-        char path[256];
-        agent_disk_path(a, &disk, path, sizeof path);
-        agent_event(a, "%s: snapshot %llu stored, %llu bytes added", path, (unsigned long long)job->pend.ref.seq,
-                    (unsigned long long)job->recipe.info.levels.stored);
-        if (live_pending(job->live, 0, &next, NULL) == 0)
-            agent_owe_store(a, &disk);      /* the item is there: it needs no memory */
-        work_done(a->work, item);
-        work_nudge(a->work);    /* what kept others from being stored (a full disk, a store out of reach) may have gone */
+        job_stored(a, item, job);
     } else {
         job_failed(a, item, job->live, &job->pend, r, job->err);
+        live_put(job->live);
     }
-    live_put(job->live);
-    struct verr err = {0};
-    if (r == 0 && agent_forget_if_gone(a, &disk, &err) < 0)
-        agent_owe(a, &disk, WORK_FORGET, 0, &err);
-    pthread_mutex_unlock(&a->op_lock);
 }
 
 /* An attempt that failed after its recipe was published has nothing to store any more: it is finished. 1 done, 0 nothing to do. */
@@ -292,15 +191,15 @@ static int finish_published(struct agent *a, const struct vid *disk, struct verr
 {
     struct live *l;
     struct snapinfo p;
-    pthread_mutex_lock(&a->op_lock);
     int r = live_get(a->live, disk, &l, err);
-    if (r == 0) {
-        r = live_pending(l, 0, &p, NULL) == 0 ? snaps_durable(a->store, &p.ref, err) : 0;
-        if (r == 1)
-            r = agent_finish_publication(a, l, &p, err) < 0 ? -EIO : 1;
-        live_put(l);
+    if (r < 0)
+        return r;
+    r = live_pending(l, 0, &p, NULL) == 0 ? snaps_durable(a->store, &p.ref, err) : 0;
+    if (r == 1) {
+        r = agent_finish_publication(a, l, &p, false, err);
+        r = r == 0 ? 1 : r == -ENOENT ? 0 : r;      /* dropped meanwhile */
     }
-    pthread_mutex_unlock(&a->op_lock);
+    live_put(l);
     return r;
 }
 

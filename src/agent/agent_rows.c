@@ -51,7 +51,7 @@ static void paid(struct agent *a, const struct vid *snap)
     }
 }
 
-static int settle_row(struct agent *a, const struct snaprow *row, bool deleted, struct verr *err)
+static int settle_locked(struct agent *a, const struct snaprow *row, bool deleted, struct verr *err)
 {
     struct verr why = {0};
     int r = deleted ? catalog_snap_del(a->catalog, &row->info.ref.snap, &why) : catalog_snap_put(a->catalog, row, &why);
@@ -64,6 +64,14 @@ static int settle_row(struct agent *a, const struct snaprow *row, bool deleted, 
     vlog(VLOG_WARN, "agent", "the catalog does not take snapshot %llu yet: %s", (unsigned long long)row->info.ref.seq, verr_str(&why));
     r = owe(a, row, deleted, &why);
     return r < 0 ? verr_set(err, -r, "out of memory") : 0;
+}
+
+static int settle_row(struct agent *a, const struct snaprow *row, bool deleted, struct verr *err)
+{
+    pthread_mutex_lock(&a->rows_lock);
+    int r = settle_locked(a, row, deleted, err);
+    pthread_mutex_unlock(&a->rows_lock);
+    return r;
 }
 
 int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err)
@@ -106,19 +114,22 @@ int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, stru
     return n == 1 && out->info.ref.seq == seq ? 0 : verr_set(err, ENOENT, "there is no such snapshot");
 }
 
+static bool first_owed(struct agent *a, struct owed_row *out)
+{
+    pthread_mutex_lock(&a->lock);
+    bool any = a->owed != NULL;
+    if (any)
+        *out = *a->owed;
+    pthread_mutex_unlock(&a->lock);
+    return any;
+}
+
 /* Stops at the first row that the catalog refuses: it would refuse the others too. */
-int agent_rows_pay(struct agent *a, struct verr *err)
+static int pay_locked(struct agent *a, struct verr *err)
 {
     struct owed_row o;
     bool any = false;
-    for (;;) {
-        pthread_mutex_lock(&a->lock);
-        bool left = a->owed != NULL;
-        if (left)
-            o = *a->owed;
-        pthread_mutex_unlock(&a->lock);
-        if (!left)
-            break;
+    while (first_owed(a, &o)) {
         int r = o.deleted ? catalog_snap_del(a->catalog, &o.row.info.ref.snap, err) : catalog_snap_put(a->catalog, &o.row, err);
         if (r < 0)
             return r;
@@ -132,16 +143,11 @@ int agent_rows_pay(struct agent *a, struct verr *err)
     return 0;
 }
 
-int agent_rows_settle(struct agent *a, struct verr *err)
+int agent_rows_pay(struct agent *a, struct verr *err)
 {
-    pthread_mutex_lock(&a->lock);
-    bool none = a->owed == NULL;
-    pthread_mutex_unlock(&a->lock);
-    if (none)                       /* who only waits need not wait for op_lock */
-        return 0;
-    pthread_mutex_lock(&a->op_lock);
-    int r = agent_rows_pay(a, err);
-    pthread_mutex_unlock(&a->op_lock);
+    pthread_mutex_lock(&a->rows_lock);
+    int r = pay_locked(a, err);
+    pthread_mutex_unlock(&a->rows_lock);
     return r;
 }
 

@@ -241,7 +241,7 @@ int agent_pending_ids(struct agent *a, const struct node *below, const struct ag
                       struct verr *err)
 {
     struct pending_list list = {.a = a, .who = who};
-    int r = agent_rows_settle(a, err);
+    int r = agent_rows_pay(a, err);
     if (r < 0)
         return r;
     r = catalog_snap_each(a->catalog, add_pending, &list, err);

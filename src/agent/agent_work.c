@@ -99,7 +99,7 @@ void agent_owe_settle(struct agent *a, const struct vid *disk, uint64_t seq, boo
     owe_failed(a, &item, why);
 }
 
-/* ---- attempts; op_lock is held ---- */
+/* ---- attempts, in the turn of the disk ---- */
 
 /* What its last writer left, and whose freeze failed at the release. */
 static int try_freeze(struct agent *a, const struct vid *disk, bool unclean, struct verr *err)
@@ -159,21 +159,20 @@ static int forget_one(void *ctx, const struct vid *disk)
 {
     struct agent *a = ctx;
     struct verr why = {0};
-    if (agent_forget_if_gone(a, disk, &why) < 0)
+    struct turn turn;
+    turn_take(a->turns, &turn, disk, 1);
+    int r = agent_forget_if_gone(a, disk, &why);
+    turn_give(a->turns, &turn);
+    if (r < 0)
         agent_owe(a, disk, WORK_FORGET, 0, &why);
     return 0;
 }
 
-/* names' lock is held while the catalog's rows change, so outside op_lock. Then images whose records went with it. */
+/* The tree of names, in no turn: names' lock is held while the catalog's rows change. Then images whose records went with it. */
 static int try_names(struct agent *a, struct verr *err)
 {
     int r = names_reconcile(a->names, agent_report_bad, a, err);
-    if (r < 0)
-        return r;
-    pthread_mutex_lock(&a->op_lock);
-    r = live_set_each(a->live, forget_one, a, err);
-    pthread_mutex_unlock(&a->op_lock);
-    return r;
+    return r < 0 ? r : live_set_each(a->live, forget_one, a, err);
 }
 
 static bool is_stopping(struct agent *a)
@@ -184,40 +183,40 @@ static bool is_stopping(struct agent *a)
     return stopping;
 }
 
-/* An item is taken and tried under op_lock, so that no two attempts at one disk can meet: the second would recover what is in use by
- * then. */
+/* In the turn from before the item is taken, so that no two attempts at one disk can meet: the second would recover what is in use by
+ * then. 0 also when the item is no longer owed. */
+static int try_disk(struct agent *a, const struct vid *disk, enum work_kind kind, struct verr *err)
+{
+    struct work_item item;
+    struct turn turn;
+    int r = 0;
+    turn_take(a->turns, &turn, disk, 1);
+    if (work_take_one(a->work, disk, kind, &item)) {
+        r = attempt(a, &item, err);
+        end(a, &item, r, err);
+    }
+    turn_give(a->turns, &turn);
+    return r;
+}
+
 void agent_work_run(struct agent *a)
 {
-    const unsigned here = WORK_ALL & ~(WORK_BIT(WORK_STORE) | WORK_BIT(WORK_NAMES));
     struct work_item item;
-    bool any = true;
-    while (any && !is_stopping(a)) {
+    while (!is_stopping(a) && work_look(a->work, WORK_ALL & ~WORK_BIT(WORK_STORE), &item)) {
         struct verr err = {0};
-        pthread_mutex_lock(&a->op_lock);
-        any = work_take(a->work, here, &item, 1) == 1;
-        if (any)
-            end(a, &item, attempt(a, &item, &err), &err);
-        pthread_mutex_unlock(&a->op_lock);
-        if (!any && work_take(a->work, WORK_BIT(WORK_NAMES), &item, 1) == 1) {
+        if (item.kind != WORK_NAMES)
+            try_disk(a, &item.disk, item.kind, &err);
+        else if (work_take_one(a->work, &item.disk, WORK_NAMES, &item))
             end(a, &item, try_names(a, &err), &err);
-            any = true;
-        }
     }
 }
 
 int agent_ready(struct agent *a, const struct vid *disk, struct verr *err)
 {
     struct verr why = {0};
-    struct work_item item;
     if (!work_owes(a->work, disk, WORK_BIT(WORK_RECOVER)))
         return 0;
-    pthread_mutex_lock(&a->op_lock);
-    int r = 0;
-    if (work_take_one(a->work, disk, WORK_RECOVER, &item)) {
-        r = attempt(a, &item, &why);
-        end(a, &item, r, &why);
-    }
-    pthread_mutex_unlock(&a->op_lock);
+    int r = try_disk(a, disk, WORK_RECOVER, &why);
     if (r < 0 && err != NULL)
         *err = why;
     return r;

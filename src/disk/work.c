@@ -206,6 +206,22 @@ unsigned work_take(struct work *w, unsigned kinds, struct work_item *out, unsign
     return n;
 }
 
+bool work_look(struct work *w, unsigned kinds, struct work_item *out)
+{
+    bool found = false;
+    pthread_mutex_lock(&w->lock);
+    int64_t now = vclock_mono_ns(w->clock);
+    for (unsigned i = 0; i < BUCKETS && !found; i++) {
+        for (struct entry *e = w->bucket[i]; e != NULL && !found; e = e->next) {
+            found = (kinds & WORK_BIT(e->item.kind)) != 0 && e->due_ns <= now && its_turn(w, e, now);
+            if (found)
+                *out = e->item;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    return found;
+}
+
 bool work_take_one(struct work *w, const struct vid *disk, enum work_kind kind, struct work_item *out)
 {
     pthread_mutex_lock(&w->lock);

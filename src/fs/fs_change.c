@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,14 +131,28 @@ static bool writer_killed(long pid)
     return leader == pid || task_flags(leader, &flags) < 0 || (flags & PF_SIGNALED) != 0;
 }
 
+bool fs_task_killed(long pid)
+{
+    char path[48], line[256];
+    const unsigned long long kill_bit = 1ULL << (SIGKILL - 1);  /* any signal that ends a process becomes this one in its threads */
+    bool killed = false;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    FILE *fp = pid > 0 ? fopen(path, "re") : NULL;
+    while (fp != NULL && !killed && fgets(line, sizeof line, fp) != NULL)
+        killed = (strncmp(line, "SigPnd:", 7) == 0 || strncmp(line, "ShdPnd:", 7) == 0) && (strtoull(line + 7, NULL, 16) & kill_bit) != 0;
+    if (fp != NULL)
+        fclose(fp);
+    return killed;
+}
+
 /* ---- flush ---- */
 
-static void flush_stored(fuse_req_t req, int result, const struct verr *why, void *arg)
+static void flush_done(fuse_req_t req, int result, const struct verr *why, void *arg)
 {
     (void)arg;
-    if (result < 0 && result != -EINTR)
+    if (result < 0 && result != -EINTR && why != NULL)
         vlog(VLOG_WARN, "fs", "a close waited for its snapshot to be stored: %s",
-             why != NULL && why->code != 0 ? verr_str(why) : strerror(-result));
+             why->code != 0 ? verr_str(why) : strerror(-result));
     fuse_reply_err(req, result < 0 ? -result : 0);
 }
 
@@ -172,28 +187,25 @@ static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snap
     return 1;
 }
 
+/* Its request waits in a park: while STORE is slow for this disk the program that closes it can be killed; the close goes on. */
 static void flush_run(struct op *op)
 {
     struct handle *h = op->h;
     struct verr err = {0};
     struct snaprow row;
     int rc = 0;
-    if (h->kind == HANDLE_LABEL) {
-        fs_label_flush(op);
-        return;
-    }
     /* The stream's writes were answered before; the flush returns their errors now, as it does after the kernel's write-back. */
     int lost = fs_stream_flush(h, &err);
     if (atomic_load(&h->changed) && !h->disk->orphan)
-        rc = flush_freeze(op->f, h, writer_killed(fuse_req_ctx(op->req)->pid), &row, lost < 0 ? NULL : &err);
+        rc = flush_freeze(op->f, h, writer_killed(op->pid), &row, lost < 0 ? NULL : &err);
     rc = lost < 0 ? lost : rc;
     atomic_store(&h->idle, true);
     if (rc < 0)
-        fuse_reply_err(op->req, fs_io_errno("close", op->ino, rc, &err));
+        fs_park_end(op->park, -fs_io_errno("close", op->ino, rc, &err), NULL);
     else if (rc > 0 && op->f->conf.sync_close)
-        fs_wait(op->f, op->req, &row.info.ref.snap, 1, true, -1, flush_stored, NULL);
+        fs_park_wait(op->park, &row.info.ref.snap, 1, true, -1);
     else
-        fuse_reply_err(op->req, 0);
+        fs_park_end(op->park, 0, NULL);
 }
 
 void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -205,7 +217,7 @@ void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fuse_reply_err(req, 0);
         return;
     }
-    struct op *op = op_new_always(req, flush_run);
+    struct op *op = op_new_always(req, h->kind == HANDLE_LABEL ? fs_label_flush : flush_run);
     if (op == NULL)
         return;
     op->ino = ino;
@@ -214,7 +226,13 @@ void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         op_submit(op, op->f->ctl);
         return;
     }
-    op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));      /* never NULL: the handle's reference keeps the fs_disk */
+    op->pid = fuse_req_ctx(req)->pid;
+    op->req = NULL;
+    op->park = fs_park(op->f, req, true, flush_done, NULL);
+    if (op->park == NULL)
+        free(op);
+    else
+        op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));      /* never NULL: the handle's reference keeps the fs_disk */
 }
 
 /* ---- release ---- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_wait: requests that wait for the agent without holding a thread. Each is a `park`. The agent's callback, an interrupt and the end
- * of serving each try to claim the park: the first one sets the result, and a pool worker answers. After an interrupt the agent's
- * wait ends by itself later; its callback then finds the park claimed and only gives its reference back.
+ * fs_wait: requests that wait, for the agent or for the queue of a disk, without holding a thread. Each is a `park`. The end of what it
+ * waits for, an interrupt and the end of serving each try to claim the park: the first one sets the result, and a pool worker answers.
+ * What an interrupted request waited for goes on; its end then finds the park claimed and only gives its reference back.
  */
 #include "fs/fs_internal.h"
 
@@ -18,6 +18,7 @@ struct park {
     void *arg;
     int result;
     struct verr why;
+    long killed;                    /* not 0: only the death of that task interrupts it */
     atomic_bool claimed;
     atomic_uint refs;
 };
@@ -63,49 +64,70 @@ static void park_done(void *ctx, int result, const struct verr *why)
     park_put(p);
 }
 
+/* A signal that a handler takes must not make a close fail; one that kills must end it. */
 static void park_interrupt(fuse_req_t req, void *data)
 {
+    struct park *p = data;
     (void)req;
-    park_claim(data, -EINTR, NULL);
+    if (p->killed == 0 || fs_task_killed(p->killed))
+        park_claim(p, -EINTR, NULL);
 }
 
-void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg)
+struct park *fs_park(struct fs *f, fuse_req_t req, bool unless_killed, fs_wait_fn reply, void *arg)
 {
     struct park *p = calloc(1, sizeof *p);
     if (p == NULL) {
         reply(req, -ENOMEM, NULL, arg);
-        return;
+        return NULL;
     }
     p->task.run = park_answer;
     p->f = f;
     p->req = req;
     p->reply = reply;
     p->arg = arg;
-    /* References of the request, of the agent and of this function; the first two may be given back before it returns. */
-    atomic_store(&p->refs, 3);
+    p->killed = unless_killed ? fuse_req_ctx(req)->pid : 0;
+    atomic_store(&p->refs, 2);      /* of the request, and of what it waits for */
     pthread_mutex_lock(&f->lock);
     p->next = f->parks;
     if (p->next != NULL)
         p->next->prev = p;
     f->parks = p;
     pthread_mutex_unlock(&f->lock);
-    /* Before the wait begins: afterwards the request may be answered and freed at any moment. */
     fuse_req_interrupt_func(req, park_interrupt, p);
+    return p;
+}
+
+void fs_park_end(struct park *p, int result, const struct verr *why)
+{
+    park_claim(p, result, why);
+    park_put(p);
+}
+
+void fs_park_wait(struct park *p, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms)
+{
     struct verr err = {0};
+    struct fs *f = p->f;
+    atomic_fetch_add(&p->refs, 1);      /* this function's: the wait may end, and the request be answered, before it returns */
     int rc = agent_wait_start(f->agent, ids, n, begins, timeout_ms, park_done, p, &err);
-    if (rc < 0) {
-        park_claim(p, rc, &err);
-        park_put(p);
-    } else if (atomic_load(&f->stopping)) {
+    if (rc < 0)
+        fs_park_end(p, rc, &err);
+    else if (atomic_load(&f->stopping))
         park_claim(p, -EINTR, NULL);
-    }
     park_put(p); /* NOLINT(clang-analyzer-unix.Malloc): the last of three references, which the analyzer does not count */
+}
+
+void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg)
+{
+    struct park *p = fs_park(f, req, false, reply, arg);
+    if (p != NULL)
+        fs_park_wait(p, ids, n, begins, timeout_ms);
 }
 
 void fs_wait_end(struct fs *f)
 {
     pthread_mutex_lock(&f->lock);
     for (struct park *p = f->parks; p != NULL; p = p->next)
-        park_claim(p, -EINTR, NULL);
+        if (p->killed == 0)         /* a close is finished, and answered, before the pools end */
+            park_claim(p, -EINTR, NULL);
     pthread_mutex_unlock(&f->lock);
 }

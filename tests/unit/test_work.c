@@ -89,8 +89,12 @@ static void what_is_owed_is_due_at_once_and_goes_when_it_is_done(void **state)
     owe(&A, WORK_STORE);
     assert_int_equal(woken, 1);
     assert_true(work_next(w, WORK_ALL) <= fake_now);
-    struct work_item i = take(&A, WORK_STORE);
+    struct work_item i;
+    assert_true(work_look(w, WORK_ALL, &i));
+    assert_false(work_look(w, WORK_BIT(WORK_FREEZE), &i));
+    i = take(&A, WORK_STORE);
     take_none();
+    assert_false(work_look(w, WORK_ALL, &i));
     assert_true(work_owes(w, &A, WORK_BIT(WORK_STORE)));
     work_done(w, &i);
     assert_false(work_owes(w, &A, WORK_ALL));

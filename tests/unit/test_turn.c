@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* turn: operations of one disk exclude each other and keep their order; those of others do not wait; groups never lock each other up. */
+#include "disk/turn.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { DISKS = 4, THREADS = 8, TURNS = 3000, OPS = 12 };
+
+static struct turns *ts;
+static struct vid disk[DISKS];
+static atomic_int inside[DISKS];
+static atomic_uint bad;
+
+static int setup(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < DISKS; i++)
+        disk[i].b[0] = (uint8_t)(i + 1);
+    ts = turns_new();
+    return ts == NULL;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    turns_free(ts);
+    return 0;
+}
+
+/* Takes one to three disks at random, in any order, and looks whether it is alone in each. */
+static void *random_turns(void *arg)
+{
+    unsigned seed = (unsigned)(uintptr_t)arg;
+    for (unsigned i = 0; i < TURNS; i++) {
+        struct vid ids[3];
+        unsigned which[3], n = 1 + (unsigned)rand_r(&seed) % 3;
+        struct turn t;
+        for (unsigned k = 0; k < n; k++) {
+            which[k] = (unsigned)rand_r(&seed) % DISKS;
+            ids[k] = disk[which[k]];
+        }
+        turn_take(ts, &t, ids, n);
+        for (unsigned k = 0; k < n; k++) {
+            int mine = (int)(uintptr_t)arg, before = atomic_exchange(&inside[which[k]], mine);
+            if (before != 0 && before != mine)
+                atomic_fetch_add(&bad, 1);
+        }
+        for (unsigned k = 0; k < n; k++)
+            atomic_store(&inside[which[k]], 0);
+        turn_give(ts, &t);
+    }
+    return NULL;
+}
+
+static void disks_have_one_operation_at_a_time_and_groups_end(void **state)
+{
+    (void)state;
+    pthread_t thread[THREADS];
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, random_turns, (void *)(uintptr_t)(i + 1)), 0);
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(thread[i], NULL);
+    assert_int_equal(atomic_load(&bad), 0);
+}
+
+static void another_disk_does_not_wait(void **state)
+{
+    (void)state;
+    struct turn slow, other;
+    turn_take(ts, &slow, &disk[0], 1);
+    turn_take(ts, &other, &disk[1], 1);     /* hangs here if it does */
+    turn_give(ts, &other);
+    turn_give(ts, &slow);
+}
+
+static void a_disk_named_twice_is_one(void **state)
+{
+    (void)state;
+    const struct vid twice[2] = {disk[0], disk[0]};
+    struct turn t;
+    turn_take(ts, &t, twice, 2);
+    turn_give(ts, &t);
+}
+
+struct waiter { struct turn t; const struct vid *ids; unsigned n, number; pthread_t thread; };
+static atomic_uint came[OPS], ncame;
+
+static void *wait_turn(void *arg)
+{
+    struct waiter *w = arg;
+    turn_take(ts, &w->t, w->ids, w->n);
+    atomic_store(&came[atomic_fetch_add(&ncame, 1)], w->number);
+    turn_give(ts, &w->t);
+    return NULL;
+}
+
+/* A group that waits is not overtaken by a later operation of one of its disks, so it never waits for ever. */
+static void they_come_in_order(void **state)
+{
+    (void)state;
+    struct waiter w[OPS];
+    struct turn first;
+    const struct vid group[2] = {disk[1], disk[0]};
+    turn_take(ts, &first, &disk[0], 1);
+    for (unsigned i = 0; i < OPS; i++) {
+        bool all = i % 3 == 0;
+        w[i] = (struct waiter){.ids = all ? group : &disk[0], .n = all ? 2 : 1, .number = i};
+        assert_int_equal(pthread_create(&w[i].thread, NULL, wait_turn, &w[i]), 0);
+        usleep(20000);
+    }
+    assert_int_equal(atomic_load(&ncame), 0);
+    turn_give(ts, &first);
+    for (unsigned i = 0; i < OPS; i++)
+        pthread_join(w[i].thread, NULL);
+    for (unsigned i = 0; i < OPS; i++)
+        assert_int_equal(atomic_load(&came[i]), i);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(disks_have_one_operation_at_a_time_and_groups_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_disk_does_not_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_disk_named_twice_is_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(they_come_in_order, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
