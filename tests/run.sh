@@ -168,6 +168,7 @@ suite_lint() {
     lint shellcheck 120 2 shellcheck -x "${scripts[@]}"
     lint headers 120 2 bash tests/lint/headers.sh
     lint layers 60 2 bash tests/lint/layers.sh
+    lint backend 60 2 bash tests/lint/backend.sh
     lint clock 60 2 bash tests/lint/clock.sh
     lint help 60 2 bash tests/lint/help.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
 }
