@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fpindex: the files of one slot: which there are, which count, what a crash left over.
+ * fpindex: the files of one slot: which of them exist, which count, and which are leftovers of a crash.
  *
  * State of a partition P is (newest base of P) + (deltas numbered above its merged_through), newer over older:
  *
@@ -32,7 +32,7 @@ void fpi_name(uint32_t partition, uint64_t number, char out[FPI_NAME_MAX])
         snprintf(out, FPI_NAME_MAX, "base-%04" PRIu32 "-%" PRIu64, partition, number);
 }
 
-/* Only the spelling that fpi_name gives is ours. 19 digits fit 64 bits. */
+/* Parses the name of an index file, in the one spelling that fpi_name gives. 19 digits fit 64 bits. */
 static bool parse_name(const char *name, uint32_t *partition, uint64_t *number)
 {
     uint32_t p = FPI_DELTA;
@@ -95,7 +95,7 @@ int fpi_delta_insert(struct fpindex *ix, const struct fpi_header *h)
 
 struct scan { struct fpindex *ix; const struct fpindex_look *look; struct verr *err; };
 
-/* An intact header of the right place, and the size that it asks for. */
+/* Reads a file's header, and checks that it is intact, belongs to this slot and name, and fits the file's size. */
 static int load_header(struct fpindex *ix, const char *name, struct fpi_header *h, const char **why)
 {
     uint8_t page[PAGE_BYTES];
@@ -128,7 +128,7 @@ static void set_aside(struct fpindex *ix, const char *name)
 {
     char aside[300];
     snprintf(aside, sizeof aside, ".damaged-%s", name);
-    /* If this fails (a read-only place), the file is ignored all the same, and met again at the next open. */
+    /* If this fails (a read-only STORE), the file is ignored too, and found again at the next open. */
     (void)bk_move(ix->b, ix->dir, name, ix->dir, aside);
     ix->damaged_files++;
 }
@@ -139,7 +139,7 @@ static int tell_bad(const struct scan *s, const char *name, const char *what)
     return s->look->bad == NULL ? 0 : s->look->bad(s->look->ctx, name, what);
 }
 
-/* Errors that say something of this process, and nothing of the file. */
+/* Is it an error of this process, which says nothing of the file? */
 static bool of_process(int r)
 {
     return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EINTR;
@@ -185,7 +185,7 @@ static int see_file(void *ctx, const char *name)
     if (r == 0)
         r = take_file(ix, &h);
     if (r == -ENOENT)
-        return 0;       /* removed since it was listed */
+        return 0;       /* the file was removed after it was listed */
     if (r < 0 && s->look != NULL && !of_process(r))
         return tell_bad(s, name, r == -EBADMSG || r == -ENOTSUP ? why : strerror(-r));
     if (r == -EBADMSG || r == -ELOOP || r == -EIO || r == -ESTALE || r == -ENXIO) {
@@ -216,7 +216,7 @@ int fpi_sweep(struct fpindex *ix, struct verr *err)
 {
     if (ix->swept)
         return 0;
-    /* What the listing showed at open becomes durable before anything is removed because of it. */
+    /* The names that open has listed become durable before any file is removed because of them. */
     int r = bk_sync(ix->b, ix->dir);
     if (r == 0)
         r = bk_list(ix->b, ix->dir, sweep_file, ix);
@@ -339,7 +339,7 @@ int fpindex_clear(struct fpindex *ix, struct verr *err)
     int r = bk_clear(ix->b, ix->dir);
     if (r < 0)
         return verr_set(err, -r, "index/%04" PRIu32 ": cannot be emptied: %s", ix->slot, strerror(-r));
-    /* Numbers go on counting: nothing of before can be mistaken for what comes. */
+    /* Numbers go on counting, so that a new file never has the number of a removed one. */
     forget_files(ix);
     return 0;
 }

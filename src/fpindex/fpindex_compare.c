@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Compare of sorted keys with one partition, as a merge or by probes. Both walk the same keys through the same files,
- * newest first, and the first file that has the key decides: so both give the same answers.
+ * compare: looks sorted keys up in one partition, by a merge or by probes. Both look for the same keys in the same files,
+ * newest first, and the first file that has the key decides, so both give the same answers.
  */
 #include "fpindex/fpindex_internal.h"
 
@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-/* Bytes that a merge reads, and whether the probes cost less: n * probe cost < bytes / scan rate. */
+/* Do n probes cost less than reading all bytes that a merge reads: n * probe cost < bytes / scan rate? */
 static bool probing_pays(const struct fpindex *ix, uint32_t partition, uint64_t n)
 {
     const struct fpi_file *base = &ix->bases[partition];
@@ -20,7 +20,7 @@ static bool probing_pays(const struct fpindex *ix, uint32_t partition, uint64_t 
         const struct fpi_file *d = &ix->deltas[i];
         if (!fpi_pending(ix, d, partition))
             continue;
-        unsigned share = 0;     /* partitions among which the delta's entries are spread, evenly as fingerprints are */
+        unsigned share = 0;     /* number of partitions in the delta; its entries are spread evenly, as fingerprints are */
         for (size_t b = 0; b < FPI_PRESENT_BYTES; b++)
             share += (unsigned)__builtin_popcount(d->present[b]);
         bytes += (double)d->pages * PAGE_BYTES / share;
@@ -49,7 +49,7 @@ static int check_key(const struct fpindex *ix, uint32_t partition, const uint8_t
     return 0;
 }
 
-/* A callback that shares err with us knows more than its code says. */
+/* The error of a callback. A callback that shares err may have said more there than its code does. */
 static int stopped(const struct fpindex *ix, int r, const char *what, struct verr *err)
 {
     return err != NULL && err->code != 0 ? r : verr_set(err, -r, "index/%04" PRIu32 ": %s: %s", ix->slot, what, strerror(-r));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Deltas: what one round adds to a slot, in one file for all its partitions, so that a small round costs one fsync. */
+/* delta: the entries that one round adds to a slot, in one file for all its partitions, so that a small round costs one fsync. */
 #include "fpindex/fpindex_internal.h"
 
 #include "base/verr.h"
@@ -46,7 +46,7 @@ int fpdelta_commit(struct fpdelta *d, struct verr *err)
         fpdelta_abort(d);
         return 0;
     }
-    /* The number is spent even if the commit fails: the name may have become durable all the same. */
+    /* The number is used up even if the commit fails, because the name may be durable nevertheless. */
     uint64_t number = ix->next_delta++;
     int r = fpi_writer_publish(d->w, 0, &number, &h, err);
     if (number >= ix->next_delta)

@@ -2,8 +2,8 @@
 /*
  * Index files: bytes <-> structs (docs/FORMAT.md "Index"). Pure: no I/O, no memory.
  *
- * Every full page but the last is full, so that all places follow from the number of entries, and a file whose size
- * differs is known to be torn without reading it.
+ * Every page but the last of its kind is full, so all places follow from the number of entries, and a file of another size is
+ * known to be torn without reading it.
  */
 #include "fpindex/fpindex_internal.h"
 
@@ -71,7 +71,7 @@ static uint64_t present_partitions(const struct fpi_header *h)
     return n;
 }
 
-/* The checksum stands for the bytes; these rules, for a file that another program made with the same checksum. */
+/* What is wrong in a header whose checksum is right; such a file was not made by varve. NULL: nothing. */
 static const char *header_doubt(const uint8_t *in, const struct fpi_header *h)
 {
     uint64_t pages = fpi_data_pages(h->entries);

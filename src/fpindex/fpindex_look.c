@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * look: every file of a slot checked as it lies there, for verify: pages, order of keys, partitions, references, fences;
- * then the live entries of each partition. Readers of the index pass over damage in silence, because it costs them space
- * only; here it is told.
+ * look: checks every file of a slot for verify: pages, order of keys, partitions, references, fences; then yields the live
+ * entries of each partition. Readers of the index pass over damage silently, because it costs only space; here it is reported.
  */
 #include "fpindex/fpindex_internal.h"
 
@@ -56,7 +55,7 @@ static void check_fence(struct file_look *l, uint32_t number, const uint8_t *key
 {
     int item = (int)(number % FPI_PAGE_FENCES);
     if (item >= l->fences)
-        return;     /* told with its page */
+        return;     /* reported with its page */
     if (get_le32(l->fence + FPI_HEAD + (size_t)item * 4) != fpi_fence_of(key, l->skip))
         fault(l, "the fence of data page %" PRIu32 " is not its first key's", number);
 }
@@ -164,7 +163,7 @@ static int look_at_files(struct fpindex *ix, const struct fpindex_look *look)
     return r;
 }
 
-/* A file that has gone may have hidden entries of older ones: what would be live without it says nothing. */
+/* Yields the live entries of a partition; stops when a file has vanished, because it may have hidden entries of older files. */
 static int look_at_partition(struct fpindex *ix, uint32_t partition, const struct fpindex_look *look)
 {
     struct fpi_set set;
@@ -174,7 +173,7 @@ static int look_at_partition(struct fpindex *ix, uint32_t partition, const struc
     if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
         return r;
     if (r < 0)
-        return 0;       /* told with its file */
+        return 0;       /* reported with its file */
     bool bounded = fpi_set_begin(ix, partition, &set, bound);
     while (r == 0 && !ix->vanished && fpi_set_next(&set, bounded ? bound : NULL, key, &ref))
         r = ref_is_block(ref) ? look->entry(look->ctx, key, ref) : 0;
@@ -189,7 +188,7 @@ int fpindex_look(struct backend *b, const char *dir, uint32_t slot, uint32_t par
     struct verr why = {0};
     int r = fpi_open(b, dir, slot, partitions, bits, look, &ix, &why);
     if (r < 0) {
-        if (err != NULL && err->code == 0)  /* else a function of look that shares err has said more */
+        if (err != NULL && err->code == 0)  /* a callback that shares err may have said more */
             *err = why;
         return r;
     }

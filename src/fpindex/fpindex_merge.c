@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Merge of deltas into bases, one partition at a time, so that only one partition's space is needed twice:
+ * merge: puts deltas into bases, one partition at a time, so that only one partition needs its space twice:
  *
  *   new base published (durable, merged_through = newest delta it includes) -> old base unlinked -> next partition
  *   ... -> deltas that every partition of theirs includes are unlinked -> fsync of the directory
  *
- * Killed anywhere, the newest base of each partition and the deltas above its merged_through are the same entries.
+ * After a crash at any point, the newest base of each partition and the deltas above its merged_through hold the same entries.
  */
 #include "fpindex/fpindex_internal.h"
 
@@ -18,7 +18,7 @@
 
 enum {
     DELTAS_MAX = 8,
-    /* Below this the deltas are not worth an fsync per partition, however small the bases are. */
+    /* Smaller deltas are not worth an fsync per partition, even if the bases are smaller still. */
     SMALL_BYTES = 1024 * 1024,
 };
 
@@ -32,7 +32,7 @@ static bool merge_due(const struct fpindex *ix)
     return ix->ndeltas > DELTAS_MAX || (deltas > SMALL_BYTES && deltas > bases / 8);
 }
 
-/* Tombstones end here: nothing older than the new base is left that they could hide. */
+/* Copies the live entries of a partition. Tombstones are left out: no entry older than the new base is left for them to hide. */
 static int copy_entries(struct fpindex *ix, uint32_t partition, struct fpi_set *set, struct fpi_writer *w, struct verr *err)
 {
     uint8_t bound[FPKEY_BYTES], key[FPKEY_BYTES];
@@ -100,7 +100,7 @@ static bool included(const struct fpindex *ix, const struct fpi_file *delta)
     return true;
 }
 
-/* New bases are durable already, each by the fsync of its publication. */
+/* Removes deltas that all bases include. The new bases are durable already, each by its publication. */
 static int drop_deltas(struct fpindex *ix, struct verr *err)
 {
     size_t kept = 0, before = ix->ndeltas;

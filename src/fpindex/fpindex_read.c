@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One index file being read: checked pages, fences, probe of single keys.
+ * read: the reader of one index file: checked pages, fences, probes of single keys.
  *
- * Fingerprints are spread evenly, so the page of a key is guessed from its bits, and the true place is a short gallop
- * away, nearly always in the same fence page. So fences are read page by page too: no index is too large for memory,
- * and a few keys do not pay for all fences of a large base.
- * A damaged page holds nothing. Where a fence page is damaged, the first keys of the data pages stand in for it.
+ * Fingerprints are spread evenly, so the page of a key is guessed from its bits; the true page is a short gallop away, nearly
+ * always in the same fence page. Fences too are read page by page, so an index of any size needs little memory, and a few
+ * keys do not cost all fences of a large base.
+ * A damaged data page counts as empty. Instead of a damaged fence page, the first keys of the data pages are used.
  */
 #include "fpindex/fpindex_internal.h"
 
@@ -49,7 +49,7 @@ void fpi_reader_close(struct fpi_reader *r)
     r->mem = NULL;
 }
 
-/* Page `number` of a kind into pb, unless it is there. The number of its items, or -EBADMSG. */
+/* Reads page `number` of a kind into pb, unless it is there already. The number of its items, or -EBADMSG. */
 static int page_get(struct fpi_reader *r, struct fpi_pagebuf *pb, enum fpi_kind kind, uint32_t number)
 {
     if (pb->count != 0 && pb->number == number)
@@ -66,7 +66,7 @@ static int page_get(struct fpi_reader *r, struct fpi_pagebuf *pb, enum fpi_kind 
     return pb->count;
 }
 
-/* Fence of data page i. False: neither the fence page nor the data page can be read. */
+/* The fence of data page i. False: neither the fence page nor the data page can be read. */
 static bool fence_at(struct fpi_reader *r, uint32_t i, uint32_t *fence)
 {
     uint32_t number = i / FPI_PAGE_FENCES, item = i % FPI_PAGE_FENCES;
@@ -115,7 +115,7 @@ static bool gallop(struct fpi_reader *r, uint32_t fence, uint32_t *lo, uint32_t 
     return true;
 }
 
-/* Whether the page of the last key is the right one again: keys come sorted. */
+/* Is the page of the last key the right one again, as is likely for sorted keys? */
 static bool same_page(struct fpi_reader *r, uint32_t fence)
 {
     uint32_t here, after;
@@ -139,14 +139,14 @@ bool fpi_floor(struct fpi_reader *r, uint32_t fence, uint32_t *page)
             else
                 hi = mid;
         }
-        /* The page before the first fence that is not smaller: its end may hold keys with this very fence. */
+        /* Begin one page before the first fence that is not smaller: keys with this fence may be at the end of that page. */
         r->at = hi > 0 ? hi - 1 : 0;
     }
     *page = r->at;
     return true;
 }
 
-/* First entry of the page that is not below the key, count when there is none. */
+/* The first entry of the page that is not below the key; count: there is none. */
 static uint32_t lower_bound(const uint8_t *page, uint32_t count, const uint8_t *key)
 {
     uint32_t lo = 0, hi = count;
@@ -166,7 +166,7 @@ int fpi_probe(struct fpi_reader *r, const uint8_t *key, uint64_t *ref)
     if (r->file->pages == 0 || !fpi_floor(r, fence, &first))
         return 0;
     for (uint32_t p = first; p < r->file->pages; p++) {
-        /* Below the first page's fence, or behind the last page whose fence is not above: nothing to read. */
+        /* The key lies before the first page, or this page begins behind it: no page to read. */
         if ((p > first || p == 0) && (!fence_at(r, p, &got) || got > fence))
             return 0;
         int count = page_get(r, &r->data, FPI_DATA, p);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One index file as a stream of entries, read in large pieces; and the set of files that make up a partition.
- * A damaged page is left out of the stream, with all that it held.
+ * scan: one index file as a stream of entries, read in large pieces; and the set of files that make up a partition.
+ * The stream leaves out a damaged page with all its entries.
  */
 #include "fpindex/fpindex_internal.h"
 
@@ -11,7 +11,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Reads the next piece. Where the device refuses it, its first page alone decides what is lost. False at the end. */
+/* Reads the next piece. When the device cannot read it, only its first page is read, so that a bad spot costs single pages. False at
+ * the end. */
 static bool fill_buffer(struct fpi_reader *r)
 {
     uint32_t left = r->file->pages - r->next_page;
@@ -26,7 +27,7 @@ static bool fill_buffer(struct fpi_reader *r)
         r->ix->bytes_read += (uint64_t)got;
     r->buf_first = r->next_page;
     r->buf_pages = got >= PAGE_BYTES ? (uint32_t)(got / PAGE_BYTES) : 0;
-    if (r->buf_pages == 0) {    /* unreadable or cut off: go on behind it */
+    if (r->buf_pages == 0) {    /* the page is unreadable or cut off: go on behind it */
         fpi_mark_damaged(r->ix, r->file);
         r->next_page++;
     }
@@ -81,7 +82,8 @@ void fpi_scan_begin(struct fpi_reader *r, const uint8_t *key)
 {
     uint32_t first = 0;
     uint64_t ref;
-    /* Only a delta is entered in its middle; where damage hides the place, reading from its start is as right. */
+    /* Only a stream of a delta begins in the middle of the file. If damage hides the place, it begins at the start, which is slower but
+     * right. */
     if (r->file->partition != FPI_DELTA || r->file->pages == 0 || !fpi_floor(r, fpi_fence_of(key, r->skip), &first))
         first = 0;
     r->next_page = first;
@@ -90,7 +92,7 @@ void fpi_scan_begin(struct fpi_reader *r, const uint8_t *key)
     (void)fpi_scan_find(r, key, &ref);
 }
 
-/* Entries that do not ascend come from no writer of ours; left out, so that a merge can end. */
+/* No writer of varve makes entries that do not ascend. They are left out, so that a merge ends. */
 void fpi_scan_next(struct fpi_reader *r)
 {
     uint8_t before[FPKEY_BYTES];
@@ -123,7 +125,7 @@ static int set_add(struct fpindex *ix, struct fpi_file *f, uint32_t stream_pages
     if (r == -ENOENT)
         ix->vanished = true;
     if (r == -ENOENT || r == -EIO || r == -ESTALE || r == -ELOOP) {
-        fpi_mark_damaged(ix, f);    /* hints that are lost */
+        fpi_mark_damaged(ix, f);    /* the entries are lost, which is no error: they are hints */
         r = 0;
     }
     return r;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One index file being written, page after page, and published:
+ * write: the writer of one index file, page after page, and its publication:
  *
  *   temporary object: data pages, fence pages, header -> fsync -> published under its name -> sync of the directory
  *
@@ -32,7 +32,7 @@ struct fpi_writer {
     uint32_t in_page, pages;            /* entries in the page being filled; sealed data pages of the file */
     uint64_t off;                       /* of buf in the file */
     uint8_t fence[PAGE_BYTES];
-    uint32_t in_fence, fence_pages;     /* fence_pages: those in fence_fd */
+    uint32_t in_fence, fence_pages;     /* items in the fence page being filled; pages in `fences` */
     uint8_t last[FPKEY_BYTES];
 };
 
@@ -118,7 +118,7 @@ static int spill_fences(struct fpi_writer *w, struct verr *err)
     return r;
 }
 
-/* First key of a new page: its fence. */
+/* Begins a new page: its first key gives its fence. */
 static int begin_page(struct fpi_writer *w, const uint8_t *key, struct verr *err)
 {
     if (w->pages >= FPI_PAGES_MAX)
@@ -166,7 +166,7 @@ bool fpi_writer_empty(const struct fpi_writer *w)
     return w->h.entries == 0 && w->failed == 0;
 }
 
-/* Data pages are out: the fences behind them, through the buffer. */
+/* Copies the fences behind the data pages, which are all written, through the buffer. */
 static int put_fences(struct fpi_writer *w, struct verr *err)
 {
     uint64_t done = 0, all = (uint64_t)w->fence_pages * PAGE_BYTES;
@@ -187,12 +187,12 @@ static int put_fences(struct fpi_writer *w, struct verr *err)
     return put(w, w->f, w->fence, PAGE_BYTES, w->off, err);
 }
 
-/* Header with this number, then everything of the file to disk, then the name. -EEXIST: the number is taken. */
+/* Writes the header with this number, syncs the file and gives it its name. -EEXIST: the number is taken. */
 static int put_name(struct fpi_writer *w, uint64_t number, struct verr *err)
 {
     char name[FPI_NAME_MAX];
     w->h.number = number;
-    fpi_header_encode(&w->h, w->fence);     /* the fences are out: their page is free */
+    fpi_header_encode(&w->h, w->fence);     /* all fences are written: their page is free */
     int r = put(w, w->f, w->fence, PAGE_BYTES, 0, err);
     if (r < 0)
         return r;
