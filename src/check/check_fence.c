@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify, pass 6: what publishing depends on: owner records, generations with their deletion logs, leases. Damage here loses
- * nothing that is stored, but keeps hosts from storing more, so it must be found before a backup finds it.
+ * verify, pass 6: files that publishing needs: owner records, generations with their deletion logs, leases. Damage here loses
+ * no stored data, but keeps hosts from storing more, so verify should find it before a backup does.
  */
 #include "base/hex.h"
 #include "base/verr.h"
@@ -25,7 +25,7 @@ static int told(int problem, struct verr *err)
     return problem < 0 ? verr_set(err, ENOMEM, "verify: out of memory") : 0;
 }
 
-/* A record that cannot be used for r: what it hinders and what to do. superseded: a newer one counts. */
+/* Reports a record that cannot be used because of error r: what it hinders and what to do. superseded: a newer record counts. */
 static int tell_record(struct fence_walk *w, const char *file, const struct verr *why, int r, bool superseded, const char *hinders)
 {
     const char *what = superseded ? "a newer one counts, nothing relies on this one" :
@@ -61,7 +61,7 @@ static int check_owner(void *ctx, const struct vid *vm, uint64_t epoch)
                        "copy of the store, or take the VM over (varve adopt)");
 }
 
-/* A name that begins with a VM's id might be its highest epoch: no host passes it over. */
+/* Reports a file whose name begins with a VM's id: it might be the VM's highest epoch, so no host passes it over. */
 static int stray_owner(void *ctx, const char *name)
 {
     struct fence_walk *w = ctx;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify, last pass: the index. It is a hint: whatever is wrong with it costs space, so all of it is a notice.
+ * verify, last pass: the index. It is a hint: a fault in it costs space only, so all faults are notices.
  *
  * With read_data each live entry must lead to a block of a shared container that has its fingerprint. Entries come in order
  * of fingerprints and blocks in order of containers; sorting either would need temporary files, which verify has no place
- * for. So pass 2 puts (fingerprint, reference) of every block that the index may name into a Bloom filter, and only entries
- * that are not in it are looked up. A wrong entry that the filter lets pass is not seen: 1 of 230 in a store of 10 million
- * blocks, and of more blocks a smaller and smaller sample is seen; a right entry is never told.
+ * for. So pass 2 puts (fingerprint, reference) of every block that may be in the index into a Bloom filter, and only entries
+ * that are not in the filter are looked up. The filter lets some wrong entries pass unseen: 1 of 230 in a store of 10 million
+ * blocks, and more of them in larger stores. A right entry is never reported.
  */
 #include "base/hash.h"
 #include "base/verr.h"
@@ -22,7 +22,7 @@
 
 enum {
     KNOWN_BITS = 27, KNOWN_PROBES = 4,      /* 16 MiB */
-    LOOKUPS_MAX = 10000,                    /* of one slot: an index that is all wrong is told without a look-up for each entry */
+    LOOKUPS_MAX = 10000,                    /* in one slot, so that an index that is all wrong costs no look-up for each entry */
     STEP_ENTRIES = 65536,
 };
 #define MENDS "; varve rebuild --index mends it"
@@ -32,7 +32,7 @@ static int out_of_memory(struct verr *err)
     return verr_set(err, ENOMEM, "verify: out of memory");
 }
 
-/* ---- what pass 2 has seen ---- */
+/* ---- blocks that pass 2 has seen ---- */
 
 int check_known_begin(struct checker *k, struct verr *err)
 {
@@ -95,7 +95,8 @@ static int bad_file(void *ctx, const char *name, const char *what)
     return check_add(w->k, CHECK_NOTICE, file, "not a file of ours: move it away") < 0 ? out_of_memory(w->err) : 0;
 }
 
-/* 1: a block with this fingerprint, which the index may name. 0: no. What cannot be known now counts as right. */
+/* 1: the reference leads to a block that has this fingerprint and may be in the index. 0: it does not. 1 also when this cannot be
+ * found out. */
 static int is_right(struct slot_walk *w, const uint8_t key[FPKEY_BYTES], uint64_t ref)
 {
     struct footer_entry e;
@@ -108,7 +109,7 @@ static int is_right(struct slot_walk *w, const uint8_t key[FPKEY_BYTES], uint64_
         r = container_walk(w->k->reader, ref_container(ref), &info, NULL, NULL, &why);
     if (r == -ENODATA || r == -ENOENT)
         return 0;
-    if (r < 0)      /* a damaged container has been told by itself */
+    if (r < 0)      /* the damage of the container has been reported */
         return check_is_damage(r) ? 1 : verr_set(w->err, -r, "%s", verr_str(&why));
     return check_indexed(&info);
 }
@@ -162,7 +163,7 @@ static int check_slot(struct checker *k, uint32_t slot, struct verr *err)
     w.err = &why;
     int r = fpindex_look(store_index(k->st), "index", slot, conf->partitions, bits, &look, &stats, &why);
     if (r == -ENOENT)
-        return 0;       /* nothing was ever written to it */
+        return 0;       /* nothing was ever written to the slot */
     if (r == -ENOTDIR || r == -ELOOP) {
         char file[32];
         snprintf(file, sizeof file, "index/%04" PRIu32, slot);

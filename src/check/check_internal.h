@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Insides of verify. It goes in passes, each of which needs little memory:
+ * check_internal: what the files of verify share. Verify goes in passes, each of which needs little memory:
  *
- *   1 snapshots    each recipe file by itself; which places of segment recipes are used: one bit each
- *   2 containers   footers, and with read_data every frame and fingerprint; what is bad is kept as ranges of references
- *   3 recipes      each used segment recipe once, its blocks against footers and the bad ranges
- *   4 hits         only if something was found: snapshots again, their runs against the bad ranges of places
- *   5 names        node records, side files, trash, files of somebody else
- *   6 fence        owner records, deletion logs, leases
- *   7 index        each file; with read_data, live entries against what pass 2 has seen
+ *   1 snapshots    checks each recipe file by itself; marks the places of segment recipes that are used, one bit each
+ *   2 containers   checks footers, and with read_data every frame and fingerprint; keeps bad ones as ranges of references
+ *   3 recipes      checks each used segment recipe once, its blocks against footers and the bad ranges
+ *   4 hits         only if there are problems: reads snapshots again, and compares their runs with the bad ranges of places
+ *   5 names        checks node records, side files, trash; finds files that are not varve's
+ *   6 fence        checks owner records, deletion logs, leases
+ *   7 index        checks each file; with read_data, compares live entries with the blocks that pass 2 has seen
  *
- * Problems are told with their hits at the end.
+ * Problems are reported with their hits at the end.
  */
 #ifndef VARVE_CHECK_INTERNAL_H
 #define VARVE_CHECK_INTERNAL_H
@@ -27,7 +27,7 @@ struct snap;
 
 /* ---- check_ranges.c ---- */
 
-/* Set of places: one bit an ordinal for each container in it. */
+/* A set of places: for each container in it, one bit for each ordinal. */
 struct placeset_item { uint64_t container; uint32_t nbits; bool used; uint64_t *bits; };
 struct placeset { struct placeset_item *items; size_t cap, n; };
 int placeset_add(struct placeset *s, uint64_t place, uint32_t count);
@@ -36,19 +36,19 @@ struct placeset_item *placeset_find(const struct placeset *s, uint64_t container
 uint64_t placeset_count(const struct placeset_item *item);
 void placeset_release(struct placeset *s);
 
-/* References that cannot be read, and the problem that says why. Sorted before it is asked. */
-enum { NO_PROBLEM = 1 << 30 };  /* one beyond max_problems: counted only */
-struct bad { uint64_t first, last, reach; int problem; };   /* reach: highest last up to here */
+/* Ranges of references that cannot be read, each with the problem that says why. Sorted before badlist_next is called. */
+enum { NO_PROBLEM = 1 << 30 };  /* a problem beyond max_problems, which is only counted */
+struct bad { uint64_t first, last, reach; int problem; };   /* reach: the highest `last` of this item and those before it */
 struct badlist { struct bad *v; size_t n, cap; };
 int badlist_add(struct badlist *l, uint64_t first, uint64_t last, int problem);
 void badlist_sort(struct badlist *l);
-/* First item at or after *at that touches first..last; NULL if none. *at: 0 at first, moved on. */
+/* The first item at or after *at that touches first..last, or NULL. *at: 0 for the first call; moved on by each. */
 const struct bad *badlist_next(const struct badlist *l, uint64_t first, uint64_t last, size_t *at);
 void badlist_release(struct badlist *l);
 
 /* ---- check_verify.c ---- */
 
-/* Which snapshot; a hit without its name. */
+/* A hit without its name. */
 struct hit_id { struct vid disk, snap; uint64_t seq; bool anchor; };
 
 struct problem {
@@ -57,7 +57,7 @@ struct problem {
     struct check_hit *hits;     /* NULL until the first one */
     unsigned nhits;
     uint64_t hits_total;
-    struct hit_id last;         /* snapshots are gone through one after the other: enough to count each one once */
+    struct hit_id last;         /* the last hit: snapshots come one after another, so this is enough to count each once */
 };
 
 struct badcontainer { uint64_t number; int problem; };
@@ -69,7 +69,7 @@ struct checker {
     struct creader *reader;
     struct segread *segread;
     struct fper *fper;          /* the store's fingerprints and digests */
-    struct fper *sha256;        /* of runs */
+    struct fper *sha256;        /* for digests of runs */
     uint8_t *buf;               /* SEG_BYTES */
     struct problem *problems;
     size_t nproblems, problems_cap;
@@ -79,8 +79,8 @@ struct checker {
     size_t nbroken, broken_cap;
     struct hit_id *hit;                 /* snapshots hit so far */
     size_t nhit, hit_cap;
-    size_t nhit_files;                  /* of them, those whose own recipe file is damaged (pass 1) */
-    uint64_t *known;                    /* with read_data: filter of the blocks that the index may name (check_index.c) */
+    size_t nhit_files;                  /* how many of them have a damaged recipe file (pass 1) */
+    uint64_t *known;                    /* with read_data: filter of the blocks that may be in the index (check_index.c) */
 };
 
 /* Records a problem. Its number; NO_PROBLEM when there are too many; -ENOMEM. */
@@ -90,7 +90,7 @@ int check_add(struct checker *k, enum check_severity severity, const char *file,
 int check_hit(struct checker *k, int problem, const struct check_hit *hit);
 /* 0, or -EINTR. */
 int check_progress(struct checker *k, const char *what, uint64_t done, uint64_t total, struct verr *err);
-/* Is it damage that is told and passed over, or does it end the work? */
+/* Is the error damage, which is reported and passed over? Any other error ends verify. */
 bool check_is_damage(int r);
 
 /* ---- passes ---- */
@@ -101,10 +101,10 @@ int check_names(struct checker *k, struct verr *err);           /* 5: check_name
 int check_trash(struct checker *k, struct verr *err);           /*    check_trash.c */
 int check_fence(struct checker *k, struct verr *err);           /* 6: check_fence.c */
 int check_index(struct checker *k, struct verr *err);           /* 7: check_index.c */
-/* For pass 2: makes the filter; takes a live block into it. */
+/* For pass 2: make the filter, and add a live block to it. */
 int check_known_begin(struct checker *k, struct verr *err);
 void check_known_add(struct checker *k, const struct fp *fp, uint64_t ref);
-/* Blocks of such a container only may be in the index. */
+/* May blocks of this container be in the index? */
 bool check_indexed(const struct container_info *info);
 void check_hit_name(struct store *st, const struct snaprcp *rcp, struct check_hit *hit);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* verify, pass 5: node records, side files, files that do not belong; and the names that hits are told by. */
+/* verify, pass 5: node records, side files, files that are not varve's; and the names of snapshots in hits. */
 #include "base/verr.h"
 #include "check/check_internal.h"
 #include "names/names.h"
@@ -19,7 +19,7 @@ static int told(int problem, struct verr *err)
 
 /* ---- names of hits ---- */
 
-/* "DIR/DIR/" of a node's parents. 0 or -errno. */
+/* Puts "DIR/DIR/" of a node's parents into out. 0 or -errno. */
 static int parents(struct store *st, const struct vid *id, unsigned depth, char *out, size_t cap)
 {
     struct node n;
@@ -47,7 +47,7 @@ void check_hit_name(struct store *st, const struct snaprcp *rcp, struct check_hi
     struct snaprcp now = *rcp;
     struct node disk;
     char name[NODE_NAME_MAX + 1], hex[VID_HEX], snap[VID_HEX];
-    snaps_load(st, &rcp->info.ref, &now, NULL, NULL);  /* its label of today, if there is one */
+    snaps_load(st, &rcp->info.ref, &now, NULL, NULL);  /* the present label, which may be newer than the recipe */
     if (store_node_load(st, &rcp->info.ref.disk, &disk, NULL) == 0 &&
         snapname_make(disk.name, now.info.label, now.info.name_s, name) == 0 &&
         parents(st, &disk.parent, 0, hit->name, sizeof hit->name) == 0 && strlen(hit->name) + strlen(name) < sizeof hit->name) {
@@ -81,7 +81,7 @@ static int check_node(void *ctx, const struct vid *id)
     w->k->rep->nodes++;
     if (vid_is_zero(&n.parent) || store_node_load(w->k->st, &n.parent, &parent, NULL) != -ENOENT)
         return 0;
-    /* Is it still there, below the same directory? Else it was moved or removed between the two looks. */
+    /* If the node is not below the same directory any more, it was moved or removed between the two looks, and nothing is wrong. */
     struct vid missing = n.parent;
     if (store_node_load(w->k->st, id, &n, NULL) == 0 && vid_eq(&n.parent, &missing))
         return told(check_add(w->k, CHECK_DAMAGE, file, "the directory of \"%s\" has no record: it cannot be reached", n.name), w->err);

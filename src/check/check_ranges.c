@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two sets that verify keeps: places in use (a bit each) and what was found bad (ranges). */
+/* ranges: the two sets that verify keeps: places in use (a bit each), and bad references (ranges). */
 #include "check/check_internal.h"
 
 #include "format/ref.h"
@@ -143,7 +143,7 @@ void badlist_sort(struct badlist *l)
     }
 }
 
-/* reach ascends, so the first item that can touch the range is found by binary search, even where ranges overlap. */
+/* `reach` ascends, so binary search finds the first item that can touch the range, even where ranges overlap. */
 const struct bad *badlist_next(const struct badlist *l, uint64_t first, uint64_t last, size_t *at)
 {
     size_t i = *at;

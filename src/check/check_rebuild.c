@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rebuild: index and catalog made anew from what they only repeat.
+ * rebuild: makes index and catalog anew from the files whose content they repeat.
  *
  * Index: footers of all shared containers -> one external sort by fingerprint -> for each slot: clear, one delta, merge.
- * A lease of a VM that does not exist is held meanwhile: deletions_load wants one, and the log it reads is then as new as
- * the generation that this lease is of. Entries that a collection condemns later are mere hints, which the publish check
- * refuses; so nothing here has to be atomic against one.
+ * deletions_load needs a lease, so rebuild holds one of a VM that does not exist; the log is then as new as the generation of
+ * this lease. If a collection condemns blocks later, their entries are wrong hints, which the publish check refuses; so rebuild
+ * need not be atomic against a collection.
  */
 #include "check/check.h"
 
@@ -74,7 +74,7 @@ static int add_entry(void *ctx, uint64_t ref, const struct footer_entry *e)
     return w->r;
 }
 
-/* The first walk tells what kind of container it is. */
+/* Adds the blocks of a shared container. A first walk, without a function, tells the kind of container. */
 static int add_container(void *ctx, uint64_t number)
 {
     struct rebuild *b = ctx;
@@ -121,7 +121,7 @@ static int next_record(struct rebuild *b, struct pending_record *p, struct verr 
     return r < 0 ? r : 0;
 }
 
-/* All records up to the slot's last partition, into one delta. */
+/* Puts all records up to the slot's last partition into one delta. */
 static int fill_slot(struct rebuild *b, struct fpindex *ix, uint32_t slot, struct pending_record *p, struct verr *err)
 {
     const struct store_conf *conf = store_conf(b->st);
@@ -212,7 +212,7 @@ static void bad_record(void *ctx, bool damaged, const char *what)
     tell(o, damaged ? CHECK_DAMAGE : CHECK_NOTICE, "nodes, snapshots", what);
 }
 
-/* The log first: a log that is left beside a new, empty database could be played into it. */
+/* Removes SQLite's log first: SQLite could replay a log that stays beside a new, empty database. */
 static int remove_catalog(int state_dirfd, struct verr *err)
 {
     static const char *const names[] = { "catalog.sqlite-wal", "catalog.sqlite-shm", "catalog.sqlite-journal", "catalog.sqlite.sum",

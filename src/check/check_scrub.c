@@ -2,8 +2,8 @@
 /*
  * verify, passes 2 and 3: containers, then the segment recipes that snapshots use.
  *
- * A bad frame is one problem, however many blocks are in it. What cannot be looked up at all (a container that is gone, a
- * footer that is damaged, a reference to nothing) is one problem for each container.
+ * A bad frame is one problem, with all its blocks. References that cannot be looked up (the container is missing, its footer is
+ * damaged, or it has no such block) are one problem for each container.
  */
 #include "base/endian.h"
 #include "base/verr.h"
@@ -32,7 +32,7 @@ static void container_file(uint64_t number, char out[64])
     snprintf(out, 64, "containers/%s", path);
 }
 
-/* The problem of a container in which references cannot be looked up; made at the first one. Or -ENOMEM. */
+/* The problem of a container in which references cannot be looked up; the first call for the container makes it. Or -ENOMEM. */
 static int broken_container(struct checker *k, uint64_t number, const char *what)
 {
     for (size_t i = 0; i < k->nbroken; i++)
@@ -60,7 +60,7 @@ struct scrub {
     struct checker *k;
     uint64_t number;
     char file[64];
-    uint32_t bad_frame;     /* offset of the frame that problem is about; 0: none yet */
+    uint32_t bad_frame;     /* offset of the frame that `problem` is about; 0: none yet */
     int problem;
     struct footer_entry e[BATCH];
     struct fp fps[BATCH];
@@ -80,7 +80,7 @@ static int bad_block(struct scrub *s, uint32_t ordinal, const struct footer_entr
     return 0;
 }
 
-/* n blocks, live and consecutive, from ordinal on. *whole: all of them could be read. */
+/* Reads n live, consecutive blocks from ordinal on. *whole: all of them could be read. */
 static int scrub_read(struct scrub *s, uint32_t ordinal, const struct footer_entry *e, uint32_t n, bool *whole, struct verr *err)
 {
     size_t bytes = 0;
@@ -114,7 +114,7 @@ static int scrub_run(struct scrub *s, uint32_t ordinal, const struct footer_entr
     return r;
 }
 
-/* Splits at dead ordinals and at what the buffer holds. */
+/* Reads a batch of blocks in pieces: dead ordinals and the size of the buffer end a piece. */
 static int scrub_batch(struct scrub *s, uint32_t ordinal, uint32_t n, struct verr *err)
 {
     uint32_t i = 0;
@@ -158,7 +158,7 @@ static int scrub_data(struct checker *k, uint64_t number, uint64_t entries, stru
 
 struct entry_walk { struct checker *k; bool indexed; };
 
-/* Only walked with a function are footers read; what they say is looked at later. */
+/* container_walk reads footers only if it gets a function; this one counts. The entries are checked later. */
 static int count_entry(void *ctx, uint64_t ref, const struct footer_entry *e)
 {
     struct entry_walk *w = ctx;
@@ -173,7 +173,7 @@ static int scrub_container(struct checker *k, uint64_t number, struct verr *err)
     struct container_info info = {0};
     struct entry_walk w = { .k = k };
     struct verr why = {0};
-    if (k->known != NULL) {     /* what kind it is must be known before its entries come; errors come again */
+    if (k->known != NULL) {     /* the kind of container must be known before its entries come; the next walk meets any error again */
         container_walk(k->reader, number, &info, NULL, NULL, NULL);
         w.indexed = check_indexed(&info);
     }
@@ -185,7 +185,7 @@ static int scrub_container(struct checker *k, uint64_t number, struct verr *err)
     k->rep->torn_tails += info.torn_tail;
     if (r < 0 && broken_container(k, number, verr_str(&why)) < 0)
         return out_of_memory(err);
-    return k->o->read_data ? scrub_data(k, number, info.entries, err) : 0;  /* what is whole behind the damage, too */
+    return k->o->read_data ? scrub_data(k, number, info.entries, err) : 0;  /* also reads intact sections behind the damage */
 }
 
 struct numbers { uint64_t *v; size_t n, cap; };
@@ -260,7 +260,7 @@ static int bad_recipe(struct recipe_check *c, const char *what, struct verr *err
     return bad_place(c, check_add(c->k, CHECK_DAMAGE, file, "segment recipe %" PRIu32 ": %s", ref_ordinal(c->place), what), err);
 }
 
-/* Places or blocks that pass 2 found bad. */
+/* Adds problems that pass 2 found in this range of places or blocks. */
 static int known_bad(struct recipe_check *c, uint64_t first, uint64_t last, struct verr *err)
 {
     size_t at = 0;
@@ -271,7 +271,7 @@ static int known_bad(struct recipe_check *c, uint64_t first, uint64_t last, stru
     return r;
 }
 
-/* A look-up failed: told once for each container. */
+/* Reports a look-up that failed, once for each container. */
 static int not_found(struct recipe_check *c, uint64_t ref, int r, const struct verr *why, struct verr *err)
 {
     if (!check_is_damage(r))
@@ -368,7 +368,7 @@ static int by_container(const void *a, const void *b)
     return (x->container > y->container) - (x->container < y->container);
 }
 
-/* In order of containers, so that what lies together is read together. */
+/* Checks recipes in order of containers, so that neighbours are read together. */
 static int check_recipes(struct checker *k, struct verr *err)
 {
     struct recipe_check *c = malloc(sizeof *c);

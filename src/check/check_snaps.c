@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * verify, passes 1 and 4: recipes of snapshots, and of anchors whose snapshot has been removed. (An anchor is a link: while
- * the snapshot is there both are one file, which is looked at once.)
+ * the snapshot is there both are one file, which is checked once.)
  */
 #include "base/endian.h"
 #include "base/verr.h"
@@ -18,7 +18,7 @@
 
 enum { RUN_BYTES = 16 };
 
-/* One walk over all recipes; fn gets each open one. Damage of the file itself goes to broken (may be NULL). */
+/* One walk over all recipes. fn gets each opened recipe; broken (may be NULL) gets recipes that are damaged. */
 struct recipes_walk {
     struct checker *k;
     enum store_dir dir;
@@ -100,11 +100,11 @@ static int add_broken(struct recipes_walk *w, struct check_hit *hit, const struc
 
 struct run_walk {
     struct checker *k;
-    uint32_t n;                                     /* runs of the open page */
+    uint32_t n;                                     /* runs in `page` */
     uint8_t page[SNAPRCP_PAGE_RUNS * RUN_BYTES];
     struct fp *digests;
     size_t ndigests, cap;
-    int r;                                          /* what ended the walk */
+    int r;                                          /* error of our own that ended the walk */
 };
 
 static int close_page(struct run_walk *rw)
@@ -138,7 +138,7 @@ static int use_run(void *ctx, const struct snaprun *run)
     return rw->r;
 }
 
-/* Damage found by the walk is in err of snap_each_run; an error of ours is in rw->r. */
+/* Walks the runs of a recipe. An error of snap_each_run is damage; an error of our own is in rw->r. */
 static int check_runs(struct checker *k, struct snap *s, struct verr *why)
 {
     struct run_walk *rw = calloc(1, sizeof *rw);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify, pass 5: trash/. No snapshot lies here any more, so nothing in it is damage; but a collection reads these recipes
- * last, and frees nothing while there is one that it cannot read.
+ * verify, pass 5: trash/. Its recipes are of removed snapshots, so a fault in them is no damage; but a collection reads these
+ * recipes, and frees nothing while it cannot read one of them.
  */
 #include "base/endian.h"
 #include "base/hex.h"
@@ -26,7 +26,7 @@ static int check_header(struct checker *k, const struct snaps_file *t, const str
            (t->anchor || vid_eq(&h->info.ref.disk, &t->ref.disk)) ? 0 : -EBADMSG;
 }
 
-/* Pages 1, 2, ...: each by itself, then that they follow each other to the end of the disk. */
+/* Checks each page 1, 2, ... by itself, and that they follow each other to the end of the disk. */
 static int check_pages(struct bfile *f, const struct snaprcp *h, const char **why)
 {
     uint8_t page[SNAPRCP_PAGE];

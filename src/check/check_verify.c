@@ -55,7 +55,8 @@ static bool same_snapshot(const struct hit_id *a, const struct hit_id *b)
     return a->anchor == b->anchor && a->seq == b->seq && vid_eq(&a->snap, &b->snap) && vid_eq(&a->disk, &b->disk);
 }
 
-/* A snapshot is met again at once (its next bad run), or later if its recipe file is damaged: only there is it looked for. */
+/* Was the snapshot counted as hit? Its next bad run comes right after, so the last hit is compared; only snapshots with a damaged recipe
+ * file may have come earlier, so these are searched. */
 static bool was_hit(const struct checker *k, const struct hit_id *id)
 {
     if (k->nhit > 0 && same_snapshot(&k->hit[k->nhit - 1], id))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dump: which kind of file is it? */
+/* dump: finds out the kind of a file by its magic, and calls the function that prints it. */
 #include "check/dump.h"
 
 #include "base/file.h"
@@ -105,7 +105,7 @@ static int dump_as(struct dump *d, const struct kind *kind, bool json, FILE *out
     out_text(&d->out, "kind", kind->name);
     out_u64(&d->out, "bytes", d->size);
     int r = kind->fn(d, &why);
-    while (d->out.depth > depth)      /* a kind that gave up in the middle */
+    while (d->out.depth > depth)      /* the function gave up in the middle */
         out_end(&d->out);
     if (r < 0)
         out_text(&d->out, "error", verr_str(&why));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * dump: any file of ours as text or as one JSON document (docs/FORMAT.md explains the fields). A second reader of most
- * formats: it shares the decoders of `format` and `live`, but goes through files by itself.
+ * dump: prints any file of varve as text or as one JSON document (docs/FORMAT.md explains the fields). It is a second reader of
+ * most formats: it shares the decoders of `format` and `live`, but goes through files by itself.
  *
- * What kind a file is, its magic tells; a file without a magic (a layer) is none of these. References are written as
+ * The magic of a file tells its kind; a file without a magic (a layer) cannot be dumped. References are written as
  * "CCCCCC/NNNN.vc:ORDINAL", "zero" or "none". The segment recipes of a container are decoded where the file lies in its
  * store (STORE/containers/CCCCCC/NNNN.vc), because frames are.
  */
@@ -15,8 +15,8 @@
 
 struct verr;
 
-/* 0. -EBADMSG: not a file of ours, or damaged: err says where and why. What could be read before or around the damage has
- * been printed, and the document is closed and has an "error". Nothing at all is printed for a file that is none of ours. */
+/* 0. -EBADMSG: the file is damaged, or not varve's; err says where and why. Of a damaged file, the readable parts before and around
+ * the damage have been printed, and the document is complete and has an "error". Nothing is printed of a file that is not varve's. */
 int dump_file(const char *path, bool json, FILE *out, struct verr *err);
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * dump: containers: header, then section by section frames, footer entries and trailer, forwards from the header.
  *
- * What follows the last trailer and is none is a torn tail, unless a trailer of this file stands further behind: then a
- * section between is damaged.
+ * Bytes behind the last section with a trailer are a torn tail, unless another trailer of this file comes later: then the section
+ * in between is damaged.
  */
 #include "check/dump_internal.h"
 
@@ -23,7 +23,7 @@ struct walk {
     struct dump *d;
     struct cheader hdr;
     uint8_t *payload;           /* FRAME_RAW_MAX */
-    struct store *st;           /* the container's own, to decode recipes; or NULL */
+    struct store *st;           /* the store that the container lies in, to decode recipes; or NULL */
     struct creader *reader;
     int r;                      /* first damage */
     struct verr *err;
@@ -41,7 +41,7 @@ static uint64_t footer_bytes(uint32_t entries)
 
 /* ---- frames ---- */
 
-/* The frame at off: 1 with *f, 0 none, -errno. */
+/* Reads the head of the frame at off into *f: 1; 0: there is no frame; -errno. */
 static int frame_at(struct walk *k, uint64_t off, uint8_t head[CFRAME_BYTES], struct cframe *f)
 {
     const char *why = "";
@@ -76,7 +76,7 @@ static void print_frame(struct walk *k, uint64_t off, const uint8_t head[CFRAME_
         dump_note(&k->r, -r, k->err, "frame at %" PRIu64 ": %s", off, why);
 }
 
-/* All frames from *off on; *blocks: how many blocks they hold. */
+/* Prints all frames from *off on; *blocks: how many blocks they hold. */
 static int print_frames(struct walk *k, uint64_t *off, uint32_t *blocks)
 {
     uint8_t head[CFRAME_BYTES];
@@ -163,7 +163,7 @@ static void print_footer(struct walk *k, const struct ctrailer *t)
 
 /* ---- sections ---- */
 
-/* A trailer of this file that says itself that it stands at off. */
+/* Is there a trailer at off that belongs to this file and place? */
 static bool trailer_at(struct walk *k, uint64_t off, struct ctrailer *t)
 {
     uint8_t raw[CTRAILER_BYTES];
@@ -173,7 +173,7 @@ static bool trailer_at(struct walk *k, uint64_t off, struct ctrailer *t)
     return ctrailer_decode(raw, t, &why) == 0 && same_id(k, &t->id) && t->footer_off + footer_bytes(t->entries) == off;
 }
 
-/* One section from *off on: 1 sealed, 0 not, -errno. */
+/* Prints one section from *off on: 1: it is sealed, 0: it is not, -errno. */
 static int print_section(struct walk *k, uint64_t *off)
 {
     uint64_t at = *off;
@@ -196,7 +196,7 @@ static int print_section(struct walk *k, uint64_t *off)
     return r < 0 ? r : sealed;
 }
 
-/* Place of the first trailer of this file at or after from; 0: none. */
+/* The offset of the first trailer of this file at or after from; 0: there is none. */
 static uint64_t later_trailer(struct walk *k, uint64_t from)
 {
     enum { STEP = FRAME_RAW_MAX - CTRAILER_BYTES };
@@ -234,7 +234,7 @@ static int print_sections(struct walk *k)
 
 /* ---- the store around it ---- */
 
-/* STORE of STORE/containers/CCCCCC/NNNN.vc, if the file lies there under its own number. */
+/* Opens STORE of STORE/containers/CCCCCC/NNNN.vc, if the file lies there under its own number. */
 static void open_store(struct walk *k)
 {
     char name[32], want[64];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dump: base and delta files of the index, page by page, by the tables of docs/FORMAT.md "Index" alone. */
+/* dump: base and delta files of the index, page by page. It uses no code of fpindex, only the tables of docs/FORMAT.md "Index". */
 #include "base/endian.h"
 #include "check/dump_internal.h"
 #include "format/ref.h"
@@ -58,7 +58,7 @@ static int read_header(struct dump *d, struct index_header *h, struct verr *err)
     return 0;
 }
 
-/* Reads and checks a page; number of items in it, or -EBADMSG. */
+/* Reads and checks a page. The number of its items, or -EBADMSG. */
 static int read_page(struct dump *d, uint64_t off, unsigned kind, uint64_t number, uint64_t seed, uint8_t page[PAGE_BYTES],
                      struct verr *err)
 {

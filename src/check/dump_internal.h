@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Insides of dump: one function for each kind of file. */
+/* dump_internal: what the files of dump share: one function for each kind of file. Included inside src/check only. */
 #ifndef VARVE_CHECK_DUMP_INTERNAL_H
 #define VARVE_CHECK_DUMP_INTERNAL_H
 
@@ -16,7 +16,7 @@ struct dump {
     struct out out;
 };
 
-/* Each prints the fields of its kind; at damage it says what in err and goes on with what can be read. */
+/* Each prints the fields of its kind of file; err gets the first damage, and the function goes on with what can be read. */
 int dump_container(struct dump *d, struct verr *err);       /* dump_container.c */
 int dump_snapshot(struct dump *d, struct verr *err);        /* dump_recipe.c */
 int dump_side_file(struct dump *d, struct verr *err);
@@ -36,7 +36,7 @@ void dump_segment_recipe(struct out *o, const struct segrcp *rcp);    /* dump_re
 
 /* Reads exactly n bytes at off. 0; -EBADMSG: the file is shorter; -errno. */
 int dump_read(struct dump *d, uint64_t off, void *buf, size_t n, struct verr *err);
-/* Whole file, at most DUMP_WHOLE_MAX; the caller frees it. */
+/* Reads the whole file, at most DUMP_WHOLE_MAX bytes; the caller frees it. */
 int dump_load(struct dump *d, uint8_t **data, size_t *len, struct verr *err);
 /* Keeps the first error: *r and err change only while *r is 0. */
 void dump_note(int *r, int code, struct verr *err, const char *fmt, ...) __attribute__((format(printf, 4, 5)));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * dump: files of a disk's directory in STATE. The disk's id, which goes into their checksums, is taken from the file itself:
- * headers and records carry it.
+ * dump: files of a disk's directory in STATE. Their checksums include the disk's id, which is taken from the file itself: its header
+ * or records hold it.
  */
 #include "base/endian.h"
 #include "check/dump_internal.h"
@@ -83,7 +83,7 @@ static void print_record(struct out *o, uint64_t off, const struct live_record *
     out_end(o);
 }
 
-/* One record. Its length, 0 when there is none there, or -errno. */
+/* Prints one record. Its length; 0: there is none; -errno. */
 static int64_t one_record(struct dump *d, const struct vid *disk, const uint8_t *data, size_t len, uint64_t off, const char **why)
 {
     struct live_record rec;
@@ -132,7 +132,7 @@ int dump_journal(struct dump *d, struct verr *err)
         off += (uint64_t)n;
     }
     out_end(&d->out);
-    /* What follows the last whole record is what a crash leaves, unless the first one is damaged already. */
+    /* Bytes behind the last whole record are a crash's leftover, unless even the first record is damaged. */
     out_u64(&d->out, "torn_bytes", len - off);
     if (r == 0 && off == 0)
         r = verr_set(err, EBADMSG, "journal: record at 0 %s", why);
@@ -170,7 +170,7 @@ static bool is_zero(const uint8_t *p, size_t n)
 /* Prints the item of a segment, or says -EBADMSG. */
 typedef int (*item_fn)(struct dump *d, const struct vid *disk, uint64_t segment, const uint8_t *item);
 
-/* Goes through the items behind the header; empty ones are left out. */
+/* Calls fn for each item behind the header that is not empty. */
 static int each_item(struct dump *d, size_t bytes, const struct vid *disk, item_fn fn, struct verr *err)
 {
     uint8_t page[LIVE_HEADER_BYTES];

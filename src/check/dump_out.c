@@ -19,7 +19,7 @@ static void indent(struct out *o)
         fputs("  ", o->file);
 }
 
-/* What stands in front of a value: separator, place, key. Keys are words of ours, which need no escapes. */
+/* Writes what comes before a value: separator, indent, key. Keys are fixed words, which need no escapes. */
 static void lead(struct out *o, const char *key)
 {
     bool first = o->level[o->depth].empty;
@@ -88,7 +88,7 @@ int out_finish(struct out *o)
 
 /* ---- values ---- */
 
-/* jansson lets U+007F to U+009F pass as they are; a terminal may obey them. */
+/* Escapes U+007F to U+009F, which jansson leaves as they are: a terminal may take them as commands. */
 static void put_escaped(FILE *file, const char *encoded, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -102,7 +102,7 @@ static void put_escaped(FILE *file, const char *encoded, size_t n)
     }
 }
 
-/* Text shows a scalar as JSON does, but for quotation marks, and yes and no. */
+/* Writes a scalar. Text differs from JSON in two points: no quotation marks, and yes and no instead of true and false. */
 static void put(struct out *o, const json_t *v)
 {
     char *encoded = v == NULL ? NULL : json_dumps(v, JSON_ENCODE_ANY);
@@ -135,7 +135,7 @@ void out_line(struct out *o, const char *key)
     o->line = json_object();
     o->line_key = key;
     if (o->line == NULL)
-        out_object(o, key);     /* its fields go one by one, each on a line of its own */
+        out_object(o, key);     /* the fields are written one by one, each on its own line */
 }
 
 static void close_line(struct out *o)

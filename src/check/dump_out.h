@@ -27,11 +27,11 @@ void out_begin(struct out *o, FILE *file, bool json);   /* opens the document's 
 /* Closes everything that is open. 0, -ENOMEM (values are null in the document then), or -EIO when the stream has an error. */
 int out_finish(struct out *o);
 
-/* A key is NULL inside an array, and lives until the object, array or line is closed. */
+/* key is NULL inside an array; the caller keeps it until the object, array or line is closed. */
 void out_object(struct out *o, const char *key);
 void out_array(struct out *o, const char *key);
 void out_line(struct out *o, const char *key);          /* an object of scalars, on one line */
-void out_end(struct out *o);                            /* of the innermost object, array or line */
+void out_end(struct out *o);                            /* closes the innermost object, array or line */
 
 void out_value(struct out *o, const char *key, json_t *scalar);     /* takes scalar; NULL: memory was out */
 void out_u64(struct out *o, const char *key, uint64_t value);
@@ -42,7 +42,7 @@ void out_hex(struct out *o, const char *key, const void *bytes, size_t n);
 void out_id(struct out *o, const char *key, const struct vid *id);
 /* "CCCCCC/NNNN.vc:ORDINAL", "zero" or "none". */
 void out_ref(struct out *o, const char *key, uint64_t ref);
-/* An array of the names of the bits that are set; a bit without a name as a number. */
+/* An array with the name of each bit that is set; a bit without a name is written as a number. */
 void out_flags(struct out *o, const char *key, uint64_t flags, const char *const *names, unsigned n);
 
 #endif

@@ -42,7 +42,7 @@ int dump_node(struct dump *d, struct verr *err)
     return 0;
 }
 
-/* The digest key stays out: who has the dump must not be able to compare segments. */
+/* Leaves out the digest key: with it, a reader of the dump could compare segments. */
 int dump_store_conf(struct dump *d, struct verr *err)
 {
     uint8_t *data = NULL;

@@ -3,10 +3,10 @@
  * names: the tree of directories, disks and snapshots (docs/design/names.md).
  *
  *   record   STORE/nodes/ID: the truth about a directory or disk
- *   row      catalog: what is shown. It differs from the record in two cases: a name that two nodes have is shown as
- *            NAME~HEX4 for the younger one, and a node whose directory is missing is shown in the root as NAME~lost-HEX4
+ *   row      catalog: what users see. It differs from the record in two cases: of two nodes with one name the younger one is
+ *            shown as NAME~HEX4, and a node whose directory is missing is shown in the root as NAME~lost-HEX4
  *
- * A change writes the record, durably, then the row. What a crash leaves between the two, names_reconcile mends.
+ * A change writes the record, durably, then the row. After a crash between the two, names_reconcile makes the row follow.
  */
 #include "names/names.h"
 
@@ -137,7 +137,7 @@ int names_touch(struct names *n, const struct vid *dir, int64_t now, struct verr
     struct node d;
     int r = catalog_node_by_id(n->catalog, dir, &d, err);
     if (r < 0)
-        return r == -ENOENT ? 0 : r;    /* another host's removal has been noticed */
+        return r == -ENOENT ? 0 : r;    /* another host has removed the directory */
     d.mtime_ns = d.ctime_ns = now;
     return catalog_node_put(n->catalog, &d, err);
 }
@@ -206,7 +206,7 @@ int names_record_remove(struct names *n, const struct vid *id, struct verr *err)
 int names_drop(struct names *n, const struct node *row, struct verr *err)
 {
     int r = 0;
-    /* A node that this one replaced, and whose own removal failed then, would come back once nothing replaces it. */
+    /* A node that this one replaced, and whose own removal failed then, would come back once no record says that it is replaced. */
     if (!vid_is_zero(&row->replaces))
         r = names_record_remove(n, &row->replaces, err);
     if (r == 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Changes of one node: setattr, remove (create: names_create.c). Order in each: record in STORE (durable) -> row. A crash between leaves
- * STORE ahead of the catalog, which names_reconcile mends; the other way round a user would have seen what never was.
+ * change: changes of one node: setattr, remove (create: names_create.c). Order in each: record in STORE (durable) -> row. A crash in
+ * between leaves STORE ahead of the catalog, and names_reconcile makes the catalog follow. In the other order a user could see a
+ * change that never became durable.
  */
 #include "names/names_internal.h"
 
@@ -23,7 +24,7 @@ static void apply(struct node *rec, unsigned what, const struct node *v)
         rec->atime_ns = v->atime_ns;
     if (what & SET_MTIME)
         rec->mtime_ns = v->mtime_ns;
-    if (what & SET_FLAGS)   /* whether a disk is there is no attribute that can be set */
+    if (what & SET_FLAGS)   /* NODE_GONE says whether the disk exists: setattr must not change it */
         rec->flags = (rec->flags & NODE_GONE) | (v->flags & NODE_SELECTIVE);
 }
 
@@ -34,7 +35,7 @@ int names_setattr(struct names *n, const struct vid *id, unsigned what, const st
     pthread_mutex_lock(&n->lock);
     int r = names_load(n, id, &rec, &row, &why);
     if (r == 0) {
-        if (rec.kind == NODE_DIR)   /* the row alone has the moment of the last change below it */
+        if (rec.kind == NODE_DIR)   /* only the row knows when an entry of the directory last changed */
             rec.mtime_ns = row.mtime_ns;
         apply(&rec, what, values);
         rec.ctime_ns = vclock_real_ns(n->clock);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * New names, and names for disks that lost theirs. Order: what the name leads to (made by the caller's `prepare`) -> record in
- * STORE, the commit -> row.
+ * create: new names, and names for disks whose record was lost. Order: the image (made by the caller's `prepare`) -> the record in
+ * STORE, which is the commit -> the row.
  */
 #include "names/names_internal.h"
 
@@ -28,7 +28,7 @@ static int run_prepare(const struct creation *cr, const struct node *rec, struct
 
 /* ---- create ---- */
 
-/* What a new name below parent must satisfy. */
+/* Checks whether a directory or disk of this name may be made below parent. */
 static int check_new(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, struct verr *err)
 {
     if (kind != NODE_DIR && kind != NODE_DISK)
@@ -85,12 +85,12 @@ static int create_new(struct names *n, const struct vid *parent, const char *nam
     r = enter(n, &rec, rec.ctime_ns, err);
     if (r == 0)
         *out = rec;
-    else if (names_record_remove(n, &rec.id, NULL) < 0) /* it was not made, but its record may be there: then it is shown, empty */
+    else if (names_record_remove(n, &rec.id, NULL) < 0) /* the caller gets an error, but the record may stay: the node is shown, empty */
         names_rows_done(n, r, err);
     return r;
 }
 
-/* A removed disk whose snapshots stayed comes back: same id, so that its history goes on. */
+/* Brings a removed disk back whose snapshots stayed. It keeps its id, so that its history goes on. */
 static int revive(struct names *n, const struct node *gone, const struct creation *cr, struct node *out, struct verr *err)
 {
     struct node rec, row = *gone;
@@ -183,7 +183,7 @@ int names_create_disk(struct names *n, const struct vid *parent, const char *nam
 
 /* ---- lost names ---- */
 
-/* Nobody knows whose it was: root's, until root says otherwise. */
+/* A new record for a disk whose owner is unknown: it belongs to root, who may give it away. */
 static void lost_record(struct names *n, const struct vid *disk, struct node *rec)
 {
     char hex[VID_HEX];
@@ -198,7 +198,7 @@ static void lost_record(struct names *n, const struct vid *disk, struct node *re
     snprintf(rec->name, sizeof rec->name, "lost-%.8s", hex);
 }
 
-/* Makes the record, or takes the one that an earlier attempt made. One that cannot be read is left alone. */
+/* Makes the record, or loads the record that an earlier attempt made. A damaged record is left alone. */
 static int make_record(struct names *n, struct node *rec, struct verr *err)
 {
     struct node there;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Searches in the tree and listings of directories. They ask the catalog only, and take no lock of names. */
+/* lookup: lookups in the tree and listings of directories. They read only the catalog, and take no lock of names. */
 #include "names/names_internal.h"
 
 #include <errno.h>
@@ -24,7 +24,7 @@ int names_snap_by_ino(struct names *n, uint64_t ino, struct snaprow *out, struct
     return catalog_snap_by_ino(n->catalog, ino, out, err);
 }
 
-/* The snapshot that a name taken apart means. */
+/* Finds the snapshot that a parsed name stands for. */
 static int find_snap(struct names *n, const struct vid *parent, const struct snapname *s, struct entry *out, struct verr *err)
 {
     struct entry e;
@@ -55,7 +55,7 @@ int names_lookup(struct names *n, const struct vid *parent, const char *name, st
         out->node = node;
         return 0;
     }
-    /* A dot behind '@' begins the extension; where no such snapshot is, it may belong to the label of a disk without one. */
+    /* A dot behind '@' begins the extension. If there is no such snapshot, the dot may belong to the label of a disk that has none. */
     struct snapname s;
     int r = -ENOENT;
     struct verr why = {.code = ENOENT, .text = "no such snapshot"};

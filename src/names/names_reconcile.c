@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Mends the catalog's tree after a start: STORE's node records are the truth, rows are made to follow.
+ * reconcile: makes the catalog's tree follow STORE's node records after a start.
  *
- *   1  read every record, keep what decides (about 100 bytes a node)
+ *   1  records: read every record, keep the fields that decide (about 100 bytes a node)
  *   2  snapshots (names_reconcile_snap.c)
- *   3  drop: nodes that another record replaces, removed disks whose last snapshot is gone
- *   4  lost: the directory is missing, or directories contain each other (two hosts moved them): shown in the root
- *   5  alias: a name that several have belongs to the live one, the oldest one, the lowest id; the others get ~HEX4
- *   6  rows: what goes or changes leaves the table first, so that names that change hands do not meet in it
- *   7  snapshots whose disk has no record at all get a removed disk of the catalog's own making, so that they stay in reach
+ *   3  drop: nodes that another record replaces, removed disks whose last snapshot was removed
+ *   4  lost: a node whose directory is missing, or directories that contain each other (two hosts moved them): shown in the root
+ *   5  alias: of nodes with one name, the live one, then the oldest one, then that of the lowest id keeps it; the others get ~HEX4
+ *   6  rows: rows that are removed or change leave the table first, so that two rows never have one name meanwhile
+ *   7  snapshots whose disk has no record: the catalog gets a row of a removed disk for them, so that users can reach them
  *
  * All rows change in one transaction. Removals in STORE come before it and can be repeated.
  */
@@ -89,7 +89,7 @@ static int keep_unreadable(struct reconcile *rc, const struct vid *id)
     return 0;
 }
 
-/* One record that cannot be read must not keep the others from being shown. */
+/* Does the error concern this record only? Then the others are shown nevertheless. */
 static bool only_this_one(int r)
 {
     return r == -EBADMSG || r == -ENOTSUP || r == -EIO;
@@ -101,7 +101,7 @@ static int load_one(void *ctx, const struct vid *id)
     struct node n;
     struct verr why = {0};
     int r = store_node_load(rc->n->store, id, &n, &why);
-    if (r == -ENOENT)       /* removed by another host since the listing */
+    if (r == -ENOENT)       /* another host has removed it since the listing */
         return 0;
     if (r == 0)
         return keep(rc, &n, false);
@@ -125,7 +125,7 @@ static bool older(const struct rnode *a, const struct rnode *b)
     return memcmp(a->id.b, b->id.b, VID_BYTES) < 0;
 }
 
-/* The parent without a readable record that most nodes have. */
+/* The most common parent among nodes whose parent has no readable record. */
 static bool likely_root(struct reconcile *rc, struct vid *out)
 {
     size_t best = 0;
@@ -144,7 +144,7 @@ static bool likely_root(struct reconcile *rc, struct vid *out)
     return best > 0;
 }
 
-/* Its record is damaged or gone and there is no row: the catalog knows its id, or else it is guessed. */
+/* Finds the id of a root whose record is damaged or missing and that has no row: the catalog knows the id, or it is guessed. */
 static int guess_root(struct reconcile *rc)
 {
     struct node root;
@@ -188,7 +188,7 @@ static int choose_root(struct reconcile *rc)
     return names_set_root(rc->n, &rc->root->id, rc->err);
 }
 
-/* ---- 3: what is no more ---- */
+/* ---- 3: nodes to drop ---- */
 
 static int drop(struct reconcile *rc, struct rnode *r)
 {
@@ -224,9 +224,9 @@ static int drop_replaced(struct reconcile *rc)
 }
 
 /*
- * A removed disk stays for the sake of its snapshots. Pending ones are known to the agent's journals alone while the
- * catalog is new or behind, so a record goes only when a row said already before this start that the disk is gone. And only
- * if a snapshot of it was removed: one that is lost takes no name with it.
+ * Drops removed disks without snapshots. While the catalog is new or behind, only the agent's journals know a disk's pending
+ * snapshots, so a record is removed only if a row said before this start that the disk is removed. And only if a snapshot of the
+ * disk was removed on purpose: the loss of a snapshot is no reason to remove its disk's name.
  */
 static int drop_gone(struct reconcile *rc)
 {
@@ -249,7 +249,7 @@ static int drop_gone(struct reconcile *rc)
     return 0;
 }
 
-/* ---- 4: lost ones ---- */
+/* ---- 4: lost nodes ---- */
 
 static struct rnode *parent_of(struct reconcile *rc, const struct rnode *r)
 {
@@ -262,7 +262,7 @@ static bool walk_ends(const struct reconcile *rc, const struct rnode *r)
     return r == rc->root || r->shown == SHOWN_LOST || r->walk == WALK_DONE;
 }
 
-/* Up from r. A node that is met twice closes a circle: its lowest id is cut off from its parent. */
+/* Walks up from start. A node that is met twice closes a circle: the node with the lowest id in it is cut off from its parent. */
 static void cut_circle(struct reconcile *rc, struct rnode *start)
 {
     struct rnode *r = start;
@@ -273,7 +273,7 @@ static void cut_circle(struct reconcile *rc, struct rnode *start)
     if (!walk_ends(rc, r)) {
         struct rnode *lowest = r;
         for (struct rnode *p = parent_of(rc, r); p != r; p = parent_of(rc, p))
-            /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): on a circle each has a parent */
+            /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): on a circle each node has a parent */
             if (memcmp(p->id.b, lowest->id.b, VID_BYTES) < 0)
                 lowest = p;
         lowest->shown = SHOWN_LOST;
@@ -282,7 +282,7 @@ static void cut_circle(struct reconcile *rc, struct rnode *start)
         r->walk = WALK_DONE;
 }
 
-/* Of each directory that is missing it is told once, of the first ones. */
+/* Reports each missing directory once, up to a number of directories. */
 static void report_lost(struct reconcile *rc, const struct rnode *r, struct vid *told, unsigned *ntold)
 {
     char hex[VID_HEX];
@@ -314,9 +314,9 @@ static void find_lost(struct reconcile *rc)
             cut_circle(rc, &rc->v[i]);
 }
 
-/* ---- 5: names that several have ---- */
+/* ---- 5: names that several nodes have ---- */
 
-/* Those that keep the name first: what cannot be read (its row stays), live before removed, old before young. */
+/* Sorts the node that keeps the name first: a damaged one (its row stays), then live before removed, then old before young. */
 static int by_claim(const void *a, const void *b)
 {
     const struct rnode *x = *(struct rnode *const *)a, *y = *(struct rnode *const *)b;
@@ -372,7 +372,7 @@ static int fetch(struct reconcile *rc, const struct rnode *r, struct node *out)
 {
     int e = r->damaged ? catalog_node_by_id(rc->n->catalog, &r->id, out, rc->err) : store_node_load(rc->n->store, &r->id, out, rc->err);
     if (e == 0)
-        out->version = r->version;  /* if it has changed since step 1, the next reconcile sees so */
+        out->version = r->version;  /* if the record has changed since step 1, the next reconcile notices */
     return e;
 }
 
@@ -391,7 +391,7 @@ static int put_plain(struct reconcile *rc, struct rnode *r)
     return e == -EEXIST ? 0 : e;
 }
 
-/* NAME + mark + the first digits of the id, shortened so that a disk's snapshots can still be named. */
+/* NAME + mark + the first digits of the id, with NAME shortened so that a disk's snapshots can still be named. */
 static void alias_name(const struct rnode *r, const char *mark, int digits, char out[NODE_NAME_MAX + 1])
 {
     char hex[VID_HEX];
@@ -449,7 +449,8 @@ static int put_rows(struct reconcile *rc)
 
 /* ---- 7: snapshots without a disk ---- */
 
-/* A removed disk in its VM's directory, if the recipe names one that is there, else in the root. */
+/* Makes the node of a removed disk for snapshots without one: in its VM's directory if the recipe names one that exists, else in the
+ * root. */
 static void stand_in(struct reconcile *rc, const struct snaprow *s, struct node *out)
 {
     char hex[VID_HEX];
@@ -481,7 +482,7 @@ static int adopt_snaps(struct reconcile *rc, const struct vid *disk)
         return r;
     r = catalog_snap_latest(rc->n->catalog, disk, &latest, rc->err);
     if (r < 0)
-        return r == -ENOENT ? 0 : r;    /* pending ones only: the agent's */
+        return r == -ENOENT ? 0 : r;    /* the disk has only pending snapshots, which the agent knows */
     stand_in(rc, &latest, &n);
     reconcile_report(rc, true, "snapshots of a disk without node record are shown as those of %s", n.name);
     r = catalog_node_put(rc->n->catalog, &n, rc->err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Snapshots of STORE against rows, disk by disk. A recipe never changes once it is published, so a row that is `stored` and
- * has its file is believed without reading it; side files change, so those are read. Rows that are pending or failed are
- * left alone, unless the recipe is there: then a crash came between its publication and the row.
+ * reconcile_snap: compares snapshots in STORE with rows, disk by disk. A published recipe never changes, so a row that is `stored`
+ * and has its file counts without reading the file; side files change, so those are read. Rows that are pending or failed are
+ * left alone, unless their recipe is there: then a crash came between its publication and the change of the row.
  */
 #include "names/names_internal.h"
 
@@ -18,7 +18,7 @@ struct found { uint64_t seq; struct vid id; bool attr, known; };
 struct disk_scan {
     struct reconcile *rc;
     struct vid disk;
-    struct found *v, *attrs;        /* recipes, side files; by sequence and id, once sorted */
+    struct found *v, *attrs;        /* recipes, side files; sorted by sequence and id after the listing */
     size_t count, cap, attr_count, attr_cap;
 };
 
@@ -93,7 +93,7 @@ static int list_files(struct disk_scan *s)
 
 /* ---- rows of one disk ---- */
 
-/* The row of a recipe that is gone goes too; if nobody removed it, that is told. */
+/* Removes the row of a recipe that is missing; reports it unless the snapshot was removed on purpose. */
 static int row_without_file(struct disk_scan *s, const struct snaprow *row)
 {
     int removed = reconcile_was_removed(s->rc, &row->info.ref.disk, row->info.ref.seq, &row->info.ref.snap);
@@ -126,7 +126,7 @@ static int check_rows(struct disk_scan *s)
             struct found *f = find(s->v, s->count, rows[i].info.ref.seq, &rows[i].info.ref.snap);
             if (f != NULL)
                 f->known = true;
-            else if (snaps_there(n->store, &rows[i].info.ref, NULL) == 0)   /* else it is there by now, or nobody can say: kept */
+            else if (snaps_there(n->store, &rows[i].info.ref, NULL) == 0)   /* else the file is there by now, or cannot be looked up */
                 r = row_without_file(s, &rows[i]);
         }
     } while (r == 0 && got > 0);
@@ -134,9 +134,9 @@ static int check_rows(struct disk_scan *s)
     return r;
 }
 
-/* ---- row out of files ---- */
+/* ---- a row from files ---- */
 
-/* Two of one disk may have one label or time, when two hosts gave it: the one that comes later gets another time's name. */
+/* Two hosts may have given two snapshots of a disk the same label or time: the later one gets the name of another time. */
 static int keep_names_apart(struct names *n, struct snaprow *row, struct verr *err)
 {
     struct snaprow other;
@@ -153,7 +153,7 @@ static int keep_names_apart(struct names *n, struct snaprow *row, struct verr *e
     }
 }
 
-/* A damaged file is reported; the row that was there stays. */
+/* Reports a damaged file; a row that was there stays. */
 static int damaged(struct disk_scan *s, int r, const struct verr *why)
 {
     if (r == -EBADMSG || r == -ENOTSUP || r == -EIO) {
@@ -235,7 +235,7 @@ static int by_bytes(const void *a, const void *b)
     return memcmp(a, b, VID_BYTES);
 }
 
-/* Rows of disks that have no directory. */
+/* Checks rows of disks that have no directory in snapshots/. */
 static int check_others(struct all_scan *a)
 {
     struct vid disks[NAMES_BATCH], after = {{0}};

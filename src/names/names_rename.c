@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Renames. One update of one record is the commit: where another node gives way, that record says whom it `replaces`, and
- * a reader who still finds the other one's record knows that it is no more. Only then is the other record removed.
+ * rename: the commit is one update of one record. When another node gives way, that record names it in `replaces`, so a reader who
+ * still finds the other node's record knows that the node is removed. Only then is the other record removed.
  */
 #include "names/names_internal.h"
 
@@ -39,7 +39,8 @@ static int check_target_name(const struct node *node, const char *name, struct v
     return r < 0 ? verr_set(err, -r, "%.80s...: too long for a name", name) : 0;
 }
 
-/* Who is there under the new name. 1 an empty directory, which is replaced; 0 nobody (any more). */
+/* Looks for a node under the new name, and drops it if it is a removed disk without snapshots. 1: *there is an empty directory, which
+ * will be replaced; 0: the name is free; -errno. */
 static int make_room(struct names *n, const struct node *node, const struct vid *parent, const char *name, struct node *there,
                      struct verr *err)
 {
@@ -60,7 +61,8 @@ static int make_room(struct names *n, const struct node *node, const struct vid 
     return r < 0 ? r : 1;
 }
 
-/* Sets whom rec replaces. A node that it has replaced before must be gone for good first: its record is the only proof. */
+/* Sets the node that rec replaces. The record of a node that it replaced before is removed first, because only rec says that that
+ * node is replaced. */
 static int set_replaces(struct names *n, struct node *rec, const struct vid *id, struct verr *err)
 {
     int r = 0;
@@ -71,7 +73,7 @@ static int set_replaces(struct names *n, struct node *rec, const struct vid *id,
     return r;
 }
 
-/* The rows after a rename: replaced one out, renamed one under its new name, both directories touched. */
+/* Changes the rows after a rename: removes the replaced node, renames the node, touches both directories. */
 static int enter(struct names *n, const struct node *rec, const struct node *old, const struct vid *replaced, struct verr *err)
 {
     int r = catalog_begin(n->catalog, err);
@@ -132,7 +134,7 @@ static int rename_locked(struct names *n, const struct vid *id, const struct vid
     if (replaces)
         r = names_drop(n, &there, err);
     fault_point("names.rename.after_remove");
-    /* The rename has happened, whether or not the other record could be removed: the rows must say so. */
+    /* The rename is committed, even if the other record could not be removed: the rows must show it. */
     int e = names_rows_done(n, enter(n, &rec, &row, replaces ? &there.id : NULL, err), err);
     return r < 0 ? r : e;
 }
@@ -148,7 +150,7 @@ int names_rename(struct names *n, const struct vid *id, const struct vid *new_pa
 
 /* ---- disk onto disk ---- */
 
-/* The target's record; one that reconcile made for snapshots without record gets its record now. */
+/* Loads the target's record. A target that only has a row, which reconcile made for snapshots without a disk, gets its record now. */
 static int load_target(struct names *n, const struct vid *id, struct node *rec, struct node *row, struct verr *err)
 {
     int r = catalog_node_by_id(n->catalog, id, row, err);
@@ -199,7 +201,7 @@ static int replace_locked(struct names *n, const struct vid *source, const struc
     if (r < 0 && !names_record_doubted(n, &rec, err))
         return r;
     fault_point("names.replace.after_record");
-    /* It has happened: what is left, the next reconcile does. */
+    /* The rename is committed: errors from here on are left to the next reconcile. */
     if (names_drop(n, &src, err) < 0)
         names_rows_done(n, -EIO, err);
     rec.parent = row.parent;

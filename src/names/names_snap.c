@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stored snapshots: removal, label, note, protection, owner. What can change of a stored snapshot is in its side file
- * SEQ-SNAPID.attr: snaps_edit replaces it durably, and the row follows before another edit of that snapshot begins.
+ * snap: removal, label, note, protection and owner of stored snapshots. The side file SEQ-SNAPID.attr holds what can change of a
+ * stored snapshot: snaps_edit replaces it durably, and the row follows before another edit of that snapshot begins.
  */
 #include "names/names_internal.h"
 
@@ -43,8 +43,8 @@ static int change_side(void *ctx, struct snapinfo *s)
     return 0;
 }
 
-/* What was changed, and nothing else: flags are the agent's, and a row may be shown under another name than the side file says
- * (names_reconcile_snap.c). */
+/* Applies the change to the row, and nothing else of the side file: the agent changes flags, and a row may have another name than the
+ * side file says (names_reconcile_snap.c). */
 static int change_row(void *ctx, struct snaprow *row)
 {
     return change_side(ctx, &row->info);
@@ -90,8 +90,7 @@ int names_snap_set(struct names *n, const struct vid *snap, const char *note, co
     return names_end(r, &why, err);
 }
 
-/* -EEXIST when the name that the label would give belongs to another snapshot, of this disk or, where an extension is
- * missing, of another one. */
+/* -EEXIST: another snapshot has the name that the label would give; it may belong to another disk if an extension is missing. */
 static int check_label_free(struct names *n, const struct snaprow *s, const char *label, struct verr *err)
 {
     struct snaprow other;
@@ -146,11 +145,11 @@ static int remove_locked(struct names *n, const struct vid *id, struct verr *err
         return r;
     if (s.info.protected_)
         return verr_set(err, EPERM, "the snapshot is protected: set user.varve.protected to 0 first");
-    /* Deletion runs backwards: the recipe goes into trash/, durably, then the row, then what nothing needs any more. */
+    /* Removal goes in this order: the recipe moves into trash/, durably; then the row; then the record of a disk without snapshots. */
     if (s.state == SNAPST_STORED) {
         r = snaps_trash(n->store, &s.info.ref, err);
         if (r < 0 && r != -ENOENT)
-            return names_rows_done(n, r, err);  /* the recipe may be gone or there: whoever reconciles sees which */
+            return names_rows_done(n, r, err);  /* the recipe may be moved or not: the next reconcile sees which */
         fault_point("names.snap_remove.after_trash");
     }
     r = names_rows_done(n, catalog_snap_del(n->catalog, &s.info.ref.snap, err), err);

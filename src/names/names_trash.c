@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What was removed on purpose: every removal of a snapshot moves its recipe into trash/. A recipe that is in neither place was
- * lost: that is told, and nothing else is removed because of it. Listed once in a reconcile, and only if somebody asks.
+ * trash: which snapshots were removed on purpose: every removal of a snapshot moves its recipe into trash/. A recipe that is neither in
+ * snapshots/ nor in trash/ was lost: that is reported, and nothing is removed because of it. A reconcile lists trash/ once, when it
+ * first needs it.
  */
 #include "names/names_internal.h"
 
@@ -66,7 +67,7 @@ int reconcile_was_removed(struct reconcile *rc, const struct vid *disk, uint64_t
 int reconcile_any_removed(struct reconcile *rc, const struct vid *disk)
 {
     if (snaps_named(rc->n->store, DIR_SNAPSHOTS, disk, 0, NULL) == 0)
-        return 1;           /* it never had a stored one, so none was lost */
+        return 1;           /* the disk never had a stored snapshot, so none was lost */
     int r = list(rc);
     for (size_t i = 0; r == 0 && i < rc->trash_count; i++)
         if (vid_eq(&rc->trash[i].disk, disk))

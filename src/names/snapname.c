@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Names of snapshots: NAME@SUFFIX.EXT for a disk NAME.EXT, where .EXT begins at the last dot of the disk's name and a dot
- * in front does not count (".img" has no extension). A name has one form only: what snapname_make would write otherwise is
- * refused, so that no snapshot can be reached under two names.
+ * snapname: names of snapshots: NAME@SUFFIX.EXT for a disk NAME.EXT, where .EXT begins at the last dot of the disk's name and a
+ * dot in front does not count (".img" has no extension). A name that snapname_make would write differently is refused, so that
+ * no snapshot can be reached under two names.
  */
 #include "names/names_internal.h"
 
@@ -13,7 +13,7 @@
 
 enum { TIME_LEN = 16, SUFFIX_ROOM = LABEL_MAX + 2 };
 
-/* The extension with its dot, or "" at the end of the name. */
+/* The extension with its dot; "" if there is none. */
 static const char *extension(const char *disk)
 {
     const char *dot = strrchr(disk, '.');
@@ -43,7 +43,8 @@ static int number(const char *text, int digits)
     return v;
 }
 
-/* What no calendar has comes out as another time: take_apart finds that by writing the name again. Negative before 1970. */
+/* The seconds of a time in a name. A time that no calendar has gives another time's seconds; take_apart notices by writing the name
+ * again. Negative before 1970. */
 static int64_t time_parse(const char *text)
 {
     struct tm tm = {.tm_year = number(text, 4) - 1900, .tm_mon = number(text + 4, 2) - 1, .tm_mday = number(text + 6, 2),
@@ -71,7 +72,7 @@ bool snapname_label_ok(const char *label)
     return label_sound(label, strnlen(label, LABEL_MAX + 1));
 }
 
-/* Takes the name apart into disk = [name, at) + ext and suffix = (at, ext). 1, or -EINVAL. */
+/* Splits the name into disk = [name, at) + ext and suffix = (at, ext). 1, or -EINVAL. */
 static int take_apart(const char *name, const char *at, const char *ext, struct snapname *out)
 {
     struct snapname s;
@@ -94,7 +95,7 @@ static int take_apart(const char *name, const char *at, const char *ext, struct 
     return 1;
 }
 
-/* 1 and where the only '@' is, 0 none, -EINVAL. */
+/* Finds the only '@'. 1; 0: there is none; -EINVAL: there are several. */
 static int find_at(const char *name, const char **at)
 {
     *at = strchr(name, '@');
