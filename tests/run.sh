@@ -8,7 +8,7 @@
 # such a run.sh ends with "N passed, N failed", too. Default: all of default_suites below.
 # Each case is run by lib/owned.py, which ends all that the case has started, and nothing else.
 # VARVE_TEST_DIR: where builds and logs go (default /var/tmp/varve-tests); VARVE_TEST_CACHE: real disks, built once;
-# VARVE_TEST_CORES: as many cores are used (default: all).
+# VARVE_TEST_CORES: as many cores are used (default: all); VARVE_SEED: of random tests (default: from the commit).
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
@@ -16,6 +16,9 @@ cd "$top" || exit 1
 export VARVE_TEST_DIR=${VARVE_TEST_DIR:-/var/tmp/varve-tests}
 export VARVE_TEST_CACHE=${VARVE_TEST_CACHE:-/var/cache/varve-tests}
 export TMPDIR=$VARVE_TEST_DIR/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+# Random tests begin with the same seed whenever the same commit is tested; another commit samples other cases. It is printed.
+[ -n "${VARVE_SEED:-}" ] || VARVE_SEED=$((16#$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)))
+export VARVE_SEED
 [ ! -d /usr/lib/ccache ] || export PATH=/usr/lib/ccache:$PATH
 mkdir -p "$TMPDIR" "$VARVE_TEST_CACHE"
 logs=$VARVE_TEST_DIR/logs
@@ -204,7 +207,7 @@ end() {
     finish_all
     table
     [ $failed -eq 0 ] || printf 'failed: %s (logs in %s)\n' "${failures[*]}" "$logs"
-    printf '%d s in all\n' $((SECONDS - begin))
+    printf 'VARVE_SEED=%d, %d s in all\n' "$VARVE_SEED" $((SECONDS - begin))
     printf '%d passed, %d failed\n' "$passed" "$failed"
     [ $failed -eq 0 ]
     exit

@@ -58,8 +58,9 @@ struct backend_ops {
     /* ---- directories ---- */
 
     /* fn for each name in dir, as the store has them at the time of the call or later, never as a cache had them before: where
-     * other hosts may write too, the backend makes and removes an object of its own in dir first, and an error of that is one of
-     * the list. Only of a store that cannot be written to at all (-EROFS) a list may be older. What fn returns other than 0 ends
+     * other hosts may write too, the backend makes and removes an object of its own in dir first (in a full store it changes dir
+     * otherwise), and an error of that is one of the list. Only of a store that cannot be written to at all (-EROFS) a list may be
+     * older. What fn returns other than 0 ends
      * the list and is returned; fn may remove the name it gets. -ENOENT, -ENOTDIR, -ELOOP: dir is none. */
     int (*list)(struct backend *b, const char *dir, blist_fn fn, void *ctx);
     /* Durable on return: all entries made, moved or removed in dir before the call. An error is final for what it spoke for. */

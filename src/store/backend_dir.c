@@ -149,12 +149,15 @@ static int dir_remove(struct backend *b, const char *dir, const char *name)
 
 /* ---- lists and entries ---- */
 
-/* An own create + unlink: a network filesystem must look again before the next listing of that directory. */
+/* An own create + unlink: a network filesystem must look again before the next listing of that directory. In a full one nothing can be
+ * made; setting the times of the directory takes no space, and its attributes come back from the server too. */
 static int look_again(int fd)
 {
     char name[TEMP_NAME];
     temp_name(name);
     int own = openat(fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (own < 0 && (errno == ENOSPC || errno == EDQUOT))
+        return futimens(fd, NULL) < 0 ? -errno : 0;
     if (own < 0)
         return errno == EROFS ? 0 : -errno;
     close(own);
