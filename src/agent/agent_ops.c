@@ -82,7 +82,7 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
 int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out, struct verr *err)
 {
     struct turn turn;
-    struct vid ids[GROUP_MAX];
+    struct vid ids[GROUP_MAX] = {{{0}}};
     if (n > GROUP_MAX)
         return group_too_large(n, err);
     for (unsigned i = 0; i < n; i++) {
