@@ -39,6 +39,7 @@ struct form {
     uint16_t least;             /* smallest record of this version, where records of the kind differ in length */
 };
 
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): an array is initialised by a string literal without any */
 #define MAGIC(text, at, bytes) .magic = text, .magic_bytes = sizeof(text) - 1, .version_at = (at), .version_bytes = (bytes)
 #define SUM(at, bytes, over_, seed_) .sum_at = (at), .sum_bytes = (bytes), .over = (over_), .seed = (seed_)
 #define SUM_LAST SUM(AT_END, 8, BEFORE, SEED_0)
