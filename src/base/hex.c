@@ -29,7 +29,7 @@ int hex_bytes(const char *text, void *out, size_t n)
             return -EINVAL;
     }
     for (size_t i = 0; i < n; i++)
-        to[i] = (uint8_t)(digit(text[2 * i]) << 4 | digit(text[2 * i + 1]));
+        to[i] = (uint8_t)((unsigned)digit(text[2 * i]) << 4 | (unsigned)digit(text[2 * i + 1]));
     return 0;
 }
 

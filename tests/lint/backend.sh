@@ -5,7 +5,7 @@
 set -u
 bad=0
 tell() { [ -z "$2" ] || { echo "$1:"; echo "$2"; bad=1; }; }
-inner() { ls src/store/*.[ch] src/fpindex/*.[ch] | grep -v '^src/store/backend_dir'; }
+inner() { printf '%s\n' src/store/*.[ch] src/fpindex/*.[ch] | grep -v '^src/store/backend_dir'; }
 calls='(open|openat|creat|link|linkat|rename|renameat|unlink|unlinkat|mkdir|mkdirat|rmdir|flock|lockf|fcntl|stat|lstat|fstat|fstatat|access|faccessat|fsync|fdatasync|sync_file_range|ftruncate|pread|pwrite|statvfs|fstatvfs|opendir|fdopendir)'
 helpers='(pread_full|pwrite_full|pwrite_bulk|dir_open|dir_make|dir_sync|dir_each|file_load|file_replace|file_publish|file_reserve|file_unreserve|tree_remove)'
 # shellcheck disable=SC2046  # names without spaces
