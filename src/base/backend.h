@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backend: where STORE lies, as one table of operations. Only its implementation knows what STORE is made of: store/backend_dir.c
- * keeps it in a directory; docs/design/backend.md says how an object store with conditional PUT fills each entry.
+ * backend: access to STORE as one table of operations. Only an implementation of the table knows how STORE is kept: store/backend_dir.c
+ * keeps it in a directory; docs/design/backend.md says how an object store with conditional PUT would fill each entry.
  *
  * An object is named by (dir, name): dir is a path relative to STORE without a slash at its ends ("" is STORE itself), name is a
- * name in it; for containers it may be a path. Names that begin with ".tmp-" belong to the backend, and a reader of lists passes
- * over them. A symbolic link is never followed (-ELOOP).
+ * name in it; for containers it may be a path. Names that begin with ".tmp-" belong to the backend; callers ignore them in lists. A
+ * symbolic link is never followed (-ELOOP).
  *
- * Every operation returns 0 or a count, else -errno, and may be called by any thread; one bfile or blease is used by one thread at
- * a time, but `read` and `stat` of one bfile may run side by side. No operation holds a lock across I/O, and none retries.
- * Entries are durable only after `sync` of their directory unless the entry says more; data of a bfile only after `fsync`.
+ * Every operation returns 0 or a count, else -errno. Any thread may call it; one thread at a time uses a bfile or blease, but `read`
+ * and `stat` of one bfile may run side by side. No operation holds a lock across I/O, and none retries.
+ * Unless an operation promises more, names are durable only after `sync` of their directory, and data of a bfile after `fsync`.
  */
 #ifndef VARVE_BASE_BACKEND_H
 #define VARVE_BASE_BACKEND_H
@@ -23,14 +23,14 @@
 struct statvfs;
 
 struct backend { const struct backend_ops *ops; };
-struct bfile { struct backend *b; };        /* an open object; it keeps its content when its name goes */
-struct blease { struct backend *b; };       /* a place to stage objects in that another host can close */
+struct bfile { struct backend *b; };        /* an open object; it keeps its content when its name is removed */
+struct blease { struct backend *b; };       /* a place to stage objects, which another host can take away */
 
 struct bstat {
     uint64_t bytes;
     struct timespec mtime;
-    uint64_t id[2];         /* equal: the same object, under whatever name */
-    bool regular;           /* an object that has bytes */
+    uint64_t id[2];         /* equal ids: the same object, even under different names */
+    bool regular;           /* a file, not a directory or the like */
 };
 
 enum bhint { BHINT_NONE, BHINT_RANDOM, BHINT_SEQUENTIAL };
@@ -40,89 +40,88 @@ typedef int (*blist_fn)(void *ctx, const char *name);
 struct backend_ops {
     /* ---- records: small objects, read and written whole ---- */
 
-    /* All of it or -EEXIST, in which case nothing has changed. Object and entry are durable on return. */
+    /* Makes a new object with all of the data. Object and name are durable on return. -EEXIST: the name is taken, nothing has changed. */
     int (*create)(struct backend *b, const char *dir, const char *name, const void *data, size_t len);
     /* The same for a name that may be taken: a reader sees the old or the new content. Durable on return. */
     int (*replace)(struct backend *b, const char *dir, const char *name, const void *data, size_t len);
-    /* The whole content, at most max bytes, into malloc'ed memory with a NUL behind it. -ENOENT; -EFBIG; -EINVAL: has no bytes. */
+    /* Reads the whole content, at most max bytes, into malloc'ed memory with a NUL behind it. -ENOENT; -EFBIG; -EINVAL: not a file. */
     int (*load)(struct backend *b, const char *dir, const char *name, size_t max, uint8_t **data, size_t *len);
-    /* -ENOENT: there is no such object. Also of a directory. */
+    /* Looks at an object or a directory. -ENOENT: there is none. */
     int (*stat_name)(struct backend *b, const char *dir, const char *name, struct bstat *out);
-    /* The object under a second name: -EEXIST when that is taken, -ENOENT when the object has gone. Not durable before sync. */
+    /* Gives the object a second name. -EEXIST: that is taken; -ENOENT: there is no such object. Not durable before sync. */
     int (*link)(struct backend *b, const char *dir, const char *name, const char *to_dir, const char *to_name);
-    /* To another name, which must be new. The caller syncs to_dir before dir, so that the object is never durably in neither. */
+    /* Gives the object another name, which must be new. The caller syncs to_dir before dir, so that a power cut never loses both names. */
     int (*move)(struct backend *b, const char *dir, const char *name, const char *to_dir, const char *to_name);
-    /* -ENOENT. Not durable before sync. */
+    /* Removes the name. -ENOENT. Not durable before sync. */
     int (*remove)(struct backend *b, const char *dir, const char *name);
 
     /* ---- directories ---- */
 
-    /* fn for each name in dir, as the store has them at the time of the call or later, never as a cache had them before: where
-     * other hosts may write too, the backend makes and removes an object of its own in dir first (in a full store it changes dir
-     * otherwise), and an error of that is one of the list. Only of a store that cannot be written to at all (-EROFS) a list may be
-     * older. What fn returns other than 0 ends
-     * the list and is returned; fn may remove the name it gets. -ENOENT, -ENOTDIR, -ELOOP: dir is none. */
+    /* Calls fn for each name in dir. The list is as new as the call, never an older one from a cache: where other hosts may write too,
+     * the backend first makes and removes an object of its own in dir (in a full store it changes dir otherwise), and an error of
+     * that is an error of the list. Only the list of a store that cannot be written to (-EROFS) may be older. An answer of fn other
+     * than 0 ends the list and is returned; fn may remove the name that it gets. -ENOENT, -ENOTDIR, -ELOOP: dir is no directory. */
     int (*list)(struct backend *b, const char *dir, blist_fn fn, void *ctx);
-    /* Durable on return: all entries made, moved or removed in dir before the call. An error is final for what it spoke for. */
+    /* Makes durable all names made, moved or removed in dir before the call. After an error nobody knows which of them are durable. */
     int (*sync)(struct backend *b, const char *dir);
-    /* Makes dir/name or -EEXIST: one of all hosts gets it. Not durable before sync of dir. */
+    /* Makes dir/name. -EEXIST: it is there; of several hosts only one succeeds. Not durable before sync of dir. */
     int (*claim_dir)(struct backend *b, const char *dir, const char *name);
-    /* Makes dir/name when it is absent. Its entry is durable on return, also when another host has made it. */
+    /* Makes dir/name when there is none. Its entry is durable on return, also when another host has made it. */
     int (*make_dir)(struct backend *b, const char *dir, const char *name);
-    /* Removes all that lies in dir, and makes that durable. */
+    /* Removes all objects in dir, durable on return. */
     int (*clear)(struct backend *b, const char *dir);
 
     /* ---- reading ranges ---- */
 
     int (*open)(struct backend *b, const char *dir, const char *name, enum bhint hint, struct bfile **out);
-    /* Exactly n bytes at off, fewer only at the end of the object. Allocates nothing and copies once, into buf. */
+    /* Reads n bytes at off, fewer only at the end of the object. Allocates nothing and copies once, into buf. */
     ssize_t (*read)(struct bfile *f, void *buf, size_t n, uint64_t off);
     int (*stat)(struct bfile *f, struct bstat *out);
-    /* 1 when f is what its name leads to now, else 0. */
+    /* 1: the name of f still leads to f; else 0. */
     int (*is_named)(struct bfile *f);
-    /* NULL is nothing. What was written and not fsynced may be lost. */
+    /* Data that were written and not fsynced may be lost. */
     void (*close)(struct bfile *f);
 
-    /* ---- appending: one writer of all hosts has the object until close ---- */
+    /* ---- appending: until close, one writer of all hosts has the object ---- */
 
-    /* A new, empty object or -EEXIST. */
+    /* Makes a new, empty object. -EEXIST. */
     int (*append_new)(struct backend *b, const char *dir, const char *name, struct bfile **out);
-    /* One that is there. -EWOULDBLOCK: another writer has it; -ESTALE: its name leads elsewhere by now. */
+    /* Opens an existing object. -EWOULDBLOCK: another writer has it; -ESTALE: its name leads elsewhere meanwhile. */
     int (*append_again)(struct backend *b, const char *dir, const char *name, struct bfile **out);
-    /* Exactly len bytes at off. spare: -ENOSPC already when less than FILE_SPARE bytes would stay free (base/file.h). */
+    /* Writes exactly len bytes at off. spare: -ENOSPC also when fewer than FILE_SPARE bytes would stay free (base/file.h). */
     int (*write)(struct bfile *f, const void *data, size_t len, uint64_t off, bool spare);
-    /* Begins to bring [off, off + len) to disk, len 0: all from off on. -EIO, -ENOSPC, -EDQUOT tell of writes that have failed, and
-     * are as final as those of fsync. Makes nothing durable. */
+    /* Begins to write [off, off + len) to disk (len 0: all from off on), and makes nothing durable. -EIO, -ENOSPC, -EDQUOT: earlier writes
+     * have failed, which is as final as an error of fsync. */
     int (*start)(struct bfile *f, uint64_t off, uint64_t len);
-    /* Durable on return: all that was written to f. An error is final for f: nobody knows what it holds. */
+    /* Makes all data written to f durable. An error is final for f: its content is unknown. */
     int (*fsync)(struct bfile *f);
-    /* Cuts f back to len bytes, to give space back. */
+    /* Cuts f to len bytes, to give space back. */
     int (*truncate)(struct bfile *f, uint64_t len);
 
-    /* ---- publishing: written under no name that a reader looks at, then named ---- */
+    /* ---- publishing: an object is written where no reader looks, then gets its name ---- */
 
-    /* A new object in dir that gets its name by publish. */
+    /* Makes a new object in dir, which publish names. */
     int (*temp)(struct backend *b, const char *dir, struct bfile **out);
-    /* Makes dir/name, which may be there from an earlier life of this host: then it is emptied and made anew, so that a thread that
-     * still works in the old one is fenced. -ENOENT, -ESTALE: dir was closed. Not durable: a lease need not survive. */
+    /* Makes the lease dir/name. One that this host made earlier is emptied and made anew, so that a thread that still works in the old
+     * one is fenced. -ENOENT, -ESTALE: dir was closed. Not durable: a lease need not outlast a crash. */
     int (*lease)(struct backend *b, const char *dir, const char *name, struct blease **out);
-    /* A new object in the lease; one of that name is removed before. -ENOENT, -ESTALE: the lease was taken away. name stays valid. */
+    /* Makes a new object in the lease; an object of that name is removed before. -ENOENT, -ESTALE: the lease was taken away. */
     int (*stage)(struct blease *l, const char *name, struct bfile **out);
-    /* THE commit point: names a temp or staged object, all or -EEXIST. 0 also when dir/name is this very object already (an earlier
-     * attempt has succeeded). -ESTALE: its lease was taken away, and no object was named. The caller fsyncs f before and syncs
-     * dir after. */
+    /* THE commit point: names a temp or staged object, whole or not at all. The caller fsyncs f before and syncs dir after. 0 also when
+     * dir/name is this very object already, because an earlier attempt succeeded. -EEXIST: it is another one; -ESTALE: the lease was
+     * taken away, and no object was named. */
     int (*publish)(struct bfile *f, const char *dir, const char *name);
-    /* Takes away the name that temp or stage gave; 0 also when it has gone. Space of an unpublished object is free after close. */
+    /* Removes the name that temp or stage gave; 0 also when it is removed already. Closing an unpublished object then frees its space. */
     int (*unname)(struct bfile *f);
-    /* Removes what is left in the lease and the lease itself, unless a younger one has its name. Its bfiles are closed before. */
+    /* Removes the lease with all objects in it, unless a younger lease has its name. Its bfiles have been closed before. */
     void (*release)(struct blease *l);
 
     /* ---- the whole ---- */
 
     int (*space)(struct backend *b, struct statvfs *out);
-    /* Owner of STORE: everything in it is his. */
+    /* The user and group to whom all of STORE belongs. */
     int (*owner)(struct backend *b, uid_t *uid, gid_t *gid);
-    /* Holds bytes of space in an object of its own, so that a removal, which writes too, is possible in a full store. 1 made, 0 it is
+    /* Reserves bytes of space in an object of its own, so that a removal, which writes too, works in a full store. 1: made, 0: it is
      * there already, -ENOSPC. Never durable. */
     int (*reserve)(struct backend *b, const char *dir, const char *name, size_t bytes);
     /* Gives the space back at once. 0, or -ENOENT. */
@@ -130,7 +129,7 @@ struct backend_ops {
     void (*destroy)(struct backend *b);
 };
 
-/* ---- the same, by name: bk_ on a backend, bf_ on a bfile, bl_ on a lease ---- */
+/* ---- calls of these operations: bk_ on a backend, bf_ on a bfile, bl_ on a lease ---- */
 
 static inline int bk_create(struct backend *b, const char *dir, const char *name, const void *data, size_t len)
 {

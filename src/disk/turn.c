@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* turn: one list of operations in the order of their coming. An operation runs once none before it names one of its disks. */
+/* turn: one list of operations in order of arrival. An operation runs when no operation before it names one of its disks. */
 #include "disk/turn.h"
 
 #include <pthread.h>

@@ -64,7 +64,7 @@ int work_owe_failed(struct work *w, const struct work_item *item, const struct v
 /* Takes up to max due items of these kinds (WORK_BIT) and returns their number. The caller holds each until work_done, work_failed or
  * work_return. Over all callers, at most one item of a disk is taken at a time. */
 unsigned work_take(struct work *w, unsigned kinds, struct work_item *out, unsigned max);
-/* The next item of these kinds that work_take would take. It is not taken. */
+/* Finds the next item of these kinds that work_take would take, without taking it. */
 bool work_look(struct work *w, unsigned kinds, struct work_item *out);
 /* Takes an item of that disk and kind whether it is due or not. False: none is owed, or an item of the disk is taken already. */
 bool work_take_one(struct work *w, const struct vid *disk, enum work_kind kind, struct work_item *out);

@@ -187,7 +187,7 @@ static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snap
     return 1;
 }
 
-/* Its request waits in a park: while STORE is slow for this disk the program that closes it can be killed; the close goes on. */
+/* The request waits in a park, so that a program can be killed while its close waits for a slow STORE; the close goes on. */
 static void flush_run(struct op *op)
 {
     struct handle *h = op->h;

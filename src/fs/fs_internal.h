@@ -49,7 +49,7 @@ struct fs {
     pthread_mutex_t lock;           /* guards what fs_handle.h says, and handles, disks, parks */
     struct handle *handles;
     struct fs_disk *disks[FS_DISK_BUCKETS];
-    struct park *parks;             /* requests that wait for the agent */
+    struct park *parks;             /* requests that wait without a thread (fs_wait.c) */
 
     atomic_bool stopping;
     atomic_bool serving;
@@ -64,7 +64,7 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi) { return
 struct op {
     struct pool_task task;          /* first; it runs op_run */
     struct fs *f;
-    fuse_req_t req;                 /* NULL: it is parked */
+    fuse_req_t req;                 /* NULL: the request is parked */
     struct park *park;
     long pid;                       /* of a parked request */
     void (*fn)(struct op *op);      /* answers the request; does not free op */
@@ -167,15 +167,15 @@ void fs_stream_close(struct handle *h);
  * agent_wait_start. */
 typedef void (*fs_wait_fn)(fuse_req_t req, int result, const struct verr *why, void *arg);
 void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg);
-/* The same in two steps, for a request that first waits for something else (the queue of its disk): fs_park, then fs_park_end or
- * fs_park_wait, once. The caller touches the request no more. unless_killed: only a signal that kills the caller's task interrupts the
+/* The same in two steps, for a request that first waits for the queue of its disk: fs_park, then one call of fs_park_end or fs_park_wait.
+ * After fs_park the caller no longer uses the request. unless_killed: only a signal that kills the requesting task interrupts the
  * request. NULL: no memory, and the request is answered. */
 struct park *fs_park(struct fs *f, fuse_req_t req, bool unless_killed, fs_wait_fn reply, void *arg);
 void fs_park_end(struct park *p, int result, const struct verr *why);
 void fs_park_wait(struct park *p, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms);
-/* Has the task a signal pending that ends it? False also when that cannot be read. */
+/* Has the task a pending signal that kills it? False also when this cannot be read. */
 bool fs_task_killed(long pid);
-/* Called when serving ends: answers with -EINTR every request that waits for the agent. */
+/* Called when serving ends: answers every request that waits for the agent with -EINTR. */
 void fs_wait_end(struct fs *f);
 
 /* ---- parts of operations that other files use ---- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_wait: requests that wait, for the agent or for the queue of a disk, without holding a thread. Each is a `park`. The end of what it
- * waits for, an interrupt and the end of serving each try to claim the park: the first one sets the result, and a pool worker answers.
- * What an interrupted request waited for goes on; its end then finds the park claimed and only gives its reference back.
+ * fs_wait: requests that wait, for the agent or for the queue of a disk, without holding a thread. Each is a `park`. The end of the
+ * awaited work, an interrupt and the end of serving each try to claim the park: the first one sets the result, and a pool worker
+ * answers. After an interrupt the awaited work goes on; its end then finds the park claimed and only gives its reference back.
  */
 #include "fs/fs_internal.h"
 
@@ -18,7 +18,7 @@ struct park {
     void *arg;
     int result;
     struct verr why;
-    long killed;                    /* not 0: only the death of that task interrupts it */
+    long killed;                    /* not 0: only a signal that kills this task interrupts the request */
     atomic_bool claimed;
     atomic_uint refs;
 };
@@ -64,7 +64,7 @@ static void park_done(void *ctx, int result, const struct verr *why)
     park_put(p);
 }
 
-/* A signal that a handler takes must not make a close fail; one that kills must end it. */
+/* A signal with a handler must not make a close fail; a signal that kills the process must end its wait. */
 static void park_interrupt(fuse_req_t req, void *data)
 {
     struct park *p = data;
@@ -86,7 +86,7 @@ struct park *fs_park(struct fs *f, fuse_req_t req, bool unless_killed, fs_wait_f
     p->reply = reply;
     p->arg = arg;
     p->killed = unless_killed ? fuse_req_ctx(req)->pid : 0;
-    atomic_store(&p->refs, 2);      /* of the request, and of what it waits for */
+    atomic_store(&p->refs, 2);      /* references of the request, and of the awaited work */
     pthread_mutex_lock(&f->lock);
     p->next = f->parks;
     if (p->next != NULL)
@@ -107,7 +107,7 @@ void fs_park_wait(struct park *p, const struct vid *ids, unsigned n, bool begins
 {
     struct verr err = {0};
     struct fs *f = p->f;
-    atomic_fetch_add(&p->refs, 1);      /* this function's: the wait may end, and the request be answered, before it returns */
+    atomic_fetch_add(&p->refs, 1);      /* this function's reference: the wait may end, and the request be answered, before it returns */
     int rc = agent_wait_start(f->agent, ids, n, begins, timeout_ms, park_done, p, &err);
     if (rc < 0)
         fs_park_end(p, rc, &err);

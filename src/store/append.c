@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * append: writing of containers.
+ * append: writes containers.
  *
  * A block goes into the frame in memory; a full frame is compressed, decoded again, compared and written behind the
- * last one. With a pool, several frames are compressed at once; they are written in order all the same, and the file has
- * the same bytes. What is on disk at each step of a section:
+ * last one. With a pool, several frames are compressed at once; they are still written in order, and the file has the same
+ * bytes. The state on disk at each step of a section:
  *
- *     frames                      a torn tail: no reader takes it for anything
- *     frames, footer pages        still a torn tail; fdatasynced
+ *     frames                      a torn tail: readers ignore it
+ *     frames, footer pages        still a torn tail; fsynced
  *     frames, footer, trailer     a sealed section: readers and later publish checks rely on it
  *
- * The trailer is written only after an fdatasync of what it speaks for, and is then fdatasynced itself. With one fdatasync
- * for all, a power cut could keep the trailer and lose frames, and a rebuilt index or a publish check, which look at
- * footers only, would believe it. A file therefore gets at most one trailer per seal. Files that are full meanwhile wait
- * with their footers written (struct waiting), so that their write-back runs while the next file is filled.
+ * The trailer is written only after an fsync of frames and footer, and then has an fsync of its own. With one fsync for all,
+ * a power cut could keep the trailer and lose frames; a rebuilt index or a publish check, which look only at footers, would
+ * trust it. A file therefore gets at most one trailer per seal. Files that become full before the seal wait with their footers
+ * written (struct waiting), so that their write-back runs while the next file is filled.
  */
 #include "base/fault.h"
 #include "base/verr.h"
@@ -33,7 +33,7 @@ int cw_fail(struct cwriter *w, uint64_t number, int r, const char *doing)
     return store_fail(w->st, DIR_CONTAINERS, path, r, doing, &w->dead);
 }
 
-/* Write errors that write-back has met already are reported by this call too, and are just as final. */
+/* Starts write-back up to there. It also returns write errors that earlier write-back has met, and these are final too. */
 static int start_writeback(struct cwriter *w, uint64_t upto)
 {
     int r = bf_start(w->file.f, w->file.hint, upto - w->file.hint);
@@ -61,7 +61,8 @@ int cw_write(struct cwriter *w, const void *data, size_t len)
 
 /* ---- files ---- */
 
-/* Also full by entries: they are kept in memory until the section is closed. Frames under way count with all they can take. */
+/* Is the file full? Also by its number of entries, which are in memory until the section is closed. Frames under way count with their
+ * largest size. */
 static bool file_full(const struct cwriter *w, uint32_t entries)
 {
     const struct cw_file *f = &w->file;
@@ -116,7 +117,7 @@ static int file_new(struct cwriter *w)
     return r;
 }
 
-/* Header and last trailer of a file that may be gone on in; everything else about it is a reader's business. */
+/* Checks header and last trailer of a file in which the writer would go on. Readers check the rest of it. */
 static int resume_check(const struct cwriter *w, uint64_t number, struct cw_file *f)
 {
     uint8_t head[CHEADER_BYTES], tail[CTRAILER_BYTES];
@@ -142,7 +143,7 @@ static int resume_check(const struct cwriter *w, uint64_t number, struct cw_file
     return f->next_ordinal >= ORDINALS_FULL ? -ENODATA : 0;
 }
 
-/* Two writers that pass the same `last` never append to the same file. */
+/* Goes on in the container `last` if possible. Of two writers with the same `last` only one gets it. */
 static void file_resume(struct cwriter *w, uint64_t last)
 {
     char path[32];
@@ -156,7 +157,7 @@ static void file_resume(struct cwriter *w, uint64_t last)
     }
     w->file = f;
     cw_section_begin(&w->file);
-    w->dirs[w->ndirs++] = (uint32_t)(last >> 16); /* whoever made the file may have died before his fsync of the directory */
+    w->dirs[w->ndirs++] = (uint32_t)(last >> 16); /* the writer that made the file may have died before it fsynced the directory */
 }
 
 /* ---- frames ---- */
@@ -171,7 +172,7 @@ static void frame_pack(struct pool_task *task)
     fr->rc = fpack_close(fr->pack, &fr->f, &fr->bytes, &fr->len, &fr->why);
 }
 
-/* The oldest frame under way goes into the file: only now its place is known. */
+/* Writes the oldest frame under way into the file: only now its place is known. */
 static int frame_write(struct cwriter *w)
 {
     struct cw_frame *fr = &w->frame[w->first];
@@ -212,7 +213,7 @@ static int frame_flush(struct cwriter *w)
     return w->busy == w->nframes ? frame_write(w) : 0;
 }
 
-/* Flushes the frame; a file that is full then gets its footer and waits for the seal. */
+/* Flushes the frame. A file that is full afterwards gets its footer and waits for the seal. */
 static int frame_end(struct cwriter *w)
 {
     int r = frame_flush(w);
@@ -284,7 +285,7 @@ void cwriter_use_pool(struct cwriter *w, struct pool *pool)
         w->nframes++;
 }
 
-/* The first error stays the answer to every later call. */
+/* The result of a call: the writer's first error, if there was one, is returned by every later call. */
 static int answer(const struct cwriter *w, int r, struct verr *err)
 {
     if (r < 0 && err != NULL)
@@ -319,8 +320,8 @@ uint64_t cwriter_container(const struct cwriter *w) { return w->written; }
 
 uint64_t cwriter_stored(const struct cwriter *w) { return w->stored; }
 
-/* The space of what was not sealed, which no reference outside of this writer names. Else each attempt on a store that is
- * full would leave a torn tail behind, until these tails fill it. Not after a failed fsync: then nothing is touched. */
+/* Gives back the space of an unsealed section, to which only this writer has references. Otherwise each attempt on a full store would
+ * leave another torn tail. After a failed fsync the file is not touched. */
 static void give_back(const struct cwriter *w, struct bfile *f, uint64_t container, uint32_t section, uint64_t section_off, uint64_t end)
 {
     char path[32];
@@ -330,7 +331,7 @@ static void give_back(const struct cwriter *w, struct bfile *f, uint64_t contain
     if (section == 0)
         (void)bk_remove(w->st->b, "containers", path);
     else
-        (void)bf_truncate(f, section_off); /* ends in its last trailer again; a tail that stays does no harm */
+        (void)bf_truncate(f, section_off); /* the file ends in its last trailer again; a tail that stays does no harm */
 }
 
 void cwriter_free(struct cwriter *w)
@@ -344,7 +345,7 @@ void cwriter_free(struct cwriter *w)
         give_back(w, wait->f, wait->trailer.id.container, wait->trailer.section, wait->trailer.section_off, wait->trailer_off);
         bf_close(wait->f);
     }
-    for (; w->busy > 0; w->busy--) { /* of a writer that failed, or was not sealed */
+    for (; w->busy > 0; w->busy--) { /* frames of a writer that failed, or was not sealed */
         pool_wait(w->pool, &w->frame[w->first].task);
         w->first = (w->first + 1) % w->nframes;
     }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backend_dir: STORE in a directory. Only this file and the table of its open directories (backend_dir_refs.c) have system calls on
+ * backend_dir: STORE in a directory. Only this file and the table of its open directories (backend_dir_refs.c) make system calls on
  * STORE.
  *
- * Lists: a local filesystem has one host, and its lists are always current. Any other one (NFS, SMB, Ceph, FUSE: what is not known
- * as local) answers from a cache until this host changes the directory itself.
+ * Lists: a local filesystem has one host, and its lists are always current. All other filesystems (NFS, SMB, Ceph, FUSE and what is
+ * not known as local) may answer from a cache until this host changes the directory itself.
  *
- * Locks: backend_dir.lock guards the table of directories and of durable entries. It is never held across a system call. A bfile's
- * descriptor belongs to who has opened it.
+ * Locks: backend_dir.lock guards the table of directories and of durable entries. It is never held across a system call. The caller
+ * that opened a bfile owns its descriptor.
  */
 #include "store/backend_dir_internal.h"
 
@@ -149,8 +149,8 @@ static int dir_remove(struct backend *b, const char *dir, const char *name)
 
 /* ---- lists and entries ---- */
 
-/* An own create + unlink: a network filesystem must look again before the next listing of that directory. In a full one nothing can be
- * made; setting the times of the directory takes no space, and its attributes come back from the server too. */
+/* Makes and unlinks a file, so that a network filesystem asks its server before the next listing of that directory. In a full
+ * filesystem no file can be made; setting the times of the directory takes no space, and has the same effect. */
 static int look_again(int fd)
 {
     char name[TEMP_NAME];
@@ -199,7 +199,7 @@ static int dir_claim(struct backend *b, const char *dir, const char *name)
     return r;
 }
 
-/* Is dir/name known as durable? One that is not is so when learn is true, after the fsync. */
+/* Is dir/name known to be durable? learn: the caller has just fsynced it; it is known from now on. */
 static bool durable_known(struct backend_dir *bd, const char *dir, const char *name, bool learn)
 {
     uint64_t digest = hash64_seed(name, strlen(name), hash64(dir, strlen(dir))) | 1;
@@ -212,7 +212,7 @@ static bool durable_known(struct backend_dir *bd, const char *dir, const char *n
     return known;
 }
 
-/* fsync also when it was there before: whoever made it may have died before his. */
+/* Fsyncs also a directory that was there before: the process that made it may have died before its fsync. */
 static int dir_make_dir(struct backend *b, const char *dir, const char *name)
 {
     struct stat st;
@@ -248,7 +248,7 @@ static int dir_clear(struct backend *b, const char *dir)
 
 /* ---- open objects ---- */
 
-/* Opens name in d, whose pin it takes over; on failure it is given back. */
+/* Opens name in d and takes over d's pin, also on failure. */
 static int file_open(struct backend *b, struct dirref *d, const char *name, int flags, struct dfile **out)
 {
     struct dfile *f = calloc(1, sizeof *f);
@@ -276,14 +276,14 @@ static int open_in(struct backend *b, const char *dir, const char *name, int fla
     return r < 0 ? r : file_open(b, d, name, flags, out);
 }
 
-/* O_NONBLOCK: a FIFO that somebody has put there must not hold the daemon up. */
+/* O_NONBLOCK, so that the daemon does not hang on a foreign FIFO. */
 static int dir_open_file(struct backend *b, const char *dir, const char *name, enum bhint hint, struct bfile **out)
 {
     struct dfile *f;
     int r = open_in(b, dir, name, O_RDONLY | O_NONBLOCK, &f);
     if (r < 0)
         return r;
-    if (hint != BHINT_NONE) /* RANDOM: else a probe of one page would make the kernel read 128 KiB */
+    if (hint != BHINT_NONE) /* without RANDOM the kernel reads 128 KiB for a probe of one page */
         (void)posix_fadvise(f->fd, 0, 0, hint == BHINT_RANDOM ? POSIX_FADV_RANDOM : POSIX_FADV_SEQUENTIAL);
     *out = &f->base;
     return 0;
@@ -311,12 +311,12 @@ static int file_is_named(struct bfile *f) { return same_inode(df(f)->fd, df(f)->
 
 static void file_close(struct bfile *f)
 {
-    close(df(f)->fd);   /* gives the lock back too */
+    close(df(f)->fd);   /* also releases the lock */
     dirref_put(of(f->b), df(f)->at);
     free(df(f));
 }
 
-/* Another process may hold the lock of a new file for the moment in which it finds out that it cannot go on in it. */
+/* Locks the file. wait: for a new file, which another process may lock for a moment until it sees that it cannot go on in it. */
 static int file_lock(int fd, bool wait)
 {
     while (flock(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB) < 0)
@@ -336,7 +336,7 @@ static int dir_append_new(struct backend *b, const char *dir, const char *name, 
     return r;
 }
 
-/* Lock first, look then: two writers of one name never append to the same file. */
+/* Locks the file, then checks that its name still leads to it, so that two writers of one name never append to the same file. */
 static int dir_append_again(struct backend *b, const char *dir, const char *name, struct bfile **out)
 {
     struct dfile *f;
@@ -358,7 +358,7 @@ static int file_write(struct bfile *f, const void *data, size_t len, uint64_t of
     return spare ? pwrite_bulk(df(f)->fd, data, len, (off_t)off) : pwrite_full(df(f)->fd, data, len, (off_t)off);
 }
 
-/* Other errors say that this filesystem cannot do it. */
+/* Returns only errors of writes. Any other error means that this filesystem cannot start write-back, which does no harm. */
 static int file_start(struct bfile *f, uint64_t off, uint64_t len)
 {
     if (sync_file_range(df(f)->fd, (off_t)off, (off_t)len, SYNC_FILE_RANGE_WRITE) == 0)
@@ -385,7 +385,7 @@ static int dir_temp(struct backend *b, const char *dir, struct bfile **out)
 
 static bool revoked(int r) { return r == -ENOENT || r == -ESTALE; }
 
-/* Empties the lease and removes it, unless its name leads to a younger one by now. */
+/* Empties the lease and removes it, unless its name leads to a younger lease meanwhile. */
 static int lease_remove(int in, const char *name, int fd)
 {
     int r = dir_each(fd, clear_entry, &fd);
@@ -450,7 +450,7 @@ static int lease_stage_file(struct blease *lease, const char *name, struct bfile
     return r;
 }
 
-/* The inode stays its own while f is open, so that "our inode" is never somebody else's. */
+/* Names the file. If the name is taken, compares inodes: while f is open, no other file can have its inode number. */
 static int file_publish_as(struct bfile *f, const char *dir, const char *name)
 {
     struct dirref *to;
@@ -473,7 +473,7 @@ static int file_unname(struct bfile *f)
 static void lease_release_dir(struct blease *lease)
 {
     struct dlease *l = (struct dlease *)lease;
-    (void)lease_remove(l->in->fd, l->name, l->dir->fd); /* what stays is emptied and taken over next time, or revoked */
+    (void)lease_remove(l->in->fd, l->name, l->dir->fd); /* a lease that stays is taken over by the next one, or revoked */
     dirref_put(of(lease->b), l->dir);
     dirref_put(of(lease->b), l->in);
     free(l);
@@ -535,7 +535,7 @@ static const struct backend_ops dir_ops = {
 
 /* ---- opening and making ---- */
 
-/* One host only mounts these. */
+/* Is it a filesystem that only one host can mount? */
 static bool is_local(int fd)
 {
     static const uint32_t local[] = {0xef53 /* ext */, 0x58465342 /* xfs */, 0x9123683e /* btrfs */, 0x01021994 /* tmpfs */,

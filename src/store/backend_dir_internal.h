@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Insides shared by backend_dir.c (the operations) and backend_dir_refs.c (the table of open directories). */
+/* backend_dir_internal: what backend_dir.c (the operations) and backend_dir_refs.c (the table of open directories) share. */
 #ifndef VARVE_STORE_BACKEND_DIR_INTERNAL_H
 #define VARVE_STORE_BACKEND_DIR_INTERNAL_H
 
@@ -14,7 +14,7 @@ struct dirref {
     int fd;
     dev_t dev;
     ino_t ino;
-    /* under backend_dir.lock */
+    /* guarded by backend_dir.lock */
     unsigned pins;
     uint64_t used;
     bool listed, held;          /* held: never closed before the backend is */
@@ -28,17 +28,17 @@ struct backend_dir {
     struct dirref *kept[DIRS_KEPT];
     unsigned nkept;
     uint64_t tick;
-    uint64_t durable[DURABLE_ENTRIES];  /* digests of directories whose entry this mount has fsynced: spares an fsync each */
+    uint64_t durable[DURABLE_ENTRIES];  /* digests of directories whose entry this mount has fsynced, so that it need not do so again */
 };
 
-/* The directory, open and pinned until dirref_put. -errno of its opening; -ENAMETOOLONG. */
+/* The directory, open and pinned until dirref_put. -ENAMETOOLONG; or -errno of opening it. */
 int dirref_get(struct backend_dir *bd, const char *dir, struct dirref **out);
 void dirref_put(struct backend_dir *bd, struct dirref *d);
-/* One more pin of a directory that is pinned. */
+/* Adds a pin to a directory that is pinned already. */
 void dirref_pin(struct backend_dir *bd, struct dirref *d);
-/* Opens rest in `up`, pinned and in no table; dir: what it is called. */
+/* Opens `rest` relative to `up`, pinned and in no table; dir: its name relative to STORE. */
 int dirref_open(const struct dirref *up, const char *rest, const char *dir, struct dirref **out);
-/* Opens it for good. */
+/* Opens the directory and keeps it open until the backend is closed. */
 int dirref_hold(struct backend_dir *bd, const char *dir);
 void dirref_close_all(struct backend_dir *bd);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backend_dir_refs: the directories of STORE that are open: the least recently used of DIRS_KEPT is closed first, one that is pinned
- * stays. Before one that was found is used, its name is looked at: where it leads elsewhere by now, the directory is opened anew.
+ * backend_dir_refs: the open directories of STORE. At most DIRS_KEPT unpinned ones stay open; the least recently used is closed first.
+ * Before an open directory is used again, its name is checked: if it leads elsewhere, the directory is opened anew.
  */
 #include "store/backend_dir_internal.h"
 
@@ -38,7 +38,7 @@ void dirref_pin(struct backend_dir *bd, struct dirref *d)
     pthread_mutex_unlock(&bd->lock);
 }
 
-/* Under the lock. */
+/* The caller holds the lock. */
 static void unlist(struct backend_dir *bd, struct dirref *d)
 {
     for (unsigned i = 0; i < bd->nkept; i++)
@@ -62,7 +62,7 @@ static struct dirref *find(struct backend_dir *bd, const char *dir, size_t len, 
     return found;
 }
 
-/* The directory that dir is opened in: a held one, else STORE itself. *rest: dir relative to it. Pinned. */
+/* The directory in which dir is opened, pinned: a held one, or else STORE itself. *rest: dir relative to it. */
 static struct dirref *above(struct backend_dir *bd, const char *dir, const char **rest)
 {
     const char *slash = strchr(dir, '/');
@@ -94,7 +94,7 @@ int dirref_open(const struct dirref *up, const char *rest, const char *dir, stru
     return 0;
 }
 
-/* Into the table; where that is full of used ones, it is closed by the last put. */
+/* Puts the directory into the table. If that is full of pinned ones, the last dirref_put closes this one. */
 static void keep(struct backend_dir *bd, struct dirref *d)
 {
     struct dirref *oldest = NULL, *gone = NULL;
@@ -116,7 +116,7 @@ static void keep(struct backend_dir *bd, struct dirref *d)
         dirref_free(gone);
 }
 
-/* Does the name still lead to it? */
+/* Does the name still lead to the open directory? */
 static bool current(const struct dirref *up, const char *rest, const struct dirref *d)
 {
     struct stat st;

@@ -2,10 +2,10 @@
 /*
  * claim: numbers of containers and the files they name.
  *
- * number = claim << 16 | n, file containers/CCCCCC/NNNN.vc. A mount takes a claim by making its directory (the loser gets EEXIST and
- * tries the next) and gives out its numbers alone, so hosts never coordinate. Claim directories are never removed and a
- * claim is durable before its first number is used: no number is ever given out twice. Claim 0 is not used, so that no
- * reference is 0.
+ * number = claim << 16 | n, file containers/CCCCCC/NNNN.vc. A mount takes a claim by making its directory; another mount gets EEXIST and
+ * tries the next. Only this mount gives out the claim's numbers, so hosts need not coordinate. Claim directories are never
+ * removed, and a claim is durable before its first number is used: no number is ever given out twice. Claim 0 is not used, so
+ * that no reference is 0.
  */
 #include "base/hex.h"
 #include "base/verr.h"
@@ -24,7 +24,7 @@ void container_path(uint64_t number, char out[32])
     snprintf(out, 32, "%06" PRIx64 "/%04x.vc", number >> 16, (unsigned)(number & 0xffff));
 }
 
-/* Exactly `digits` hex digits, then `end`. */
+/* Parses exactly `digits` hex digits that are followed by `end`. */
 static int hex_field(const char *text, unsigned digits, const char *end, uint32_t *out)
 {
     uint64_t value;
@@ -44,7 +44,7 @@ static int highest_entry(void *ctx, const char *name)
     return 0;
 }
 
-/* The making decides, not the listing: a stale listing only costs tries. */
+/* Takes a new claim. Making the directory decides, not the listing: a stale listing only costs tries. */
 static int claim_take(struct store *st, uint32_t *out, struct verr *err)
 {
     uint32_t claim = 0;
@@ -59,7 +59,7 @@ static int claim_take(struct store *st, uint32_t *out, struct verr *err)
             continue;
         if (r < 0)
             return store_fail(st, DIR_CONTAINERS, name, r, "making", err);
-        /* claim -> sync -> first number: a power cut cannot give the same claim to somebody else later. */
+        /* claim -> sync -> first number: after a power cut no other mount can get the same claim. */
         r = bk_sync(st->b, "containers");
         if (r < 0)
             return store_fail(st, DIR_CONTAINERS, NULL, r, "fsync of", err);
@@ -80,7 +80,7 @@ static bool number_next(struct store *st, uint64_t *number)
     return some;
 }
 
-/* A number that nobody has used. Threads that find none each take a claim, and the last one is gone on in. */
+/* Takes a number that was never used. Threads that find the claim used up each take a new one; the last of these stays in use. */
 static int number_take(struct store *st, uint64_t *number, struct verr *err)
 {
     uint32_t claim;
@@ -140,12 +140,12 @@ bool container_condemned(struct store *st, uint64_t number)
 
 struct each {
     struct store *st;
-    int (*fn)(void *ctx, uint64_t number);          /* NULL: strays are wanted */
+    int (*fn)(void *ctx, uint64_t number);          /* NULL: the walk is for strays */
     int (*stray)(void *ctx, const char *path);
     void *ctx;
     struct verr *err;
     uint32_t claim;
-    bool listing;   /* an error is still one of the listing: neither function has given it */
+    bool listing;   /* true: an error comes from the listing; false: from one of the functions */
 };
 
 /* dir: "CCCCCC/" or "". */

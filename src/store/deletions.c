@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * deletions: the deletion log of a generation (format/deletions.h): which references are condemned. A file
- * generations/G/deletions is complete when its generation appears and never changes; an absent one is an error, never an
- * empty one.
+ * deletions: the deletion log of a generation (format/deletions.h): which references are condemned. The file
+ * generations/G/deletions is complete when its generation appears, and never changes. A missing file is an error and does not
+ * count as an empty log.
  */
 #include "base/verr.h"
 #include "format/deletions.h"
@@ -18,7 +18,7 @@
 
 struct deletions {
     uint8_t *file;
-    struct deletion_log log;    /* lies in it */
+    struct deletion_log log;    /* points into it */
 };
 
 int deletion_log_write(struct backend *b, const char *dir, const struct vid *store, uint64_t generation, const uint64_t *refs, uint64_t n)

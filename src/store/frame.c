@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* frame: zstd level 1 with reused contexts; a frame is decoded again before anybody may write it. */
+/* frame: zstd level 1 with reused contexts; a frame is decoded again and compared before it can be written. */
 #include "store/frame_internal.h"
 
 #include "base/fault.h"
@@ -59,7 +59,7 @@ int funpack_open(struct funpack *u, const uint8_t *header, const struct cframe *
         memcpy(out, payload, f->raw_len);
         return 0;
     }
-    /* The whole output is given, so zstd needs no window of its own and can write no byte more. */
+    /* zstd gets the buffer for the whole output, so it needs no window of its own and cannot write behind the buffer. */
     size_t n = ZSTD_decompressDCtx(u->z, out, f->raw_len, payload, f->stored_len);
     if (ZSTD_isError(n) || n != f->raw_len) {
         *why = "compressed data cannot be decoded";

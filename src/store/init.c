@@ -4,7 +4,7 @@
  *
  * Order: directories -> generation 1 (leases/, empty deletion log) -> root node -> fsync of every directory -> store.conf
  * by link -> fsync of the root and of its parent. A crash before the link leaves a directory that no command takes for a
- * store; one after it leaves a whole store.
+ * store; a crash after it leaves a complete store.
  */
 #include "store/store.h"
 
@@ -34,13 +34,13 @@ static int failed(const struct init *in, const char *what, int r, struct verr *e
     return verr_set(err, -r, "making store %s: %s: %s", in->path, what, strerror(-r));
 }
 
-/* Owner, then fsync: so that a file or directory is durable with the owner it must have. */
+/* Sets the owner, then fsyncs, so that a file or directory is durable with its owner. */
 static int give(const struct init *in, const char *dir, const char *name)
 {
     return backend_dir_give(in->b, dir, name, in->uid, in->gid);
 }
 
-/* lost+found is what an empty filesystem has. */
+/* Is there an entry other than lost+found, which an empty filesystem has? */
 static int foreign_entry(void *ctx, const char *name)
 {
     (void)ctx;
@@ -65,7 +65,7 @@ static int root_open(struct init *in, struct verr *err)
     return r < 0 ? failed(in, "listing it", r, err) : 0;
 }
 
-/* The root of the tree: the only node without a parent. */
+/* Makes the root of the tree, the only node without a parent. */
 static int root_node(const struct init *in)
 {
     struct node n = {0};
@@ -85,7 +85,7 @@ static int root_node(const struct init *in)
     return r < 0 ? r : give(in, "nodes", hex);
 }
 
-/* generations/1 with leases/ and an empty deletion log: an absent log is an error in every generation. */
+/* Makes generations/1 with leases/ and an empty deletion log; a missing log would be an error. */
 static int first_generation(const struct init *in)
 {
     char name[GENERATION_NAME], dir[GENERATION_NAME + 16];
@@ -113,7 +113,7 @@ static int make_dir(const struct init *in, enum store_dir dir)
     return r < 0 ? r : give(in, store_dir_names[dir], "");
 }
 
-/* store.conf last, complete and with its owner before it gets its name. */
+/* Makes store.conf, last of all; it is complete and has its owner before it gets its name. */
 static int publish_conf(const struct init *in)
 {
     static const char temp[] = ".tmp-store.conf";

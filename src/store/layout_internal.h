@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* layout: what writer and reader of containers both know about where things lie. */
+/* layout: where parts of a container lie, for writer and reader. */
 #ifndef VARVE_STORE_LAYOUT_INTERNAL_H
 #define VARVE_STORE_LAYOUT_INTERNAL_H
 
@@ -17,7 +17,7 @@ static inline bool container_id_eq(const struct container_id *a, const struct co
     return a->container == b->container && vid_eq(&a->store, &b->store) && vid_eq(&a->version, &b->version);
 }
 
-/* Where the file ends when this is its last trailer; tells whether a trailer lies where it belongs. */
+/* The end of the trailer, as its own fields say; a trailer that ends elsewhere does not belong there. */
 static inline uint64_t trailer_end(const struct ctrailer *t)
 {
     return t->footer_off + (uint64_t)footer_pages(t->entries) * FOOTER_PAGE_BYTES + CTRAILER_BYTES;

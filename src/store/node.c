@@ -23,7 +23,7 @@ int store_node_update(struct store *st, const struct node *node, struct verr *er
     uint8_t record[NODE_RECORD_MAX];
     char hex[VID_HEX];
     vid_hex(&node->id, hex);
-    /* A record that was removed must not come back through a late change of it. */
+    /* A late change must not bring back a record that was removed. */
     struct bstat there;
     int r = bk_stat_name(st->b, "nodes", hex, &there);
     if (r < 0)
@@ -72,10 +72,10 @@ int store_node_remove(struct store *st, const struct vid *id, struct verr *err)
 }
 
 struct each {
-    int (*fn)(void *ctx, const struct vid *id);     /* NULL: strays are wanted */
+    int (*fn)(void *ctx, const struct vid *id);     /* NULL: the walk is for strays */
     int (*stray)(void *ctx, const char *path);
     void *ctx;
-    bool listing;   /* an error is still one of the listing: neither function has given it */
+    bool listing;   /* true: an error comes from the listing; false: from one of the functions */
 };
 
 static int each_entry(void *ctx, const char *name)

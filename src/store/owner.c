@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * owner: which host owns a VM, and the list of generations: the two things a lease is checked against.
+ * owner: which host owns a VM, and the list of generations: a lease is checked against both.
  *
- * owners/VM.EPOCH holds an owner record (format/owner.h). The highest epoch counts; lower ones are
- * history. A new one is made by link, so two hosts never hold the same.
+ * owners/VM.EPOCH holds an owner record (format/owner.h). The highest epoch counts; lower ones are history. A new epoch is made by
+ * link, so two hosts never have the same.
  */
 #include "base/hash.h"
 #include "base/hex.h"
@@ -59,7 +59,7 @@ int owner_load(struct store *st, const struct vid *vm, uint64_t epoch, struct vi
 
 /* ---- listings ---- */
 
-/* 16 hex digits and nothing else. */
+/* Parses a text of exactly 16 hex digits. */
 static bool number_parse(const char *text, uint64_t *out)
 {
     return hex_number(text, 16, out) == 0 && text[16] == '\0';
@@ -67,7 +67,7 @@ static bool number_parse(const char *text, uint64_t *out)
 
 struct highest {
     char prefix[VID_HEX + 1];   /* "VM."; "" : the whole name is the number */
-    size_t match, skip;         /* names that begin with this much of the prefix are meant; the number stands behind so much */
+    size_t match, skip;         /* counts names that begin with `match` bytes of prefix; the number begins after `skip` bytes */
     uint64_t value;
     bool strange;
     char name[64];
@@ -89,11 +89,11 @@ static int highest_entry(void *ctx, const char *name)
     return 0;
 }
 
-/* A name that cannot be read might be the highest: it is an error and never passed over. */
+/* Lists the names and keeps the highest number. A name that cannot be parsed is an error, because it might be the highest. */
 static int list_highest(struct store *st, enum store_dir dir, struct highest *h, struct verr *err)
 {
     int r = bk_list(st->b, store_dir_names[dir], highest_entry, h);
-    if (r < 0) /* ESTALE of a network filesystem must not be read as "fenced" */
+    if (r < 0) /* callers take -ESTALE for "fenced", so ESTALE of a network filesystem becomes -EIO */
         return store_fail(st, dir, NULL, r == -ESTALE ? -EIO : r, "listing", err);
     if (h->strange)
         return verr_set(err, EBADMSG, "%s/%s/%s is no name of varve's: move it away", st->path, store_dir_names[dir], h->name);
@@ -133,7 +133,7 @@ struct each {
     int (*generation)(void *ctx, uint64_t generation);
     int (*stray)(void *ctx, const char *name);
     void *ctx;
-    bool listing;   /* an error is still one of the listing */
+    bool listing;   /* true: an error comes from the listing; false: from one of the functions */
 };
 
 static bool owner_name_parse(const char *name, struct vid *vm, uint64_t *epoch)
@@ -237,7 +237,7 @@ int owner_claim(struct store *st, const struct vid *vm, const struct vid *host, 
         r = owner_publish(st, vm, 1, host);
         if (r < 0 && r != -EEXIST)
             return store_fail(st, DIR_OWNERS, NULL, r, "claiming a VM in", err);
-        r = owner_highest(st, vm, &highest, err); /* another host may have been first */
+        r = owner_highest(st, vm, &highest, err); /* another host may have been faster */
     }
     if (r < 0)
         return r;

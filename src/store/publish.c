@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * publish: leases and the commit point (DESIGN section 7).
+ * publish: leases and the commit point (docs/design/publishing.md).
  *
  *     newest generation G -> make G/leases/VM.EPOCH -> no higher generation, no higher owner epoch    lease_take
  *     write, fsync in the lease                                                                       lease_stage
- *     publish lease/name as target -> sync of the target's directory -> lease/name goes               lease_publish
+ *     publish lease/name as target -> sync of the target's directory -> remove lease/name             lease_publish
  *
- * A collector or adopter that removes what is in the lease makes the publication fail: that is the whole fence. Each staged file
- * stays open until the lease ends, so that the backend knows its own object when it meets it under the target's name.
+ * The fence: a collector or adopter removes the staged files of a lease, and with them the publication becomes impossible. Each staged
+ * file stays open until the lease ends, so that the backend recognises its own object under the target's name.
  */
 #include "store/publish.h"
 
@@ -61,7 +61,7 @@ static int fenced(const struct lease *l, struct verr *err)
 
 /* ---- taking and giving back ---- */
 
-/* The lease in one generation: 1 made, 0 try again with the newest generation, -errno. */
+/* Makes the lease in one generation: 1: made, 0: try again in the newest generation, -errno. */
 static int lease_make(struct lease *l, struct verr *err)
 {
     char hex[VID_HEX], dir[GENERATION_NAME + 20], name[VID_HEX + 17];
@@ -75,7 +75,7 @@ static int lease_make(struct lease *l, struct verr *err)
     return r < 0 ? failed(l, "", r, "making lease", err) : 1;
 }
 
-/* After it is made: 1 good, 0 a higher generation exists, -ESTALE fenced by a higher owner epoch. */
+/* Checks a lease that was just made: 1: good, 0: a higher generation exists, -ESTALE: a higher owner epoch fences it. */
 static int lease_check(const struct lease *l, struct verr *err)
 {
     uint64_t generation, epoch = 0;
@@ -125,7 +125,7 @@ int lease_take(struct store *st, const struct vid *vm, uint64_t epoch, struct le
         *out = l;
         return 0;
     }
-    if (r == 0) /* each try but for the last met a generation younger than the one before */
+    if (r == 0) /* each try except the last met a generation younger than the one before */
         r = verr_set(err, EBADMSG, "%s/generations: no lease can be made in the newest generation", st->path);
     free(l);
     return r;
@@ -245,7 +245,7 @@ int lease_publish(struct lease *l, const char *name, const char *dir, const char
         return verr_set(err, -r, "publishing %s: fsync of its directory: %s", target, strerror(-r));
     }
     fault_point("store.publish.after_fsync");
-    (void)bf_unname(s->f); /* only a name: the lease goes with what is left in it */
+    (void)bf_unname(s->f); /* an error does no harm: the name goes with the lease */
     return 0;
 }
 

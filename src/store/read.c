@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * read: blocks by reference. section -> footer entries, a page's worth at a time on the stack -> decoded frame -> bytes.
+ * read: reads blocks by reference: section -> footer entries, a page's worth at a time on the stack -> decoded frame -> bytes.
  * A run of blocks of one frame keeps that frame pinned, so a sequential read decodes each frame once.
  */
 #include "base/verr.h"
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- decoders: as many as threads decode at once ---- */
+/* ---- decoders: one for each thread that decodes at the same time ---- */
 
 struct unpackers {
     struct funpack *u;
@@ -94,7 +94,7 @@ int footer_slice(struct creader *r, struct cfile *c, uint32_t ordinal, uint32_t 
 
 /* ---- frames ---- */
 
-/* A frame as it lies in the file: most are shorter than the first read. */
+/* Reads a frame as it is in the file; most frames are shorter than the first read. */
 static int frame_fetch(struct creader *r, struct cfile *c, uint32_t off, uint8_t *in, struct cframe *f, struct verr *err)
 {
     ssize_t got = bf_read(c->f, in, FIRST_READ, off);
@@ -160,7 +160,7 @@ static int frame_get(struct creader *r, struct cfile *c, uint32_t off, struct fs
 
 enum {
     ENTRIES_KEPT = 2 * FOOTER_PAGE_ENTRIES, /* so that most frames have all their entries together */
-    DIRECT_MIN = FRAME_RAW_MAX / 2          /* shorter ones are decoded into the cache: the copy costs little */
+    DIRECT_MIN = FRAME_RAW_MAX / 2          /* shorter frames are decoded into the cache: the copy costs little */
 };
 
 struct reading {
@@ -172,7 +172,7 @@ struct reading {
     uint8_t *buf;
     size_t len;
     uint32_t ordinal;       /* of entry[0] */
-    uint32_t n, more;       /* entries here; ordinals behind them that are wanted */
+    uint32_t n, more;       /* valid entries; further ordinals behind them that are wanted */
     struct footer_entry entry[ENTRIES_KEPT];
 };
 
@@ -204,7 +204,7 @@ static int copy_block(struct reading *rd, uint32_t ordinal, const struct footer_
     return 0;
 }
 
-/* How many of the entries are the blocks of one frame from its first byte on, wanted whole; *bytes: their length together. */
+/* Counts the entries that are blocks of one frame, from its first byte on, and that are wanted completely. *bytes: their total length. */
 static uint32_t whole_blocks(const struct reading *rd, const struct footer_entry *e, uint32_t n, uint32_t *bytes)
 {
     uint32_t at = 0, k = 0;
@@ -215,8 +215,8 @@ static uint32_t whole_blocks(const struct reading *rd, const struct footer_entry
 }
 
 /*
- * A frame that is wanted whole and is not in the cache is decoded to where it is wanted, past the cache: whoever reads so much at
- * a time reads on. *taken: blocks; 0: to be read the usual way (the frame has more blocks than these, or somebody loads it).
+ * Decodes a frame that is wanted completely and is not in the cache directly into the caller's buffer: large reads are sequential and
+ * do not come back to it. *taken: blocks read; 0: read them through the cache (the frame has more blocks, or a thread is loading it).
  */
 static int read_whole(struct reading *rd, uint32_t ordinal, const struct footer_entry *e, uint32_t n, uint32_t *taken, struct verr *err)
 {
@@ -240,7 +240,7 @@ static int read_whole(struct reading *rd, uint32_t ordinal, const struct footer_
     return code;
 }
 
-/* At least a page's worth of entries, as long as there are more. */
+/* Reads entries until there is at least a page's worth, or no more. */
 static int fill_entries(struct reading *rd, uint32_t from, struct verr *err)
 {
     memmove(rd->entry, rd->entry + from, (rd->n - from) * sizeof *rd->entry);
@@ -256,7 +256,7 @@ static int fill_entries(struct reading *rd, uint32_t from, struct verr *err)
     return 0;
 }
 
-/* The block at entry i, or the frame that begins there; *next: the entry after it. */
+/* Reads the block at entry i, or the frame that begins there. *next: the entry after it. */
 static int read_at(struct reading *rd, uint32_t i, uint32_t *next, struct verr *err)
 {
     const struct footer_entry *e = &rd->entry[i];
@@ -295,7 +295,7 @@ static int read_blocks(struct reading *rd, struct verr *err)
 
 static int read_once(struct creader *r, uint64_t ref, uint32_t count, uint64_t skip, void *buf, size_t len, struct verr *err)
 {
-    struct reading rd;      /* not all of it cleared: the entries are many */
+    struct reading rd;      /* not cleared as a whole, because it has many entries */
     rd.r = r;
     rd.slot = NULL;
     rd.slot_off = 0;
@@ -337,7 +337,7 @@ static int entries_once(struct creader *r, uint64_t ref, uint32_t count, struct 
     return code < 0 ? code : 0;
 }
 
-/* References come from recipes and peers: their range is checked here, once. */
+/* Checks the range of references, which come from recipes and peers; later code relies on it. */
 static int check_refs(uint64_t ref, uint32_t count, struct verr *err)
 {
     if (!ref_is_block(ref))
@@ -347,7 +347,7 @@ static int check_refs(uint64_t ref, uint32_t count, struct verr *err)
     return 0;
 }
 
-/* Opened anew once already: what does not fit together now never will. */
+/* The error of a file that is stale after it was opened anew: it will not get better. */
 static int stale_again(int code, struct verr *err)
 {
     if (code != -ESTALE)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * read_cache: decoded frames and footer pages, each in a fixed number of slots, least recently used out first. The key
- * holds the version id of the file, so that a rewritten container never meets what was read from the one before.
+ * read_cache: decoded frames and footer pages, each in a fixed number of slots; the least recently used slot is reused first. The
+ * key holds the version id of the file, so that data of a container are never used for another version of it.
  *
- * A frame slot is EMPTY, LOADING (one thread decodes into it, outside the lock; others that want it wait) or READY.
+ * A frame slot is EMPTY, LOADING (one thread decodes into it outside the lock; other threads that want the frame wait) or READY.
  * A pinned slot is never reused, so that its bytes are copied out without the lock.
  */
 #include "store/read_internal.h"
@@ -26,8 +26,8 @@ struct fslot {
 };
 
 struct fcache {
-    pthread_mutex_t lock;   /* all below, but the data of pinned slots */
-    pthread_cond_t changed; /* a slot got unpinned or READY */
+    pthread_mutex_t lock;   /* guards all members below except the data of pinned slots */
+    pthread_cond_t changed; /* signalled when a slot is unpinned or becomes READY */
     uint64_t tick;
     int n;
     unsigned mask;          /* buckets - 1 */
@@ -112,7 +112,8 @@ static void unhash(struct fcache *fc, struct fslot *s)
     s->state = SLOT_EMPTY;
 }
 
-/* An unpinned slot: an empty one, else the one used longest ago; NULL when all are pinned. Only on a miss, beside a decode. */
+/* Finds an unpinned slot: an empty one, or else the least recently used; NULL: all are pinned. A walk over all slots is cheap beside the
+ * decode that follows. */
 static struct fslot *victim(struct fcache *fc)
 {
     struct fslot *best = NULL;
@@ -156,7 +157,7 @@ struct fslot *fcache_get(struct fcache *fc, const struct frame_key *key, bool *l
             s = NULL;
         if (s != NULL)
             break;
-        /* Nobody waits here with a pin of his own, so a slot gets free. */
+        /* A thread that waits here has no slot pinned, so a slot becomes free. */
         pthread_cond_wait(&fc->changed, &fc->lock);
     }
     s->pins++;
@@ -258,7 +259,7 @@ void pcache_add(struct pcache *pc, const struct frame_key *key, const struct foo
     struct page *oldest = &pc->page[0];
     for (int i = 0; i < FOOTER_PAGES_KEPT; i++) {
         struct page *p = &pc->page[i];
-        if (p->used != 0 && key_eq(&p->key, key)) { /* another thread was first */
+        if (p->used != 0 && key_eq(&p->key, key)) { /* another thread has added the page meanwhile */
             oldest = p;
             break;
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * read_file: the open containers of a reader: at most OPEN_MAX descriptors, least recently used closed first. What was
- * read through a descriptor (version id, sections) goes with it.
+ * read_file: the open containers of a reader: at most OPEN_MAX descriptors; the least recently used one is closed first. The version id
+ * and sections that were read through a descriptor are freed with it.
  */
 #include "base/verr.h"
 #include "store/layout_internal.h"
@@ -36,7 +36,7 @@ static struct cfile *cfile_new(uint64_t number)
     return c;
 }
 
-/* ---- the list; under r->lock ---- */
+/* ---- the list; the caller holds r->lock ---- */
 
 static struct cfile *listed(struct creader *r, uint64_t number)
 {
@@ -56,7 +56,7 @@ static void unlist(struct creader *r, struct cfile *c)
     c->listed = false;
 }
 
-/* Closes the unpinned file used longest ago; false when all are pinned. */
+/* Closes the least recently used file that is not pinned; false: all are pinned. */
 static bool close_oldest(struct creader *r)
 {
     struct cfile *oldest = NULL;
@@ -75,7 +75,7 @@ static struct cfile *pin(struct creader *r, uint64_t number)
 {
     struct cfile *c;
     pthread_mutex_lock(&r->lock);
-    /* A pinned file gets unpinned without waiting for anybody who waits here: each thread pins one at a time. */
+    /* Each thread pins one file at a time, so the threads that wait here have none pinned, and a pinned file will be unpinned. */
     while ((c = listed(r, number)) == NULL && r->nopen >= OPEN_MAX && !close_oldest(r))
         pthread_cond_wait(&r->unpinned, &r->lock);
     if (c == NULL && (c = cfile_new(number)) != NULL) {
@@ -132,9 +132,9 @@ void cfile_free_all(struct creader *r)
         cfile_free(r->files[--r->nfiles]);
 }
 
-/* ---- opening; under c->lock ---- */
+/* ---- opening; the caller holds c->lock ---- */
 
-/* Taken before the sections are read: what is sealed meanwhile makes the next look find a change. */
+/* Notes size and mtime before the sections are read, so that look_again notices a section that is sealed meanwhile. */
 static int stamp(struct cfile *c, struct bstat *st)
 {
     int r = bf_stat(c->f, st);
@@ -150,7 +150,7 @@ static bool is_zero(const uint8_t *p, size_t n)
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-/* A file whose writer died before its header reached the disk; unless something in it was sealed, which is damage. */
+/* Handles a file without a header: its writer died before the header reached the disk. If a section was sealed in it, that is damage. */
 static int born(struct cfile *c, const uint8_t *head, size_t n, const char **why)
 {
     if (n == CHEADER_BYTES && !is_zero(head, n))
@@ -216,7 +216,7 @@ int cfile_get(struct creader *r, uint64_t number, struct cfile **out, struct ver
         return verr_set(err, ENOMEM, "opening a container: out of memory");
     pthread_mutex_lock(&c->lock);
     int code = 0;
-    if (!c->opened && c->f != NULL) /* the thread before us failed on it and is about to drop it */
+    if (!c->opened && c->f != NULL) /* another thread failed to open it, and is about to drop it */
         code = cfile_fail(r, c, ESTALE, "could not be opened", err);
     else if (!c->opened)
         code = cfile_open(r, c, err);
@@ -250,7 +250,7 @@ static bool lookup(const struct cfile *c, uint32_t ordinal, struct section *out)
     return false;
 }
 
-/* Has the file grown, or been replaced, since it was looked at? */
+/* Has the file grown, or been replaced, since the last look? */
 static int look_again(struct cfile *c)
 {
     struct bstat st;
@@ -263,7 +263,7 @@ static int look_again(struct cfile *c)
         return code;
     code = c->unborn ? -ESTALE : sections_load(c, c->seen_size);
     if (code < 0)
-        c->seen_size = 0; /* not looked at after all */
+        c->seen_size = 0; /* the look failed: the next one must look again */
     return code;
 }
 

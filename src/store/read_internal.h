@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Insides of the reader: open containers (read_file.c, sections.c), decoded frames and footer pages (read_cache.c), the
- * interface (read.c, walk.c).
+ * read_internal: what the files of the reader share: open containers (read_file.c, sections.c), decoded frames and footer pages
+ * (read_cache.c), the interface (read.c, walk.c).
  *
  * Locks: cfile.lock (one container) before creader.lock (which files are open) ; cache locks are innermost. No lock of
  * the creader or of a cache is held across I/O or decoding; a cfile's lock is held while its sections are read.
@@ -24,14 +24,14 @@ struct section {
     uint32_t section_off, footer_off, trailer_off;
 };
 
-/* An open container: file and what was read through it. Never mixed with another version of the same number. */
+/* An open container: the file, and what was read through it. Another version of the same number gets a cfile of its own. */
 struct cfile {
     uint64_t number;
-    /* under creader.lock */
+    /* guarded by creader.lock */
     unsigned pins;
     uint64_t used;
-    bool listed;                /* in creader.files: found by number */
-    /* under lock */
+    bool listed;                /* in creader.files, where it is found by number */
+    /* guarded by lock */
     pthread_mutex_t lock;
     bool opened;
     struct bfile *f;
@@ -57,7 +57,7 @@ struct creader {
     pthread_mutex_t lock;
     pthread_cond_t unpinned;
     struct cfile *files[OPEN_MAX];
-    unsigned nfiles;            /* listed ones and those dropped while pinned: descriptors */
+    unsigned nfiles;            /* listed files, and files dropped while pinned: descriptors */
     unsigned nopen;
     uint64_t tick;
     struct fcache *frames;
@@ -67,32 +67,32 @@ struct creader {
 };
 
 /* ---- read_file.c ---- */
-/* Opens the container (or finds it open) and pins it. -ENODATA: no such file; -EBADMSG; -ESTALE. */
+/* Finds the container open, or opens it, and pins it. -ENODATA: no such file; -EBADMSG; -ESTALE. */
 int cfile_get(struct creader *r, uint64_t number, struct cfile **out, struct verr *err);
 void cfile_put(struct creader *r, struct cfile *c);
-/* The next cfile_get opens the file anew; the one in use stays good for who has it pinned. */
+/* Makes the next cfile_get open the file anew; threads that have this cfile pinned go on using it. */
 void cfile_drop(struct creader *r, struct cfile *c);
 void cfile_forget(struct creader *r, uint64_t number);     /* drops it when it is open */
 void cfile_free_all(struct creader *r);
 int cfile_fail(const struct creader *r, const struct cfile *c, int code, const char *what, struct verr *err);
-/* Section of an ordinal; looks for new sections when it is unknown. -ENODATA, -EBADMSG, -ESTALE: reopen. */
+/* The section of an ordinal; looks for new sections when no known one has it. -ENODATA, -EBADMSG; -ESTALE: reopen the file. */
 int cfile_section(struct creader *r, struct cfile *c, uint32_t ordinal, struct section *out, struct verr *err);
 
 /* ---- sections.c ---- */
-/* Adds the sections that are sealed by now. Called with c->lock held. -errno of a read, -ENOMEM. */
+/* Adds sections that were sealed since the last call. The caller holds c->lock. -ENOMEM, or -errno of a read. */
 int sections_load(struct cfile *c, uint64_t size);
-/* Does a file that has no readable header hold a sealed section all the same? 1, 0, -errno. */
+/* Has a file without a readable header a sealed section? 1, 0, -errno. */
 int sections_any(struct cfile *c, uint64_t size);
 
 /* ---- read_cache.c: decoded frames ---- */
 struct frame_key { uint64_t container; struct vid version; uint32_t off; };
 int fcache_new(size_t bytes, struct fcache **out);
 void fcache_free(struct fcache *fc);
-/* Pins the slot of the frame. *load: it is empty and the caller must fill it and call fcache_loaded. */
+/* Pins the slot of the frame. *load: the slot is empty; the caller fills it and calls fcache_loaded. */
 struct fslot *fcache_get(struct fcache *fc, const struct frame_key *key, bool *load);
-/* Is it there, or being loaded? */
+/* Is the frame in the cache, or being loaded? */
 bool fcache_has(struct fcache *fc, const struct frame_key *key);
-/* good false: the slot is given up and unpinned. */
+/* Ends a load. good false: the load failed; the slot is emptied and unpinned. */
 void fcache_loaded(struct fcache *fc, struct fslot *s, bool good);
 void fcache_put(struct fcache *fc, struct fslot *s);
 uint8_t *fslot_data(struct fslot *s);
@@ -101,15 +101,15 @@ struct cframe *fslot_frame(struct fslot *s);
 /* ---- read_cache.c: footer pages ---- */
 struct pcache *pcache_new(void);
 void pcache_free(struct pcache *pc);
-/* Copies entries [from, from + n) of the page; false when it is not there. */
+/* Copies entries [from, from + n) of the page; false: the page is not in the cache. */
 bool pcache_find(struct pcache *pc, const struct frame_key *key, uint32_t from, uint32_t n, struct footer_entry *out);
 void pcache_forget(struct pcache *pc, uint64_t container);
 void pcache_add(struct pcache *pc, const struct frame_key *key, const struct footer_entry *entries, uint32_t n);
 
 /* ---- read.c ---- */
-/* Up to `count` entries from `ordinal` on, not beyond its footer page; number of entries. */
+/* Reads up to `count` entries from `ordinal` on, not beyond its footer page. The number of entries. */
 int footer_slice(struct creader *r, struct cfile *c, uint32_t ordinal, uint32_t count, struct footer_entry *out, struct verr *err);
-/* The same of a known section, read from the file and not from the cache. */
+/* Reads one footer page of a known section from the file, past the cache. */
 int footer_page_read(struct creader *r, struct cfile *c, const struct section *s, uint32_t page,
                      struct footer_entry out[FOOTER_PAGE_ENTRIES], uint32_t *n, struct verr *err);
 

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Footer pages of the open section, as many at a time as the scratch buffer takes. No frame is under way. */
+/* Writes the footer pages of the open section, as many at a time as the scratch buffer holds. No frame is under way. */
 static int footer_write(struct cwriter *w)
 {
     uint8_t *buf = fpack_scratch(w->frame[0].pack);
@@ -27,7 +27,7 @@ static int footer_write(struct cwriter *w)
     return 0;
 }
 
-/* Closes the open section but for its trailer, which is returned. */
+/* Closes the open section except for its trailer, which is put into *out. */
 static int section_close(struct cwriter *w, struct waiting *out)
 {
     struct cw_file *f = &w->file;
@@ -66,12 +66,12 @@ static int trailer_write(struct cwriter *w, const struct waiting *wait)
     return 0;
 }
 
-/* fdatasync of all -> trailers of all -> fdatasync of all. */
+/* fsync of all files -> trailers of all -> fsync of all. */
 static int trailers(struct cwriter *w, unsigned n)
 {
     const struct waiting *wait = w->waiting;
     int r = 0;
-    for (unsigned i = 0; i < n; i++) /* all begin to write before the first is waited for; errors come below */
+    for (unsigned i = 0; i < n; i++) /* write-back of all files begins before the first fsync, which returns errors */
         (void)bf_start(wait[i].f, 0, 0);
     for (unsigned i = 0; r == 0 && i < n; i++)
         r = data_sync(w, &wait[i]);
@@ -85,8 +85,8 @@ static int trailers(struct cwriter *w, unsigned n)
 }
 
 /*
- * After a failed fsync the page cache may show a trailer that the disk does not have. One byte behind it makes the file
- * end in a torn tail, so that no writer goes on in it. If this fails too, a reboot tells what the disk has.
+ * After a failed fsync the page cache may show a trailer that the disk does not have. A byte behind the trailer makes the file
+ * end in a torn tail, so that no writer goes on in it. If this fails too, only a reboot shows what the disk has.
  */
 static void leave_behind(struct cwriter *w, unsigned n)
 {
@@ -132,7 +132,7 @@ int cw_sync_dirs(struct cwriter *w)
     return 0;
 }
 
-/* The open file goes on in a new section behind its trailer. */
+/* Begins a new section of the open file behind its trailer. */
 static void section_next(struct cw_file *f, const struct waiting *sealed)
 {
     f->prev_trailer = sealed->trailer_off;

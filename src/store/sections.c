@@ -2,11 +2,10 @@
 /*
  * sections: which parts of a container file are sealed.
  *
- * From the end of the file the trailers are followed backwards. A file that does not end in a trailer is walked forwards,
- * frame by frame, from where it was last known to be whole: what is sealed before a torn tail counts. What then remains
- * is searched for a later trailer: one that is there and does not connect means that a section between is damaged, which
- * must not pass for a torn tail. Every trailer must name this file version and lie where its own fields say it lies, so
- * that a copy of one inside a stored frame is not taken for one.
+ * Trailers are followed backwards from the end of the file. A file that does not end in a trailer is walked forwards, frame by
+ * frame, from the last known sealed section, because sections before a torn tail count. The rest is searched for a later
+ * trailer: if there is one that does not connect, a section in between is damaged, which is no torn tail. Every trailer must
+ * name this file version and lie where its own fields say, so that a copy of a trailer inside a stored frame does not count.
  */
 #include "store/layout_internal.h"
 #include "store/read_internal.h"
@@ -17,7 +16,8 @@
 
 enum { SEARCH_BYTES = 64 * 1024 };
 
-/* Trailer of this file at pos: 1, 0 none, -errno. any_version: the header, which names the version, cannot be read. */
+/* Reads the trailer at pos if it belongs to this file: 1, 0: there is none, -errno. any_version: the version is unknown, because the
+ * header cannot be read. */
 static int trailer_at(const struct cfile *c, uint64_t pos, bool any_version, struct ctrailer *out)
 {
     uint8_t bytes[CTRAILER_BYTES];
@@ -65,7 +65,7 @@ static int section_add(struct cfile *c, const struct ctrailer *t)
 struct chain {
     struct ctrailer *t;     /* newest first */
     uint32_t n, room;
-    bool complete;          /* reaches what is known already */
+    bool complete;          /* reaches a section that is known already */
 };
 
 static int chain_push(struct chain *ch, const struct ctrailer *t)
@@ -82,7 +82,7 @@ static int chain_push(struct chain *ch, const struct ctrailer *t)
     return 0;
 }
 
-/* Follows the trailers from the one at pos down to c->sealed_end. Each must end where the later one begins. */
+/* Follows the trailers from the one at pos down to c->sealed_end. Each section must end where the later one begins. */
 static int chain_read(const struct cfile *c, uint64_t pos, struct chain *ch)
 {
     ch->n = 0;
@@ -118,7 +118,7 @@ static int chain_take(struct cfile *c, const struct chain *ch)
 
 /* ---- forwards ---- */
 
-/* One section from c->sealed_end on: 1 taken, 0 not sealed, -errno. */
+/* Adds the section that begins at c->sealed_end: 1: added, 0: it is not sealed, -errno. */
 static int section_forward(struct cfile *c, uint64_t size)
 {
     uint64_t off = c->sealed_end;
@@ -147,7 +147,7 @@ static int section_forward(struct cfile *c, uint64_t size)
 
 /* ---- the search for a later trailer ---- */
 
-/* Place of the last trailer of this file in [from, size), or 0. */
+/* Finds the offset of the last trailer of this file in [from, size), or 0. */
 static int last_trailer(const struct cfile *c, uint64_t from, uint64_t size, bool any_version, uint64_t *out)
 {
     uint8_t *buf = malloc(SEARCH_BYTES);
@@ -194,7 +194,7 @@ static int load_torn(struct cfile *c, uint64_t size, struct chain *ch)
     r = last_trailer(c, c->sealed_end, size, false, &pos);
     if (r < 0 || pos == 0)
         return r;
-    /* A writer that sealed a section between the two looks gives a chain that connects. */
+    /* If a writer sealed a section between the two looks, the chain connects. */
     r = chain_read(c, pos, ch);
     if (r < 0)
         return r;

@@ -2,8 +2,8 @@
 /*
  * snaps: records of snapshots: recipe headers and side files. Trash and anchors: snaps_links.c.
  *
- * An edit (read, change, write, row) holds no mutex: it stands in a list, and another edit of the same snapshot waits until it
- * has left.
+ * An edit (read, change, write, row) holds no mutex. It is entered in a list, and another edit of the same snapshot waits until it
+ * is taken off.
  */
 #include "store/snaps.h"
 
@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what is under way ---- */
+/* ---- edits under way ---- */
 
 void snaps_state_init(struct snaps_state *s)
 {
@@ -156,7 +156,7 @@ int snaps_side(struct store *st, const struct snapref *ref, struct snaprcp *rcp,
     return 1;
 }
 
-/* What a snapshot without a side file says by itself. */
+/* Makes the attributes of a snapshot without a side file from its recipe. */
 static void side_of_recipe(const struct snapinfo *s, struct snapattr *a)
 {
     *a = (struct snapattr){.snap = s->ref.snap};
@@ -186,7 +186,7 @@ int snaps_durable(struct store *st, const struct snapref *ref, struct verr *err)
     char dir[DISK_PATH_MAX];
     store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
     int r = snaps_named(st, DIR_SNAPSHOTS, &ref->disk, ref->seq, &ref->snap);
-    /* A kill may have come between its link and the sync of the directory: nothing may rely on it before that. */
+    /* Its publisher may have been killed between link and sync of the directory: without that sync nothing may rely on the recipe. */
     if (r == 1) {
         int e = bk_sync(st->b, dir);
         r = e < 0 ? e : 1;
@@ -194,7 +194,7 @@ int snaps_durable(struct store *st, const struct snapref *ref, struct verr *err)
     return r < 0 ? file_fail(ref, ".rcp", r, strerror(-r), err) : r;
 }
 
-/* ---- files as they lie there ---- */
+/* ---- open files ---- */
 
 int snaps_open(struct store *st, enum store_dir dir, const struct vid *disk, uint64_t seq, const struct vid *snap, struct bfile **out,
                uint64_t *bytes)
@@ -270,7 +270,7 @@ bool snaps_anchored(struct store *st, const struct vid *for_disk, const struct s
 
 /* ---- edit ---- */
 
-/* What of `now` differs from `was` goes into the side file's record. False: nothing does. */
+/* Puts the values of `now` that differ from `was` into the side file's record. False: none differs. */
 static bool side_follows(const struct snapinfo *was, const struct snapinfo *now, struct snapattr *a)
 {
     bool owner = now->mode != was->mode || now->uid != was->uid || now->gid != was->gid;
@@ -295,7 +295,7 @@ static bool side_follows(const struct snapinfo *was, const struct snapinfo *now,
     return true;
 }
 
-/* write -> fdatasync -> rename -> fsync of the directory: the old or the new side file, never none. */
+/* write -> fsync -> rename -> fsync of the directory: a crash leaves the old or the new side file. */
 static int write_side(struct store *st, const struct snapref *ref, const struct snapattr *a, struct verr *err)
 {
     char file[SNAP_FILE_MAX], dir[DISK_PATH_MAX];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is under way with snapshot records, in memory: edits, pins, anchors that are being taken away. */
+/* snaps_internal: operations on snapshot records that are under way, in memory: edits, pins, un-anchorings. */
 #ifndef VARVE_STORE_SNAPS_INTERNAL_H
 #define VARVE_STORE_SNAPS_INTERNAL_H
 
@@ -10,7 +10,7 @@
 
 struct store;
 
-/* On the stack of the thread that is at work. */
+/* An edit under way; on the stack of its thread. */
 struct snaps_busy {
     struct snaps_busy *next;
     struct snapref ref;
@@ -19,11 +19,11 @@ struct snaps_pin {
     struct snaps_pin *next;
     struct vid for_disk;
     struct snapref ref;
-    unsigned pins;              /* 0: none, the anchor is being taken away */
+    unsigned pins;              /* 0: the entry stands for an un-anchoring only */
     bool going;                 /* an un-anchoring is under way */
 };
 
-/* lock guards all; nothing is called while it is held. ended: an edit or an un-anchoring has. */
+/* lock guards all members; no function is called while it is held. ended: signalled when an edit or an un-anchoring has ended. */
 struct snaps_state {
     pthread_mutex_t lock;
     pthread_cond_t ended;

@@ -2,9 +2,9 @@
 /*
  * snaps_links: names of snapshot files, trash and anchors.
  *
- * Nothing is ever unlinked from snapshots/ or anchors/: what goes is renamed into trash/, where a collection finds it
- * (DESIGN section 7). A name in trash/ is new each time, because rename() onto another link of the same file would do
- * nothing and say that it did:
+ * No file is ever unlinked from snapshots/ or anchors/. It is renamed into trash/, where a collection finds it
+ * (docs/design/publishing.md). Each name in trash/ is new, because rename() onto another link of the same file does nothing
+ * and still succeeds:
  *
  *     DISKID-s-RANDOM-SEQ-SNAPID.rcp    recipe (or .attr) removed from snapshots/DISKID
  *     DISKID-a-RANDOM-SEQ-SNAPID.rcp    anchor dropped from anchors/DISKID
@@ -72,7 +72,7 @@ static int to_trash(struct store *st, const char *from, const struct vid *disk, 
     return bk_move(st->b, from, name, "trash", trash);
 }
 
-/* trash/ first: an entry must never be durably gone here while it is not durably there. */
+/* Syncs trash/ first, so that a file is never durably removed from one directory before it is durable in the other. */
 static int sync_moved(struct store *st, const char *from, struct verr *err)
 {
     int r = bk_sync(st->b, "trash");
@@ -89,8 +89,8 @@ static int trash_held(struct store *st, const struct snapref *ref, struct verr *
     store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
     store_snap_file(ref->seq, &ref->snap, "rcp", rcp);
     store_snap_file(ref->seq, &ref->snap, "attr", attr);
-    /* The recipe first: a snapshot that survives a crash must not have lost its label or its protection. The side file
-     * is looked for also when the recipe is gone, which is what such a crash leaves. */
+    /* The recipe moves first: a snapshot that is still there after a crash must not have lost its label or protection. The side file is
+     * moved also when the recipe is missing, as after such a crash. */
     int gone = to_trash(st, dir, &ref->disk, 's', rcp);
     int side = gone == 0 || gone == -ENOENT ? to_trash(st, dir, &ref->disk, 's', attr) : 0;
     int r = sync_moved(st, dir, err);
@@ -101,7 +101,7 @@ static int trash_held(struct store *st, const struct snapref *ref, struct verr *
     return r;
 }
 
-/* An edit that wrote its side file after the recipe went would leave a side file without a snapshot. */
+/* Counts as an edit of the snapshot: another edit could otherwise write a side file after the recipe was moved. */
 int snaps_trash(struct store *st, const struct snapref *ref, struct verr *err)
 {
     struct snaps_busy b;
@@ -119,7 +119,7 @@ static int anchor_link(struct store *st, const char *to, const struct vid *from_
     struct bstat there;
     store_disk_path(DIR_SNAPSHOTS, from_disk, from);
     int r = bk_link(st->b, from, name, to, name);
-    /* An anchor that is there holds the data, even when the snapshot itself has gone since. */
+    /* An anchor that is there keeps the data, even if the snapshot has been removed since. */
     if (r == -EEXIST || (r == -ENOENT && bk_stat_name(st->b, to, name, &there) == 0))
         r = 0;
     return r;
@@ -137,7 +137,7 @@ int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snap
     r = anchor_link(st, dir, &ref->disk, name);
     if (r < 0)
         return verr_set(err, -r, "anchoring %s in %s/%s: %s", name, st->path, dir, r == -ENOENT ? "the snapshot is gone" : strerror(-r));
-    /* link -> sync -> only now may a pointer rely on it; also when it was there: its maker may have died before his. */
+    /* link -> sync -> only now may a pointer rely on it. An old anchor is synced too: its maker may have died before the sync. */
     r = bk_sync(st->b, dir);
     return r < 0 ? store_fail(st, DIR_ANCHORS, hex, r, "fsync of", err) : 0;
 }
@@ -158,7 +158,7 @@ static int unanchor_going(struct store *st, const struct vid *for_disk, const st
 
 /* ---- pins ---- */
 
-/* lock held. */
+/* The caller holds the lock. */
 static struct snaps_pin **find_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
 {
     struct snaps_pin **p = &s->pins;
@@ -167,7 +167,7 @@ static struct snaps_pin **find_pin(struct snaps_state *s, const struct vid *for_
     return p;
 }
 
-/* lock held. The entry of that anchor, made when there is none; NULL: no memory. */
+/* The entry of that anchor, made when there is none; NULL: no memory. The caller holds the lock. */
 static struct snaps_pin *take_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
 {
     struct snaps_pin **at = find_pin(s, for_disk, ref);
@@ -178,7 +178,7 @@ static struct snaps_pin *take_pin(struct snaps_state *s, const struct vid *for_d
     return *at;
 }
 
-/* lock held. */
+/* The caller holds the lock. */
 static void drop_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
 {
     struct snaps_pin **at = find_pin(s, for_disk, ref), *p = *at;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * snaps_list: which records of snapshots there are. Names come from listings alone, and the backend makes each
- * listing anew (base/backend.h); nothing is opened.
+ * snaps_list: lists records of snapshots. It reads only names, from listings that the backend makes anew (base/backend.h), and opens
+ * no record.
  */
 #include "base/backend.h"
 #include "base/verr.h"
@@ -19,7 +19,7 @@ struct listing {
     const struct vid *disk;
     const struct snaps_walk *walk;
     int (*fn_disk)(void *ctx, const struct vid *disk);
-    bool stopped;               /* by an answer of the caller's */
+    bool stopped;               /* an answer of the caller's function ended the walk */
 };
 
 static enum store_dir dir_of(enum snaps_where where)
@@ -73,7 +73,7 @@ int snaps_each(struct store *st, enum snaps_where where, const struct vid *disk,
     snprintf(dir, sizeof dir, "%s%s%s", store_dir_names[dir_of(where)], hex[0] != '\0' ? "/" : "", hex);
     int r = bk_list(st->b, dir, show_file, &l);
     if (r == -ENOENT && !l.stopped)
-        return 0;       /* made with the first recipe: its absence is told apart from a listing that fails */
+        return 0;       /* the first recipe makes the directory: a missing one means no snapshot, a failed listing is an error */
     return r < 0 && !l.stopped ? store_fail(st, dir_of(where), hex[0] != '\0' ? hex : NULL, r, "listing", err) : r;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* store: opening STORE: its backend, store.conf, and that its directories are there. */
+/* store: opens STORE: its backend and store.conf, and checks that its directories are there. */
 #include "store/store.h"
 
 #include "base/verr.h"

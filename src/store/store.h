@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store: the chunk store directory (STORE): its configuration, its directories and its records.
- * Containers: container.h.  Leases and publication: publish.h.  Thread-safe unless said otherwise.
+ * store: the chunk store (STORE): its configuration, its directories and its records. container.h has containers, publish.h leases
+ * and publication, snaps.h snapshots. Any thread may call these functions unless a comment says otherwise.
  *
- * What STORE is made of, base/backend.h and backend_dir.c know; its objects are:
+ * Only base/backend.h and backend_dir.c know how STORE is kept. Its objects are:
  *
  *   store.conf              identity and options, written once (format/storeconf.h)
  *   containers/CCCCCC/      65 536 numbers claimed by one mount by mkdir; files NNNN.vc
  *   snapshots/DISK/         SEQ-SNAPID.rcp (snapshot recipe), SEQ-SNAPID.attr (mutable attributes)
- *   anchors/DISK/           links to recipes that a live image of this disk relies on; same names
- *   trash/                  what rm and un-anchoring rename away
+ *   anchors/DISK/           links to recipes that the live image of this disk points to; same names
+ *   trash/                  recipes and side files that rm and un-anchoring have moved away
  *   generations/G/          leases/VM.EPOCH/ , deletions (deletion log)
  *   owners/                 VM.EPOCH: which host owns a VM, made with O_EXCL
  *   nodes/                  one record per directory or disk: the tree (format/node.h)
@@ -34,28 +34,27 @@ struct verr;
 enum store_dir { DIR_CONTAINERS, DIR_SNAPSHOTS, DIR_ANCHORS, DIR_TRASH, DIR_GENERATIONS, DIR_OWNERS, DIR_NODES, DIR_INDEX, DIR_CDS,
                  STORE_DIRS };
 
-/* Makes a store at path (must not exist, or be an empty directory). conf->id and keys are filled in by the caller.
- * Order: directories, generation 1, root node, fsync of all, then store.conf by link: a store without store.conf is none.
- * If uid != -1 all of it is given to uid:gid. Durable on return. -EEXIST: a store is there already; -ENOTEMPTY. */
+/* Makes a store at path, which does not exist or is an empty directory. The caller has filled in conf->id and keys.
+ * Order: directories, generation 1, root node, fsync of all, then store.conf by link: a directory without store.conf is no store.
+ * Unless uid is -1, all objects are given to uid:gid. Durable on return. -EEXIST: a store is there already; -ENOTEMPTY. */
 int store_init(const char *path, const struct store_conf *conf, uid_t uid, gid_t gid, struct verr *err);
 
-/* -ENOENT no store there; -EBADMSG damaged or foreign store.conf, or a directory is missing; -ENOTSUP a newer version.
- * Opens all directories once. */
+/* -ENOENT: there is no store; -EBADMSG: store.conf is damaged or foreign, or a directory is missing; -ENOTSUP: a newer version. */
 int store_open(const char *path, struct store **out, struct verr *err);
 void store_close(struct store *st);
 
 const struct store_conf *store_conf(const struct store *st);
-const char *store_path(const struct store *st);                  /* canonical; for messages: nothing is opened by it */
-/* For fpindex, which keeps its files in "index" of it. */
+const char *store_path(const struct store *st);                  /* canonical; for messages only, not to open anything */
+/* The backend of STORE, for fpindex, which keeps its files in "index". */
 struct backend *store_index(struct store *st);
 int store_space(const struct store *st, struct statvfs *out);       /* as statvfs(3) */
 int store_owner(const struct store *st, uid_t *uid, gid_t *gid);
-/* Space that a removal can use in a full store: an object of this host beside the nodes, which no reader looks at. 1 made, 0 there
- * already, -ENOSPC. Never durable. */
+/* Reserves space that a removal can use in a full store: an object of this host in nodes/, which readers ignore. 1: made, 0: it is
+ * there already, -ENOSPC. Never durable. */
 int store_reserve(struct store *st, const struct vid *host, size_t bytes);
-int store_unreserve(struct store *st, const struct vid *host);      /* 0 given back; -ENOENT */
-/* fn for each name in one of the directories; what it returns other than 0 ends the list and is returned. For those who tell of
- * what does not belong there. */
+int store_unreserve(struct store *st, const struct vid *host);      /* gives the space back: 0; -ENOENT: nothing was reserved */
+/* Calls fn for each name in a directory; an answer other than 0 ends the list and is returned. For callers that report foreign
+ * files. */
 int store_names_each(struct store *st, enum store_dir dir, int (*fn)(void *ctx, const char *name), void *ctx);
 
 /* ---- nodes: the tree of names ---- */
@@ -65,12 +64,12 @@ int store_names_each(struct store *st, enum store_dir dir, int (*fn)(void *ctx, 
 int store_node_create(struct store *st, const struct node *node, struct verr *err);
 int store_node_update(struct store *st, const struct node *node, struct verr *err);
 int store_node_load(struct store *st, const struct vid *id, struct node *out, struct verr *err);   /* -ENOENT, -EBADMSG */
-/* Removes the record; directory fsynced. 0 also when absent. */
+/* Removes the record and fsyncs the directory. 0 also when there is none. */
 int store_node_remove(struct store *st, const struct vid *id, struct verr *err);
-/* fn for each id that has a record. Names that are no id are passed over; a listing that fails is an error.
- * An answer other than 0 ends it and is returned. */
+/* Calls fn for each id that has a record; names that are no id are passed over. An answer other than 0 ends the list and is returned;
+ * a listing that fails is an error. */
 int store_node_each(struct store *st, int (*fn)(void *ctx, const struct vid *id), void *ctx, struct verr *err);
-/* fn for what store_node_each passes over, temporary files excepted: "nodes/NAME". Whoever lists nodes tells of these. */
+/* Calls fn with "nodes/NAME" for each name that store_node_each passes over, except temporary files, so that it can be reported. */
 int store_node_strays(struct store *st, int (*fn)(void *ctx, const char *path), void *ctx, struct verr *err);
 
 /* ---- names of snapshot files: "%016x-%s.%s" of sequence, snapshot id and suffix ("rcp", "attr"; ".rcp" means the same) ---- */

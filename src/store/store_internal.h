@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Insides shared by the files of src/store: the open store, container numbers, listings that safety depends on. */
+/* store_internal: what the files of src/store share: the open store, container numbers, errors, generations and owners. */
 #ifndef VARVE_STORE_INTERNAL_H
 #define VARVE_STORE_INTERNAL_H
 
@@ -21,11 +21,11 @@ struct store {
     struct backend *b;
     struct store_conf conf;
 
-    pthread_mutex_t claim_lock; /* guards all up to ncondemned; never held across I/O */
+    pthread_mutex_t claim_lock; /* guards the members from claim to ncondemned; never held across I/O */
     uint32_t claim;             /* claim directory of this mount; 0: none yet */
     uint32_t claim_next;        /* next number in it */
-    uint64_t condemned[CONDEMNED_MAX];  /* containers whose fsync failed: nobody goes on in them, whatever they look like */
-    unsigned ncondemned;        /* more than CONDEMNED_MAX: nobody goes on in any */
+    uint64_t condemned[CONDEMNED_MAX];  /* containers whose fsync failed: no writer goes on in them, even if they look intact */
+    unsigned ncondemned;        /* more than CONDEMNED_MAX: no writer goes on in any container */
 
     struct snaps_state snaps;
 };
@@ -36,16 +36,16 @@ enum { DISK_PATH_MAX = 16 + VID_HEX };
 /* snapshots/DISK or anchors/DISK. */
 void store_disk_path(enum store_dir dir, const struct vid *disk, char out[DISK_PATH_MAX]);
 
-/* Error of a call on STORE/DIR/NAME (name may be NULL): text and -code. r is -errno. */
+/* Sets err to the error r (-errno) of a call on STORE/DIR/NAME (name may be NULL), and returns r. */
 int store_fail(const struct store *st, enum store_dir dir, const char *name, int r, const char *doing, struct verr *err);
 #ifdef __clang_analyzer__
 #define store_fail(...) verr_negative((store_fail)(__VA_ARGS__))
 #endif
 
-/* Makes the next container file of this mount: new, empty, its writer's alone. Claims a directory first when needed (durable). */
+/* Makes the next container file of this mount: new, empty, and only for its writer. Claims a directory first when needed (durable). */
 int container_make(struct store *st, uint64_t *number, struct bfile **out, struct verr *err);
 
-/* An fsync of the container failed: final while this mount lasts. Afterwards its end tells whether it can be gone on in. */
+/* Marks a container whose fsync failed: no writer of this mount goes on in it. After a new mount, the end of the file decides. */
 void container_condemn(struct store *st, uint64_t number);
 bool container_condemned(struct store *st, uint64_t number);
 
@@ -58,9 +58,9 @@ int generation_newest(struct store *st, uint64_t *out, struct verr *err);
 /* Publishes dir/deletions of a generation: refs ascending, without doubles. Durable on return. -EEXIST. */
 int deletion_log_write(struct backend *b, const char *dir, const struct vid *store, uint64_t generation, const uint64_t *refs, uint64_t n);
 
-/* Highest owner epoch of a VM; *epoch = 0 when it has none. */
+/* Finds the highest owner epoch of a VM; *epoch = 0: it has none. */
 int owner_highest(struct store *st, const struct vid *vm, uint64_t *epoch, struct verr *err);
-/* Publishes owners/VM.EPOCH for host. -EEXIST: somebody has that epoch. Durable on return. */
+/* Publishes owners/VM.EPOCH for host, durable on return. -EEXIST: that epoch has an owner already. */
 int owner_publish(struct store *st, const struct vid *vm, uint64_t epoch, const struct vid *host);
 
 #endif

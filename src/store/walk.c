@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* walk: all sealed sections of one container, for rebuild, verify and dump. Reads the file anew and fills no cache. */
+/* walk: reads all sealed sections of one container, for rebuild, verify and dump. It reads the file anew and fills no cache. */
 #include "base/verr.h"
 #include "store/read_internal.h"
 #include "store/store_internal.h"
@@ -43,7 +43,7 @@ static int walk_section(struct walk *wk, const struct section *s)
     return code;
 }
 
-/* The descriptor is ours: another thread that meets an unknown ordinal may add sections meanwhile. */
+/* Copies the list of sections, because another thread that meets an unknown ordinal may add sections to it. */
 static uint32_t sections_copy(struct cfile *c, struct section **out, struct container_info *info, bool *damaged)
 {
     pthread_mutex_lock(&c->lock);

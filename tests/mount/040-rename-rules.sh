@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# mv of disks, directories and temporary files (DESIGN section 12, "mv").
+# mv of disks, directories and temporary files (docs/posix.md, "Closing, renaming, removing").
 set -eu
 . "$(dirname "$0")/lib.sh"
 
