@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ioctls on files of a varve mount. The kernel has checked permission when it opened the file; snapshots that the caller may
- * not read (they keep the owner they were taken with) do not exist for any of them.
+ * ioctls on files of a varve mount. The kernel has checked permission when it opened the file. A snapshot keeps the owner that its
+ * disk had at the freeze; for a caller that may not read it, it does not exist.
  *
- *   VARVE_IOC_SNAPSHOT   on a live disk (open for writing, or better with access mode 3: the right to write, but no writer that
- *                        makes others EBUSY) or a directory: freeze now, answer when sealed (power-loss safe).
+ *   VARVE_IOC_SNAPSHOT   on a live disk (open for writing, or better with access mode 3, which has the right to write but is no
+ *                        writer and so makes nobody else's open EBUSY) or a directory: freeze now, answer when sealed (power-loss safe).
  *                        On a directory: all changed disks in it, one instant.
  *   VARVE_IOC_REVERT     on a live disk (open for writing): the disk becomes the snapshot named in the argument.
- *   VARVE_IOC_WAIT       on any file or directory: answer when what is pending there now is stored. A program that asks again and
- *                        again sets VARVE_WAIT_BEGINS the first time only: it has what failed before tried once more, at once.
+ *   VARVE_IOC_WAIT       on any file or directory: answer when all snapshots that are pending there now are stored. A program that
+ *                        repeats the call sets VARVE_WAIT_BEGINS in the first one only: it starts failed attempts again at once.
  *   VARVE_IOC_INFO       on anything: which store; for root also pid and state directory.
- *   VARVE_IOC_LOG        on a disk or snapshot: history as JSON, in pieces (offset in, text out). What was found elsewhere in
- *                        the store (levels, bytes added) is told to root only.
+ *   VARVE_IOC_LOG        on a disk or snapshot: history as JSON, in pieces (offset in, text out). Only root learns what was found
+ *                        elsewhere in the store (levels, bytes added).
  * All others: ENOTTY. All structs have fixed size and no pointers; text is NUL-terminated.
  */
 #ifndef VARVE_IOCTL_H
@@ -40,8 +40,8 @@ struct varve_ioc_revert {
 enum { VARVE_WAIT_BEGINS = 1 };
 struct varve_ioc_wait {
     int64_t timeout_ms;             /* in: < 0 none */
-    uint32_t pending;               /* in: 0 or VARVE_WAIT_BEGINS; out: how many were waited for */
-    int32_t error;                  /* out: EIO an attempt failed, ETIMEDOUT */
+    uint32_t pending;               /* in: 0 or VARVE_WAIT_BEGINS; out: number of snapshots waited for */
+    int32_t error;                  /* out: EIO: an attempt failed; ETIMEDOUT */
     char text[VARVE_ERROR_TEXT];
 };
 struct varve_ioc_info {
