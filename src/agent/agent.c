@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and closing of STATE and STORE: the lock, the identity files, who the daemon is. */
+/* Opening and closing of STATE and STORE: the lock, the identity files, the user that the daemon becomes. */
 #include "agent/agent_internal.h"
 
 #include "base/file.h"
@@ -36,7 +36,7 @@ static int lock_holder(int fd)
     return (int)strtol(text, NULL, 10);
 }
 
-/* umount may return while the daemon still holds STATE: one that is shutting down is waited for. */
+/* umount may return while the old daemon still holds STATE: a daemon that is shutting down is waited for. */
 static int take_lock(struct agent *a, struct verr *err)
 {
     a->lock_fd = openat(a->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -122,10 +122,9 @@ static int load_host(struct agent *a, struct verr *err)
 }
 
 /*
- * What must be the same for the page cache of the last run to be still there: the boot, and the mount of STATE's
- * filesystem (a forced shutdown and remount loses unsynced pages within one boot). Without the kernel's unique mount id
- * (before 6.8) the plain id and device number stand in. In doubt there is no answer: one that is made up could equal
- * another run's, or not equal our own.
+ * The page cache of the last run is still there if two things are the same: the boot, and the mount of STATE's filesystem (a forced
+ * shutdown and remount loses unsynced pages within one boot). Kernels before 6.8 have no unique mount id; the plain id and the device
+ * number stand in. In doubt this fails: a made-up text could equal that of another run, or differ from our own.
  */
 static int instance_text(const struct agent *a, char *out, size_t cap, struct verr *err)
 {
@@ -150,9 +149,9 @@ static int instance_text(const struct agent *a, char *out, size_t cap, struct ve
 }
 
 /*
- * The name of this run is written before anything changes, but only once every disk that may not be believed has been recovered
- * as such: a crash during recovery must find the old name again. A clean stop changes nothing here: it has synced what counts,
- * so after a reboot nothing is lost; but vol and cache files were never synced, and must not be believed then.
+ * The name of this run is written before anything changes, but only after every disk that may not be believed has been recovered
+ * as such: a start after a crash during recovery must find the old name. A clean stop leaves the name: it synced what counts, so a
+ * reboot loses nothing; but vol and cache files were never synced, and after a reboot they must not be believed.
  */
 static int check_instance(struct agent *a, struct verr *err)
 {
@@ -164,7 +163,7 @@ static int check_instance(struct agent *a, struct verr *err)
     a->trusted = r == 0 && strcmp(have, now) == 0;
     if (!a->trusted && faccessat(a->state_fd, "disks", F_OK, 0) == 0)
         vlog(VLOG_INFO, "agent", "%s/instance is not of this run of the system: of live images only what was fsynced is believed", a->state_path);
-    /* Not to trust STATE costs what was frozen and not yet synced. That needs a reason: a name that is not there, or is none. */
+    /* Distrust of STATE costs what was frozen and not yet synced. It needs a reason: the name is missing, or is no name. */
     if (r == 0 || r == -ENOENT || r == -EBADMSG || r == -EFBIG || r == -EINVAL || r == -ELOOP)
         return 0;
     return verr_set(err, -r, "%s/instance: cannot be read: %s", a->state_path, strerror(-r));

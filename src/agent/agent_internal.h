@@ -2,8 +2,11 @@
 /*
  * Inside of the agent.
  *
- * Order: the turn of the disk (disk/turn.h: what moves a snapshot of it from one state to the next: freeze, settle, the end of a
- * publication, removal) -> names' and live's own locks -> rows_lock -> lock (waiters, progress, events; never held across I/O).
+ * Order of locks: the turn of the disk (disk/turn.h; taken by what moves a snapshot from one state to the next: freeze, settling, the
+ * end of a publication, removal) -> the locks of names and live -> rows_lock -> lock (waiters, owed rows, progress, events; never held
+ * across I/O) -> the lock of work.
+ *
+ * "In the disk's turn": the caller holds it, or calls at the start, before the agent has other threads.
  */
 #ifndef VARVE_AGENT_INTERNAL_H
 #define VARVE_AGENT_INTERNAL_H
@@ -30,8 +33,8 @@ enum { STATE_SPARE = 4 << 20 };
 struct agent_wait {
     struct agent_wait *next;
     uint64_t pass;                  /* the last look at all waits that this one was part of */
-    bool looking;                   /* its rows are being read, without the lock */
-    bool ended;                     /* answered meanwhile: the thread that looks at it frees it */
+    bool looking;                   /* the agent's thread reads its rows, without the lock */
+    bool ended;                     /* the timer answered it; if `looking`, the agent's thread frees it */
     struct vid *ids;
     unsigned n;
     int64_t deadline_ns;        /* monotonic; INT64_MAX: none */
@@ -62,11 +65,11 @@ struct agent {
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;
-    unsigned disks_open;        /* disks kept open when nobody uses them */
+    unsigned disks_open;        /* unused disks that stay open */
 
-    struct turns *turns;        /* whose operation runs on a disk */
-    struct work *work;          /* what is owed to disks: its lock is innermost */
-    pthread_mutex_t rows_lock;  /* held while a row of a snapshot goes to the catalog, so that an owed one never comes behind a newer */
+    struct turns *turns;        /* which operation runs on a disk */
+    struct work *work;          /* what is owed to disks */
+    pthread_mutex_t rows_lock;  /* held while a row goes to the catalog: an owed row must not overwrite a newer one */
 
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake;
@@ -74,7 +77,7 @@ struct agent {
     pthread_t thread, timer;
     struct agent_wait *waits;
     uint64_t wait_pass;
-    struct owed_row *owed;      /* rows that the catalog has not taken (agent_rows.c) */
+    struct owed_row *owed;      /* rows that the catalog refused (agent_rows.c) */
     struct {
         char stage[32];
         uint64_t done, total;
@@ -88,76 +91,78 @@ struct agent {
     int64_t start_ns;
 };
 
-/* STATE (agent_state.c): finds or makes it, and refuses what others own or may write to; sets uid and gid, those of STORE. */
+/* STATE (agent_state.c): finds or makes it, and refuses one that another user owns or may write to. Sets uid and gid to STORE's. */
 int agent_state_open(struct agent *a, struct verr *err);
-/* A directory without our mark must be empty: a mistaken -o state=/etc is not to be taken over. -ENOTEMPTY. */
+/* -ENOTEMPTY: the directory has files and none of them is ours (a mistaken -o state=/etc must not be taken over). */
 int agent_state_check_new(struct agent *a, struct verr *err);
-/* As root: all of STATE becomes that uid's. -EPERM: names what in it is not ours. */
+/* As root: gives all of STATE to a->uid. -EPERM: STATE has a file that is not ours; err names it. */
 int agent_state_give(struct agent *a, struct verr *err);
 
-/* The name of this run, durable (agent.c). */
+/* Writes the name of this run to STATE (agent.c). Durable on return. */
 int agent_instance_write(struct agent *a, struct verr *err);
 
-/* Space kept for removals (agent_reserve.c). use: true if there was some and result says that space is what
- * lacks: try again, then call end, which has it made anew. fill: -errno: there is no room for it yet. */
+/* Space kept for removals (agent_reserve.c). fill makes it; -errno: there is no room yet. use gives it up if result says that space
+ * ran out; true: some was given up, so the caller tries again and then calls end, after which the agent's thread makes it anew. */
 int agent_reserve_fill(struct agent *a, struct verr *err);
 bool agent_reserve_use(struct agent *a, int result);
 void agent_reserve_end(struct agent *a);
 
 /* rounds (agent_round.c) */
 void *agent_thread(void *agent);
-/* The recipe of a pending snapshot is published: anchor, pointers, catalog (agent_publish.c). has_turn: the caller has the disk's turn;
- * else nobody waits for it while STORE is written. */
+/* Finishes a pending snapshot whose recipe is published: anchor, pointers, catalog (agent_publish.c). has_turn: the caller has the
+ * disk's turn; otherwise the function takes it, but not while it writes to STORE. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, bool has_turn, struct verr *err);
 
 /* removal (agent_removal.c) */
-/* Is it certain that the disk was removed: its record says so, or it has none and its image says so? 1, 0, -errno. */
+/* 1: the disk was removed for certain (its record says so, or it has no record and its image says so); 0: in doubt; -errno. */
 int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *err);
-/* Removes the local data of a disk that was removed for certain, once nothing is pending. In the disk's turn. */
+/* Removes the local data of a disk if it was removed for certain and has no pending snapshot; otherwise changes nothing. 0 or -errno.
+ * In the disk's turn. */
 int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
-/* rm of the only pending snapshot of a removed disk: 1 the image went with it, 0 it has to be dropped,
- * -EBUSY that too, because the image is in use. In the disk's turn. */
+/* rm of the only pending snapshot of a removed disk. 1: the image went with it; 0: the caller drops the snapshot; -EBUSY: the same,
+ * because the image is in use. In the disk's turn. */
 int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
-/* names' hook: what is about to lose its name says so. */
+/* Hook of names, called before a disk loses its name: its image says so durably, or no longer if it stays. */
 int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err);
 
-/* rows that the catalog may not take at once (agent_rows.c). What they say has happened already, so put and del fail for
- * want of memory only. Put and del in the turn of the row's disk. */
+/* Rows that the catalog may refuse (agent_rows.c). What a row says has happened already, so put and del keep a refused row and fail
+ * only with -ENOMEM. */
 int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);
 int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, struct snaprow *out, struct verr *err);
-/* Offers what is owed again; else its error. Before a disk's snapshots are counted in the catalog. */
+/* Offers the owed rows again. 0: the catalog has all rows; -errno: it still refuses one. Called before snapshots are counted or listed
+ * in the catalog. */
 int agent_rows_pay(struct agent *a, struct verr *err);
 void agent_rows_free(struct agent *a);
 
 /* rows (agent_ops.c) */
 void agent_pending_row(struct agent *a, const struct snapinfo *p, struct snaprow *out);
+/* The same as agent_freeze and agent_freeze_due, in the disk's turn. */
 int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                         struct verr *err);
-/* agent_freeze_due; In the disk's turn. */
 int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err);
 
 /* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. In the disk's turn. */
 int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean, struct verr *err);
 
 /* waiting (agent_wait.c) */
-void agent_waits_check(struct agent *a);        /* after a change of state; no lock held; the agent's thread only */
+void agent_waits_check(struct agent *a);        /* answers waits that can be; no lock held; the agent's thread only */
 void *agent_timer(void *agent);                 /* ends waits at their deadlines, whatever the agent's thread is doing */
-void agent_waits_end(struct agent *a);          /* at shutdown, after both threads: -EINTR to all */
+void agent_waits_end(struct agent *a);          /* at shutdown, after both threads ended: -EINTR to all */
 
 /* what is owed (agent_work.c) */
-/* The disk's oldest pending snapshot is to be stored. -ENOMEM. */
+/* The agent's thread stores the disk's oldest pending snapshot next. -ENOMEM. */
 int agent_owe_store(struct agent *a, const struct vid *disk);
-/* An attempt failed: says so in log and events, and has another made later. disk zero: the tree of names. */
+/* The caller's attempt failed: log and events say so, and the agent's thread tries again later. disk zero: the tree of names. */
 void agent_owe(struct agent *a, const struct vid *disk, enum work_kind kind, uint32_t arg, const struct verr *why);
 void agent_owe_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why);
-/* What is due but for storing; the agent's thread. */
+/* Does all due work except storing. The agent's thread only. */
 void agent_work_run(struct agent *a);
 void agent_wake(void *agent);
-/* "VM/NAME" of a disk below the mount, for messages; its id where the catalog does not know it. */
+/* "VM/NAME" of a disk below the mount, for messages; its id if the catalog does not know the disk. */
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);
-/* In the disk's turn. */
+/* Both in the disk's turn. */
 int agent_recover_disk(struct agent *a, const struct vid *disk, struct verr *err);
 int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);
 void agent_report_bad(void *agent, bool damaged, const char *what);

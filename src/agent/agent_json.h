@@ -11,7 +11,7 @@ json_t *agent_flags_json(uint32_t flags);
 const char *agent_state_text(uint32_t state);
 /* RFC 3339, UTC, in seconds. */
 void agent_time_text(int64_t ns, char out[32]);
-/* Takes doc (NULL: out of memory). malloc'ed text that ends in a new line. */
+/* Takes doc over (NULL: -ENOMEM). *text: malloc'ed, ends in a newline. */
 int agent_json_text(json_t *doc, char **text, size_t *len, struct verr *err);
 
 #endif

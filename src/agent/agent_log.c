@@ -10,8 +10,8 @@
 /* ---- groups: disks frozen at one instant ---- */
 
 /*
- * A kill between the journals of a group freeze leaves some of its disks with the snapshot and others without, and a user may
- * remove one of them. Each that is there is whole; how many of how many there are is said here.
+ * A kill between the journals of a group freeze leaves some of its disks with the snapshot and others without, and a user may remove
+ * a snapshot of the group. Each snapshot that is left is whole; the history says how many of the group are left.
  */
 struct group { struct vid id; uint32_t members; uint64_t present; };
 struct groups { struct group *v; size_t n; };
@@ -22,7 +22,7 @@ static int by_id(const void *a, const void *b)
     return memcmp(x->id.b, y->id.b, VID_BYTES);
 }
 
-/* NULL: it was frozen alone. */
+/* NULL: the snapshot was frozen alone. */
 static struct group *group_of(const struct groups *g, const struct vid *id)
 {
     const struct group key = {.id = *id};

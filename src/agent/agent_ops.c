@@ -109,7 +109,7 @@ int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l,
 
 int agent_freeze_due(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err)
 {
-    int what = due_ask(c, l, err);      /* before the turn: it may read the whole image */
+    int what = due_ask(c, l, err);      /* before the turn is taken: due_ask may read the whole image */
     if (what <= 0)
         return what;
     const struct freeze_req req = {.flags = due_flags(c, (enum due)what)};
@@ -131,7 +131,7 @@ static int settle_side(void *ctx, struct snapinfo *s)
     return 0;
 }
 
-/* The row of now, not one that was read before: only its flags are ours to change. */
+/* Reads the current row: another operation may have changed its other fields, and a settling changes only its flags. */
 static int settle_row(void *ctx, const struct snapinfo *now, struct verr *err)
 {
     const struct settle_stored *st = ctx;
@@ -163,7 +163,7 @@ static int settle_pending(struct agent *a, struct live *l, const struct snapinfo
     return agent_row_put(a, &row, err);
 }
 
-/* late: a new writer may be at work by now, and the mark may be his. */
+/* late: a new writer may be at work by now, and the mark may be the new writer's. */
 static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, bool late, struct verr *err)
 {
     struct snapinfo p;
@@ -270,7 +270,7 @@ static int remove_pending(struct agent *a, const struct snaprow *s, bool *found,
         return r;
     r = drop_pending(a, l, &p, err);
     live_put(l);
-    if (busy && (r == -ENOSPC || r == -EDQUOT)) /* without its user it would take none */
+    if (busy && (r == -ENOSPC || r == -EDQUOT)) /* the drop takes space only because the image is in use */
         return verr_set(err, EBUSY, "snapshot %llu is in use: close it or `varve wait`, then remove it",
                         (unsigned long long)s->info.ref.seq);
     if (r == -EBUSY)
@@ -278,7 +278,7 @@ static int remove_pending(struct agent *a, const struct snaprow *s, bool *found,
     return r;
 }
 
-/* A disk whose live image is gone too disappears with its last snapshot. */
+/* A removed disk disappears with its last snapshot. */
 static int forget_node(struct agent *a, const struct vid *disk, struct verr *err)
 {
     struct node node;
@@ -298,7 +298,7 @@ static int snap_remove_locked(struct agent *a, const struct snaprow *s, struct v
     bool pending;
     int r = agent_rows_pay(a, err);
     if (r == 0)
-        r = agent_row_get(a, &s->info.ref.snap, &now, err); /* it may have been stored since the caller looked */
+        r = agent_row_get(a, &s->info.ref.snap, &now, err); /* a round may have stored it since the caller looked */
     if (r == 0 && now.info.protected_)
         r = verr_set(err, EPERM, "the snapshot is protected: clear user.varve.protected first");
     if (r == 0)
@@ -319,7 +319,7 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
         r = snap_remove_locked(a, s, &why);
-        if (r == -ENOENT) { /* the first attempt came so far */
+        if (r == -ENOENT) { /* the first attempt removed the snapshot before it failed */
             why = (struct verr){0};
             r = forget_node(a, &s->info.ref.disk, &why);
         }
@@ -350,7 +350,7 @@ int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
         r = node_remove_locked(a, id, &why);
-        if (r == -ENOENT)   /* the first attempt came so far */
+        if (r == -ENOENT)   /* the first attempt removed the name before it failed */
             r = 0;
         agent_reserve_end(a);
     }
@@ -389,7 +389,7 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
     return r;
 }
 
-/* Name first (names_remove or NODE_GONE), then local data: a crash in between leaves data that recovery removes. */
+/* The name goes first (names_remove or NODE_GONE), then local data: recovery removes data that a crash in between leaves. */
 int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err)
 {
     struct turn turn;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rollback, clone and streams: pointers instead of copies. Order: anchor in STORE, fsynced -> table entries. Never the reverse:
- * a collector may take what no root holds.
+ * Rollback, clone and streams: pointers instead of copies. Order: anchor in STORE, fsynced -> table entries. Never the reverse: a
+ * collector may remove data that no root holds.
  */
 #include "agent/agent_internal.h"
 #include "store/snaps.h"
@@ -65,14 +65,14 @@ static int shifted_place(void *ctx, uint64_t segment, bool *zero, uint64_t *plac
     return 0;
 }
 
-/* Everything that the source's table relies on is anchored for the destination too. -ENOENT: cannot be pointed to. */
+/* Anchors for the destination all that the source's table relies on. -ENOENT: the caller copies bytes instead. */
 static int anchor_source(struct agent *a, struct live *src, const struct vid *dst_disk, struct live_anchor *last, struct verr *err)
 {
     struct live_anchor an;
     unsigned n = 0;
     for (; live_anchor_at(src, n, &an, NULL) == 0; n++) {
         if (n > 0)
-            return -ENOENT; /* several snapshots hold the source's data: rare (just reverted); bytes are copied */
+            return -ENOENT; /* several snapshots hold the source's data: rare (a revert just came before) */
         int r = snaps_anchor(a->store, dst_disk, &an.ref, err);
         if (r < 0)
             return r;
@@ -146,7 +146,7 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
         len -= len % SEG_BYTES;
     int64_t done = 0;
     if (len > 0) {
-        /* The source's turn too: a publication of its own must not move what is copied, nor drop its anchor. */
+        /* The source's turn too: a publication of the source must not move what is copied, nor drop its anchor. */
         if (src_snap == NULL)
             both[1] = src_disk->id;
         turn_take(a->turns, &turn, both, 2);

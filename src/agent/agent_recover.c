@@ -4,12 +4,12 @@
  * (pending snapshots, live images); the catalog is brought in line with both. Every step can be repeated: a crash during
  * recovery leaves the same work for the next start.
  *
- *   1. catalog opened, nodes and stored snapshots reconciled with STORE
- *   2. each journal: a pending snapshot whose recipe is already in STORE is finished (crash after the commit point);
- *      the others get their row and are queued. An image without a name is removed if that was said, else named again.
- *      What fails for a reason that may pass is tried again later (agent_work.c), and before the disk is used
- *   3. rows of pending snapshots that no journal knows go; provisional ones become partial
- *   4. a disk that changed and whose writer was never seen closing gets a snapshot, marked partial
+ *   1. The catalog is opened; nodes and stored snapshots are reconciled with STORE.
+ *   2. Each disk with a journal is recovered. A pending snapshot whose recipe is already in STORE is finished (the crash came after
+ *      the commit point); the others get their row and are owed to STORE. A disk that changed and whose writer was never seen closing
+ *      gets a snapshot, marked partial. An image without a name is removed if its removal was said, else it is named again. What
+ *      fails for a reason that may pass is tried again later (agent_work.c), and before the disk is used.
+ *   3. Rows of pending snapshots that no journal knows are deleted; stored snapshots that are still provisional become partial.
  */
 #include "agent/agent_internal.h"
 
@@ -44,7 +44,7 @@ static int check_reach(struct agent *a, struct verr *err)
 
 static unsigned worker_count(const struct agent *a)
 {
-    enum { WORKERS_MAX = 8 };   /* more only wait for the disk */
+    enum { WORKERS_MAX = 8 };   /* more workers only wait for the device */
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (a->conf.workers != 0)
         return a->conf.workers;
@@ -86,8 +86,8 @@ static int open_parts(struct agent *a, struct verr *err)
     return r;
 }
 
-/* Disks that nobody uses stay open for the next one, as far as the limit of open files allows: eight files each, and the other half
- * of the limit is for the disks of a round (a quarter as many) and those in use. */
+/* Unused disks stay open for their next use, as far as the limit of open files allows. A disk takes eight files; half of the limit is
+ * left for the disks of a round (a quarter as many) and those in use. */
 static unsigned disks_kept_open(void)
 {
     enum { FILES_OF_A_DISK = 8, MOST = 256 };
@@ -127,7 +127,7 @@ static int recover_pendings(struct agent *a, struct live *l, struct verr *err)
             continue; /* it is no longer the first pending one */
         }
         struct snaprow row;
-        /* Its handle died with the daemon: whether its writer was done nobody can say any more. */
+        /* The writer's handle died with the daemon: whether the writer was done is unknown. */
         bool open = (p.flags & SNAP_PROVISIONAL) != 0;
         r = live_pending_update(l, p.ref.seq, open ? SNAP_PARTIAL : 0, SNAP_STARTED | SNAP_PROVISIONAL, NULL, err);
         if (r == 0)
@@ -155,7 +155,7 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
     return r < 0 ? r : 0;
 }
 
-/* What was published, but not finished, when power went: the journal may have forgotten its freeze (live_publish.c). */
+/* A snapshot may be published, but not finished, when power fails: the journal may have lost its freeze (live_publish.c). */
 static int raise_numbers(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
 {
     struct snaprow last;
@@ -168,7 +168,7 @@ static int raise_numbers(struct agent *a, struct live *l, const struct node *dis
 static int recover_named(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
 {
     struct live_attr at;
-    /* It has a name, whatever a crash in the middle of its making or of its removal left. */
+    /* The disk has a name, whatever a crash during its creation or removal left. */
     int r = live_removal_unsay(a->state_fd, &disk->id, err);
     if (r == 0)
         r = live_attr(l, &at, err);
@@ -181,7 +181,7 @@ static int recover_named(struct agent *a, struct live *l, const struct node *dis
     return r == 0 ? recover_changed(a, l, disk, err) : r;
 }
 
-/* What a crash between image and name leaves of a new disk: it never had a name, nor content. */
+/* A crash between image and name of a new disk leaves an image that never had a name nor content. */
 static bool is_stillborn(struct live *l)
 {
     struct live_attr at;
@@ -189,7 +189,7 @@ static bool is_stillborn(struct live *l)
            at.dirty_segments == 0;
 }
 
-/* Its name was lost, not taken away: it gets another, and nothing of it is deleted. */
+/* The disk lost its name without a removal: it gets another name, and nothing of it is deleted. */
 static int recover_nameless(struct agent *a, struct live *l, struct verr *err)
 {
     struct node disk;
@@ -213,7 +213,7 @@ static int recover_unnamed(struct agent *a, struct live *l, const struct node *g
         return recover_nameless(a, l, err);
     struct snapinfo p;
     bool pending = live_pending(l, 0, &p, NULL) == 0;
-    if (pending && gone == NULL)    /* what nobody knows of was not removed */
+    if (pending && gone == NULL)    /* without record and row, nothing shows a removal */
         return recover_nameless(a, l, err);
     *remove = true;
     return pending ? recover_pendings(a, l, err) : 0;
@@ -252,11 +252,11 @@ static int recover_disk(void *ctx, const struct vid *id)
     int r = agent_recover_disk(a, id, &err);
     if (r >= 0)
         return 0;
-    /* One damaged disk must not keep the others from being served. What may pass is tried again before the disk is used; for
-     * the rest, what is pending is tried again as a snapshot that failed. */
+    /* One damaged disk must not keep the others from being served. An error that may pass: recovery is tried again before the disk
+     * is used. Damage: its pending snapshots are tried again as snapshots that failed. */
     if (r != -EBADMSG && r != -ENOTSUP) {
         agent_owe(a, id, WORK_RECOVER, 0, &err);
-        /* Where there is no memory even to note that, its pending snapshots would be forgotten until the next start. */
+        /* Without memory even to note that, the start fails: pending snapshots would be forgotten until the next one. */
         return work_owes(a->work, id, WORK_BIT(WORK_RECOVER)) ? 0 : verr_set(rec->err, ENOMEM, "recovery: %s", verr_str(&err));
     }
     char hex[VID_HEX];
@@ -298,10 +298,10 @@ static int collect_leftover(void *ctx, const struct snaprow *s)
     if (r == 0) {
         r = live_pending_by_seq(l, s->info.ref.seq, &p, NULL);
         if (r == 0 && !vid_eq(&p.ref.snap, &s->info.ref.snap))
-            r = -ENOENT;    /* a power loss undid the freeze that this row is of, and another one got its number */
+            r = -ENOENT;    /* a loss of power undid this row's freeze, and another freeze got its number */
         live_put(l);
     }
-    return r == -ENOENT ? list_row(list, s) : 0;    /* known, or in doubt: kept */
+    return r == -ENOENT ? list_row(list, s) : 0;    /* a row that is known, or in doubt, is kept */
 }
 
 static int mend_leftovers(struct agent *a, struct verr *err)

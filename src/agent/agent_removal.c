@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * When does a live image go? Only for a reason that somebody said: its record has NODE_GONE, or `removed` stands in its
- * directory (live_removal_say, durable before the record goes) and the record is gone. An image without a name for no such
- * reason has lost it, and gets another one (agent_recover.c).
+ * Removal of live images. An image is removed only if a removal was said: the disk's record has NODE_GONE, or the record is gone and
+ * `removed` stands in the image's directory (live_removal_say, durable before the record goes). An image without a name and without
+ * such a sign has lost its name, and gets another one (agent_recover.c).
  */
 #include "agent/agent_internal.h"
 #include "store/snaps.h"
@@ -26,14 +26,14 @@ int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *
         return (rec.flags & NODE_GONE) != 0;
     if (r == -ENOENT)
         return live_removal_said(a->state_fd, disk, err);
-    if (r == -EBADMSG || r == -ENOTSUP)     /* what it says nobody knows */
+    if (r == -EBADMSG || r == -ENOTSUP)     /* an unreadable record says nothing for certain */
         return 0;
     return verr_set(err, -r, "%s", verr_str(&why));
 }
 
 struct anchor_list { struct live_anchor *v; unsigned n; };
 
-/* The anchors of a live image: once it is gone nobody knows any more which were its own. */
+/* Lists the anchors of a live image before it is removed: only the image knows them. */
 static int list_anchors(struct agent *a, const struct vid *disk, struct anchor_list *out, struct verr *err)
 {
     struct live *l;
@@ -81,8 +81,8 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
     live_put(l);
     if (waiting)
         return 0;
-    /* Anchors first. That the image goes is certain, so nothing relies on them; a crash in between leaves an image that the
-     * next start removes. */
+    /* Anchors first: the image is removed for certain, so nothing relies on them. The next start removes an image that a crash in
+     * between leaves. */
     struct anchor_list anchors = {0};
     r = list_anchors(a, disk, &anchors, err);
     if (r == 0)
@@ -94,8 +94,8 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
 }
 
 /*
- * Dropping a pending snapshot merges it into the live image, which takes space. Of a removed disk nobody wants that image, so
- * with its only pending snapshot the whole image goes. 1 gone; 0: not so here, drop it; in the disk's turn.
+ * Dropping a pending snapshot merges it into the live image, which takes space. A removed disk does not need that image, so the whole
+ * image goes with the disk's only pending snapshot.
  */
 int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *err)
 {
@@ -109,8 +109,8 @@ int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *
     live_put(l);
     if (!only)
         return 0;
-    /* Anchors last: until the image is gone the snapshot is pending, and may be stored after all. A crash in between leaves
-     * anchors that hold a little space. */
+    /* Anchors last: until the image is gone, the snapshot is pending and may be stored after all. A crash in between leaves anchors
+     * that hold a little space. */
     struct anchor_list anchors = {0};
     struct verr why = {0};
     r = list_anchors(a, disk, &anchors, err);
@@ -119,5 +119,5 @@ int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *
     if (r == 0 && unanchor(a, disk, &anchors, &why) < 0)
         vlog(VLOG_WARN, "agent", "an anchor of a removed disk stays: %s", verr_str(&why));
     free(anchors.v);
-    return r == 0 ? 1 : r;      /* -EBUSY: somebody reads it, or a round had it a moment ago */
+    return r == 0 ? 1 : r;      /* -EBUSY: a reader has it open, or a round had it a moment ago */
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rename of a disk onto an existing disk: the target keeps id, name and history and takes the content (what rsync and
- * editors do with their temporary names). Order: changes of the target are frozen where that is due -> the source's anchors
- * are linked for the target -> one head record gives the target the source's table and layers (live_take) -> names ->
- * the source's local data go. A crash, or an error, before the names leaves both disks with that content; live unshares the
- * layers, when it opens them or at once.
+ * rename of a disk onto an existing disk (rsync and editors do this with their temporary names): the target keeps id, name and history
+ * and takes the content. Order: the target's changes are frozen if that is due -> the source's anchors are linked for the target ->
+ * one head record gives the target the source's table and layers (live_take) -> names -> the source's local data are removed. A crash
+ * or an error before the names leaves both disks with that content. live unshares the layers: after an error at once, after a crash
+ * when it opens them.
  */
 #include "agent/agent_internal.h"
 #include "store/snaps.h"
@@ -33,7 +33,7 @@ static int check_no_history(struct agent *a, const struct node *source, struct v
     return r;
 }
 
-/* Before the names say so: both disks are there, whatever fails. */
+/* Runs before the names change: both disks stay, whatever fails. */
 static int take_content(struct agent *a, const struct node *target, struct live *src, struct live *dst, const struct vid *target_id,
                         struct verr *err)
 {
@@ -47,7 +47,7 @@ static int take_content(struct agent *a, const struct node *target, struct live 
 
 static int freeze_result(struct agent *a, const struct vid *target, struct live *dst, struct verr *err)
 {
-    struct node now;        /* it has the source's owner and mode by now */
+    struct node now;        /* the target has the source's owner and mode by now */
     struct due_case after = {.occasion = DUE_NAMED, .node = &now};
     int r = catalog_node_by_id(a->catalog, target, &now, err);
     return r < 0 ? r : agent_freeze_due_locked(a, &after, dst, NULL, err);
@@ -78,7 +78,7 @@ int agent_disk_replace(struct agent *a, const struct node *source, const struct 
             vlog(VLOG_ERROR, "agent", "%s and %s share their data and take no changes until the next start: %s", source->name,
                  target->name, verr_str(&why));
     }
-    /* It has happened. What fails from here on is done later; an error would say that it had not. */
+    /* The rename has happened: an error would deny it. What fails from here on is done later. */
     if (r == 0 && freeze_result(a, &target->id, dst, &why) < 0)
         agent_owe(a, &target->id, WORK_FREEZE, 0, &why);
     if (src != NULL)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What lets things be removed when the last block is taken: a removal writes, too (a record, a row of the catalog). One file
- * in STATE and one beside the records in STORE hold some space; a removal that meets the end of space gives both up and tries
- * again. The agent's thread makes them anew once there is room. They hold nothing, so neither is ever fsynced.
+ * Space kept for removals. A removal writes, too (a record, a row of the catalog), and must succeed when the last block is taken. One
+ * file in STATE and one beside the records in STORE hold some space; a removal that runs out of space gives both up and tries again.
+ * The agent's thread makes the files anew once there is room. Their content does not matter, so they are never fsynced.
  */
 #include "agent/agent_internal.h"
 
@@ -10,7 +10,7 @@
 
 #include <errno.h>
 
-enum { STATE_RESERVE = 1 << 20, STORE_RESERVE = 1 << 20 };      /* XFS wants 200 KiB free to make one small file */
+enum { STATE_RESERVE = 1 << 20, STORE_RESERVE = 1 << 20 };      /* XFS needs 200 KiB free to make one small file */
 
 int agent_reserve_fill(struct agent *a, struct verr *err)
 {

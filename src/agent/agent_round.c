@@ -3,11 +3,12 @@
  * The agent's thread: takes the oldest pending snapshot of each disk that owes one, runs one round over the batch, and finishes what
  * was published.
  *
- * Order of durability per snapshot: round: containers, index, recipe link, directory fsync (dedup_round) -> anchor -> pointers in
- * the tables, head record (live_pending_published) -> catalog row. A crash between any two is finished by agent_recover.
+ * Order of durability per snapshot: containers, index, recipe link, directory fsync (dedup_round) -> anchor -> pointers in the tables,
+ * head record -> catalog row (agent_publish.c). After a crash between any two, agent_recover finishes the snapshot.
  *
- * It is not sealed first: what is durable in STORE a moment later need not go to STATE's device as well. Who must know it safe at
- * once (varve snapshot) seals it before the answer; and one whose attempt failed is sealed, because it may take long now.
+ * The round does not seal a snapshot first: data that are durable in STORE a moment later need not go to STATE's device as well. `varve
+ * snapshot`, which promises safety at once, seals before its answer. A snapshot whose attempt failed is sealed, because storing it may
+ * take long now.
  */
 #include "agent/agent_internal.h"
 
@@ -82,13 +83,13 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         job->vm = vm.id;
         job->selective = (vm.flags & NODE_SELECTIVE) != 0;
         r = owner_claim(a->store, &vm.id, &a->host, &job->epoch, err);
-    } else if (r == -ENOENT && pending) { /* it must not be taken for "nothing pending" */
+    } else if (r == -ENOENT && pending) { /* must not pass for "nothing pending" */
         r = verr_set(err, EIO, "the catalog has no record of the disk or of its directory: unmount, `varve rebuild`, mount");
     }
     if (r == 0 && catalog_snap_latest(a->catalog, disk, &parent, NULL) == 0)
         job->parent = parent.info.ref;
     if (r < 0) {
-        if (job->pend.ref.seq != 0) /* not begun after all: it may be dropped or removed until the next attempt */
+        if (job->pend.ref.seq != 0) /* not begun after all: the snapshot may be dropped or removed until the next attempt */
             live_pending_update(job->live, job->pend.ref.seq, 0, SNAP_STARTED, NULL, NULL);
         live_put(job->live);
         job->live = NULL;
@@ -122,11 +123,11 @@ static void row_failed(struct agent *a, const struct vid *snap)
     agent_row_put(a, &row, NULL);
 }
 
-/* It says failed, everywhere, until an attempt succeeds; the next one comes by itself. */
+/* The snapshot shows as failed everywhere until an attempt succeeds; the next attempt comes by itself. */
 static void job_failed(struct agent *a, const struct work_item *item, struct live *l, const struct snapinfo *p, int result,
                        const struct verr *err)
 {
-    if (result == -EINTR) {     /* we are stopping: it stays pending and completes at the next mount */
+    if (result == -EINTR) {     /* the daemon stops: the snapshot stays pending, and the next mount stores it */
         work_return(a->work, item);
         return;
     }
@@ -159,9 +160,9 @@ static void job_stored(struct agent *a, const struct work_item *item, struct ded
     agent_event(a, "%s: snapshot %llu stored, %llu bytes added", path, (unsigned long long)job->pend.ref.seq,
                 (unsigned long long)job->recipe.info.levels.stored);
     if (live_pending(job->live, 0, &next, NULL) == 0)
-        agent_owe_store(a, &item->disk);    /* the item is there: it needs no memory */
+        agent_owe_store(a, &item->disk);    /* cannot fail: the item is in the list already */
     work_done(a->work, item);
-    work_nudge(a->work);    /* what kept others from being stored (a full disk, a store out of reach) may have gone */
+    work_nudge(a->work);    /* the cause of other failures (no space, a store out of reach) may have passed */
     live_put(job->live);
     turn_take(a->turns, &turn, &item->disk, 1);
     int r = agent_forget_if_gone(a, &item->disk, &err);
@@ -186,7 +187,7 @@ static void job_done(struct agent *a, const struct work_item *item, struct dedup
     }
 }
 
-/* An attempt that failed after its recipe was published has nothing to store any more: it is finished. 1 done, 0 nothing to do. */
+/* Finishes a snapshot whose last attempt failed after its recipe was published: nothing is left to store. 1: finished; 0: none. */
 static int finish_published(struct agent *a, const struct vid *disk, struct verr *err)
 {
     struct live *l;
@@ -197,13 +198,13 @@ static int finish_published(struct agent *a, const struct vid *disk, struct verr
     r = live_pending(l, 0, &p, NULL) == 0 ? snaps_durable(a->store, &p.ref, err) : 0;
     if (r == 1) {
         r = agent_finish_publication(a, l, &p, false, err);
-        r = r == 0 ? 1 : r == -ENOENT ? 0 : r;      /* dropped meanwhile */
+        r = r == 0 ? 1 : r == -ENOENT ? 0 : r;      /* -ENOENT: dropped meanwhile */
     }
     live_put(l);
     return r;
 }
 
-/* No lock is held: it may write a whole layer to the device. */
+/* In no turn and without a lock: sealing may write a whole layer to the device. */
 static void seal_failed(struct agent *a, const struct vid *disk)
 {
     struct live *l;
@@ -211,7 +212,7 @@ static void seal_failed(struct agent *a, const struct vid *disk)
     struct verr err = {0};
     int r = live_get(a->live, disk, &l, &err);
     if (r < 0)
-        return;     /* nothing pending, or the next attempt says why */
+        return;     /* the next attempt says why */
     r = live_pending(l, 0, &p, &err) == 0 ? live_pending_seal(l, p.ref.seq, &err) : 0;
     live_put(l);
     if (r < 0 && r != -ENOENT)
@@ -224,14 +225,14 @@ static int by_vm(const void *a, const void *b)
     return memcmp(x->vm.b, y->vm.b, VID_BYTES);
 }
 
-/* Trouble that costs space only: an index page that cannot be read, an answer that did not come. */
+/* Logs trouble that costs only space: an index page that cannot be read, an answer that did not come. */
 static void note_trouble(void *ctx, const char *stage, const struct verr *err)
 {
     (void)ctx;
     vlog(VLOG_WARN, stage, "%s", verr_str(err));
 }
 
-/* A job for the item's disk, unless all of it is stored already or it cannot begin. */
+/* Fills a job for the item's disk. False: the disk has nothing left to store, or the job cannot begin. */
 static bool begin_job(struct agent *a, const struct work_item *item, struct dedup_job *job, struct verr *err)
 {
     int r = 0;
@@ -241,7 +242,7 @@ static bool begin_job(struct agent *a, const struct work_item *item, struct dedu
     if (r == 0)
         r = prepare_job(a, &item->disk, job, err);
     if (r == -ENOENT)
-        work_done(a->work, item);   /* dropped meanwhile; a freeze that came since has the item owed again */
+        work_done(a->work, item);   /* dropped meanwhile; a later freeze owes the item again */
     else if (r < 0)
         job_failed(a, item, NULL, &job->pend, r, err);
     return r == 0;
@@ -265,7 +266,7 @@ static void run_jobs(struct agent *a, struct dedup_job *jobs, unsigned njobs, st
     pthread_mutex_unlock(&a->lock);
 }
 
-/* The item that a job is for: jobs are sorted by VM, and some items have none. */
+/* Finds the item of a job's disk: jobs are sorted by VM, and some items have no job. */
 static const struct work_item *item_of(const struct work_item *items, unsigned n, const struct vid *disk)
 {
     while (n > 1 && !vid_eq(&items->disk, disk)) {
@@ -340,7 +341,7 @@ void *agent_thread(void *arg)
 {
     struct agent *a = arg;
     struct work_item items[BATCH_MAX];
-    /* Where few files may be open, few disks are in a round. */
+    /* A low limit of open files makes rounds of few disks. */
     const unsigned batch = a->disks_open / 4 + 1 < BATCH_MAX ? a->disks_open / 4 + 1 : BATCH_MAX;
     while (wait_for_work(a)) {
         unsigned n = work_take(a->work, WORK_BIT(WORK_STORE), items, batch);

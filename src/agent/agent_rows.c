@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of snapshots that the catalog owes. The catalog is a cache: what a journal or a recipe says has happened, whether
- * SQLite takes the row or not (STATE is full, its disk has an error). Such a row is kept in memory, counts as the row of its
- * snapshot for the agent, and is offered again until the catalog takes it. After a restart recovery makes it anew.
+ * Rows of snapshots that the catalog refused. The catalog is a cache: what a journal or a recipe says has happened, even if SQLite
+ * refuses the row (STATE is full, its device has an error). The agent keeps such a row in memory and takes it for the row of its
+ * snapshot. WORK_ROWS (disk/work.h) has owed rows offered again until the catalog takes them; so does each operation that counts or
+ * lists snapshots. After a restart, recovery makes the rows anew.
  */
 #include "agent/agent_internal.h"
 
@@ -12,7 +13,7 @@
 
 struct owed_row {
     struct owed_row *next;
-    struct snaprow row;             /* deleted: its id alone counts */
+    struct snaprow row;             /* if deleted: only its id counts */
     bool deleted;
 };
 
@@ -94,7 +95,7 @@ int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, 
     pthread_mutex_unlock(&a->lock);
     if (deleted)
         return verr_set(err, ENOENT, "the snapshot is gone");
-    return owed ? 0 : catalog_snap_by_id(a->catalog, snap, out, err);  /* without the lock: the catalog may be busy for long */
+    return owed ? 0 : catalog_snap_by_id(a->catalog, snap, out, err);  /* without the lock: the catalog may take long */
 }
 
 int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, struct snaprow *out, struct verr *err)

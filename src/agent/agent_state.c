@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * STATE as a directory: found or made, checked that it is ours, given to the owner of STORE. All of it runs as root in a tree
- * that a less privileged account may write to (the daemon of the last run), so nothing is done by path below STATE and no link
- * is followed: what is not plainly ours is refused.
+ * STATE as a directory: found or made, checked that it is ours, given to the owner of STORE. The code runs as root in a
+ * tree that a less privileged account (the daemon of the last run) may write to. So it uses no path below STATE, follows no link, and
+ * refuses what is not plainly ours.
  */
 #include "agent/agent_internal.h"
 
@@ -40,7 +40,7 @@ static int make_path(const char *path, struct verr *err)
     }
 }
 
-/* Whoever else owns it, or may write to it, could exchange what lies in it below our hands. */
+/* Another user that owns STATE, or may write to it, could exchange its files while we use them. */
 static int check_owner(struct agent *a, struct verr *err)
 {
     struct stat state;
@@ -101,7 +101,7 @@ int agent_state_check_new(struct agent *a, struct verr *err)
     return r < 0 ? verr_set(err, -r, "state directory %s: cannot list it: %s", a->state_path, strerror(-r)) : 0;
 }
 
-/* ---- giving it away ---- */
+/* ---- giving STATE to its user ---- */
 
 struct giving {
     struct agent *a;
@@ -123,7 +123,7 @@ static int trouble(const struct giving *g, const char *name, int error)
     return verr_set(g->err, error, "state directory %s: %s%s: %s", g->a->state_path, g->at, name, strerror(error));
 }
 
-/* fd is of the thing itself (O_PATH or open): its owner is changed, whatever its name leads to by now. */
+/* fd is the file itself (O_PATH or open): this changes its owner, whatever its name leads to by now. */
 static int give_one(const struct giving *g, int fd, const struct stat *st, const char *name)
 {
     struct agent *a = g->a;
@@ -133,7 +133,7 @@ static int give_one(const struct giving *g, int fd, const struct stat *st, const
         return refuse(g, name, "belongs to neither root nor the owner of the store");
     if (st->st_uid == a->uid && st->st_gid == a->gid)
         return 0;
-    /* A second name, perhaps outside: what it names may be root's for a reason. */
+    /* The file's other name may lie outside of STATE, and root may own the file for a reason. */
     if (S_ISREG(st->st_mode) && st->st_nlink != 1)
         return refuse(g, name, "has another name (hard link)");
     if (fchownat(fd, "", a->uid, a->gid, AT_EMPTY_PATH) < 0)
@@ -194,7 +194,7 @@ int agent_state_give(struct agent *a, struct verr *err)
     if (fstat(a->state_fd, &st) < 0)
         return verr_set(err, errno, "state directory %s: %s", a->state_path, strerror(errno));
     g.dev = st.st_dev;
-    /* The directory last: until then nobody but root can change what lies directly in it. */
+    /* The directory last: until then only root can change what lies directly in it. */
     int r = give_dir(&g, a->state_fd, "");
     return r < 0 ? r : give_one(&g, a->state_fd, &st, "");
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon says of itself: status (JSON), metrics (Prometheus text), events. The history of a disk: agent_log.c. */
+/* What the daemon reports of itself: status (JSON), metrics (Prometheus text), events. agent_log.c: the history of a disk. */
 #include "agent/agent_json.h"
 
 #include "base/file.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Waiting for snapshots to be stored, without a thread that blocks: the agent's thread looks at waiters when something changed,
- * the timer ends those whose time is up, and reads nothing for it.
+ * Waiting for snapshots to be stored, without a thread that blocks: the agent's thread looks at all waits when something changed; the
+ * timer's thread ends waits whose deadline has passed, and reads nothing for it.
  */
 #include "agent/agent_json.h"
 
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-/* For him who waits: which disk, why, and when it is tried again. */
+/* The text of a waiter's answer: which disk, why, and when the next attempt comes. */
 static int tell_blocked(struct agent *a, const struct vid *disk, const struct verr *why, int64_t next_ns, struct verr *out)
 {
     char path[256], at[32];
@@ -20,8 +20,8 @@ static int tell_blocked(struct agent *a, const struct vid *disk, const struct ve
     return verr_set(out, EIO, "%s could not be stored: %s; it stays pending, and the next attempt comes at %s", path, verr_str(why), at);
 }
 
-/* -EINPROGRESS while one is neither stored nor failed. A row that is gone (dropped, removed) counts as done. A disk whose last attempt
- * failed is tried again later, so its snapshots count as failed: nobody waits for them without an end. */
+/* The result of a wait; -EINPROGRESS while a snapshot is neither stored nor failed. A snapshot without a row (dropped, removed) counts as
+ * done. Snapshots of a disk whose last attempt failed count as failed: else a wait for them might never end. */
 static int waiter_state(struct agent *a, struct agent_wait *w)
 {
     int result = 0;
@@ -58,7 +58,7 @@ static void take_off(struct agent *a, struct agent_wait *w)
     *p = w->next;
 }
 
-/* The next wait that this pass has not looked at. Rows are read without the lock, because the catalog may be busy for long. */
+/* The next wait that this pass has not looked at. The caller reads its rows without the lock: the catalog may take long. */
 static struct agent_wait *look_next(struct agent *a, uint64_t pass)
 {
     pthread_mutex_lock(&a->lock);
@@ -73,7 +73,7 @@ static struct agent_wait *look_next(struct agent *a, uint64_t pass)
     return w;
 }
 
-/* He who begins to wait asks for another attempt at what has failed, at once, and is told what that one comes to. */
+/* A waiter that begins has what failed tried again at once, and gets the result of that attempt. */
 static void ask(struct agent *a, const struct vid *ids, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
@@ -106,7 +106,7 @@ void agent_waits_check(struct agent *a)
 
 /* ---- deadlines ---- */
 
-/* One whose deadline has passed, off the list; else NULL, and when to look again. lock held. */
+/* Takes a wait whose deadline has passed off the list. NULL: there is none; *next: the earliest deadline. lock held. */
 static struct agent_wait *take_expired(struct agent *a, int64_t now, int64_t *next)
 {
     *next = INT64_MAX;
@@ -122,7 +122,7 @@ static struct agent_wait *take_expired(struct agent *a, int64_t now, int64_t *ne
     return NULL;
 }
 
-/* Reads nothing and waits for nobody: a deadline holds also while STORE, STATE or the catalog hang. */
+/* The timer's thread reads no file and waits for no other thread: deadlines hold also while STORE, STATE or the catalog hang. */
 void *agent_timer(void *arg)
 {
     struct agent *a = arg;
@@ -131,7 +131,7 @@ void *agent_timer(void *arg)
         int64_t next;
         struct agent_wait *w = take_expired(a, vclock_mono_ns(a->conf.clock), &next);
         if (w != NULL) {
-            bool looked_at = w->looking;    /* then the one who looks frees it */
+            bool looked_at = w->looking;    /* then the agent's thread frees it */
             void (*done)(void *, int, const struct verr *) = w->done;
             void *ctx = w->ctx;
             pthread_mutex_unlock(&a->lock);
@@ -221,7 +221,7 @@ static int list_add(struct pending_list *list, const struct vid *snap, const str
         list->ids = ids;
         list->cap = cap;
     }
-    list->ids[2 * list->n] = *snap; /* pairs: snapshot, disk; the disks are looked at once the walk is over */
+    list->ids[2 * list->n] = *snap; /* pairs: snapshot, disk; agent_pending_ids looks at the disks after the walk */
     list->ids[2 * list->n + 1] = *disk;
     list->n++;
     return 0;

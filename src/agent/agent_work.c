@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the daemon owes its disks besides storing: a recovery, a settling, a freeze, a removal that failed for a reason that may pass
- * (disk/work.h keeps the list and says when). Each attempt does what its name says, and nothing else: a failed freeze freezes what is
- * there then; the tree of names is compared with STORE as at the start, without the lock of the agent.
+ * Attempts at what the daemon owes besides storing: a recovery, a settling, a freeze, a removal, rows, names, the reserve, each of
+ * which failed for a reason that may pass. disk/work.h keeps the list and says when an attempt is due. An attempt at a freeze freezes
+ * what the disk holds then; an attempt at the names compares the tree with STORE as at the start.
  */
 #include "agent/agent_internal.h"
 
@@ -80,7 +80,7 @@ static void who_text(struct agent *a, const struct vid *disk, char *out, size_t 
 static void owe_failed(struct agent *a, const struct work_item *item, const struct verr *why)
 {
     char who[256];
-    /* Without memory even for that the next start does it: recovery finds all of this by itself. */
+    /* Without memory to note the item, the next start does the work: recovery finds all of it by itself. */
     work_owe_failed(a->work, item, why);
     who_text(a, &item->disk, who, sizeof who);
     vlog(VLOG_WARN, "agent", "%s: %s failed and will be tried again: %s", who, what_text(item->kind), verr_str(why));
@@ -101,7 +101,7 @@ void agent_owe_settle(struct agent *a, const struct vid *disk, uint64_t seq, boo
 
 /* ---- attempts, in the turn of the disk ---- */
 
-/* What its last writer left, and whose freeze failed at the release. */
+/* Freezes what the last writer left: the freeze at its release failed. */
 static int try_freeze(struct agent *a, const struct vid *disk, bool unclean, struct verr *err)
 {
     struct node node;
@@ -134,7 +134,7 @@ static int attempt(struct agent *a, const struct work_item *item, struct verr *e
         r = agent_rows_pay(a, err);
     else if (item->kind == WORK_RESERVE)
         r = agent_reserve_fill(a, err);
-    return r == -ENOENT && item->kind != WORK_RECOVER ? 0 : r;      /* removed meanwhile */
+    return r == -ENOENT && item->kind != WORK_RECOVER ? 0 : r;      /* -ENOENT: removed meanwhile */
 }
 
 static void end(struct agent *a, const struct work_item *item, int r, const struct verr *why)
@@ -168,7 +168,7 @@ static int forget_one(void *ctx, const struct vid *disk)
     return 0;
 }
 
-/* The tree of names, in no turn: names' lock is held while the catalog's rows change. Then images whose records went with it. */
+/* Compares the tree of names with STORE, in no turn: the lock of names guards it. Then removes images whose records are gone. */
 static int try_names(struct agent *a, struct verr *err)
 {
     int r = names_reconcile(a->names, agent_report_bad, a, err);
@@ -183,8 +183,8 @@ static bool is_stopping(struct agent *a)
     return stopping;
 }
 
-/* In the turn from before the item is taken, so that no two attempts at one disk can meet: the second would recover what is in use by
- * then. 0 also when the item is no longer owed. */
+/* Takes the turn before the item, so that two attempts at one disk cannot meet: the second would recover a disk that is in use by
+ * then. 0 also if the item is no longer owed. */
 static int try_disk(struct agent *a, const struct vid *disk, enum work_kind kind, struct verr *err)
 {
     struct work_item item;

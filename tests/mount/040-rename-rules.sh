@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# mv of disks, directories and temporary files (docs/posix.md, "Closing, renaming, removing").
+# mv of disks, directories and temporary files (docs/posix.md).
 set -eu
 . "$(dirname "$0")/lib.sh"
 
