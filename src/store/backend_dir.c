@@ -329,11 +329,15 @@ static int dir_append_new(struct backend *b, const char *dir, const char *name, 
 {
     struct dfile *f;
     int r = open_in(b, dir, name, O_RDWR | O_CREAT | O_EXCL, &f);
-    if (r == 0 && (r = file_lock(f->fd, true)) < 0)
+    if (r < 0)
+        return r;
+    r = file_lock(f->fd, true);
+    if (r < 0) {
         file_close(&f->base);
-    if (r == 0)
-        *out = &f->base;
-    return r;
+        return r;
+    }
+    *out = &f->base;
+    return 0;
 }
 
 /* Locks the file, then checks that its name still leads to it, so that two writers of one name never append to the same file. */
