@@ -9,7 +9,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -92,16 +94,32 @@ static void a_disk_named_twice_is_one(void **state)
     turn_give(ts, &t);
 }
 
-struct waiter { struct turn t; const struct vid *ids; unsigned n, number; pthread_t thread; };
+struct waiter { struct turn t; const struct vid *ids; unsigned n, number; pthread_t thread; atomic_int tid; };
 static atomic_uint came[OPS], ncame;
 
 static void *wait_turn(void *arg)
 {
     struct waiter *w = arg;
+    atomic_store(&w->tid, gettid());
     turn_take(ts, &w->t, w->ids, w->n);
     atomic_store(&came[atomic_fetch_add(&ncame, 1)], w->number);
     turn_give(ts, &w->t);
     return NULL;
+}
+
+/* Waits until the thread sleeps: nothing but its turn makes it do so once it has said its number. */
+static void has_come(struct waiter *w)
+{
+    char path[64], line[256] = "";
+    const char *state = NULL;
+    while (state == NULL || strncmp(state, ") S", 3) != 0) {
+        usleep(1000);
+        snprintf(path, sizeof path, "/proc/self/task/%d/stat", atomic_load(&w->tid));
+        FILE *f = atomic_load(&w->tid) == 0 ? NULL : fopen(path, "re");
+        state = f != NULL && fgets(line, sizeof line, f) != NULL ? strrchr(line, ')') : NULL;
+        if (f != NULL)
+            fclose(f);
+    }
 }
 
 /* A group that waits is not overtaken by a later operation of one of its disks, so it never waits for ever. */
@@ -114,9 +132,9 @@ static void they_come_in_order(void **state)
     turn_take(ts, &first, &disk[0], 1);
     for (unsigned i = 0; i < OPS; i++) {
         bool all = i % 3 == 0;
-        w[i] = (struct waiter){.ids = all ? group : &disk[0], .n = all ? 2 : 1, .number = i};
+        w[i] = (struct waiter){.ids = all ? group : &disk[0], .n = all ? 2 : 1, .number = i, .tid = 0};
         assert_int_equal(pthread_create(&w[i].thread, NULL, wait_turn, &w[i]), 0);
-        usleep(20000);
+        has_come(&w[i]);
     }
     assert_int_equal(atomic_load(&ncame), 0);
     turn_give(ts, &first);
