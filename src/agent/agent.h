@@ -97,8 +97,8 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
 /* Removes the local data of a disk whose name is gone, once no pending snapshot needs them. Freezes nothing. What fails is tried again
  * later. */
 int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err);
-/* rename of disk source onto disk target: the target keeps its id and history and takes the content
- * (docs/posix.md). Freezes the result. -EEXIST: the source has snapshots. */
+/* rename of disk source onto disk target: the target keeps its id and history and takes the content (docs/posix.md).
+ * Freezes the result. -EEXIST: the source has snapshots. */
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err);
 
 /* Opens a stream (ingest.h) for a write-only handle that writes the disk from front to back. Its parent is the newest stored snapshot
@@ -110,9 +110,11 @@ struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(v
 void agent_kick(struct agent *a);
 
 /* Waits for snapshots without blocking the caller. done is called once, by a thread of the agent or by agent_close, with
- *   0            each snapshot in ids is stored, or gone
- *   -EIO         a snapshot cannot be stored for now. why (valid during the call): its disk, the reason, the time of the next attempt
- *   -ETIMEDOUT, -EINTR (shutdown): why is NULL
+ *   0            each snapshot in ids is stored and settled, or gone
+ *   -EIO         a snapshot cannot be stored for now, or the catalog cannot be read; why (valid during the call) says which disk, the
+ *                reason and the time of the next attempt. With the other results why says nothing and may be NULL
+ *   -ETIMEDOUT   the time is over
+ *   -EINTR       the daemon stops
  * begins: what failed before is tried again at once, and the result of that attempt is the answer; otherwise the failure is the answer.
  * A snapshot behind a failed one of its disk counts as failed. timeout_ms < 0: no limit. */
 typedef void (*agent_wait_fn)(void *ctx, int result, const struct verr *why);

@@ -93,7 +93,7 @@ struct agent {
 
 /* STATE (agent_state.c): finds or makes it, and refuses one that another user owns or may write to. Sets uid and gid to STORE's. */
 int agent_state_open(struct agent *a, struct verr *err);
-/* -ENOTEMPTY: the directory has files and none of them is ours (a mistaken -o state=/etc must not be taken over). */
+/* -ENOTEMPTY: the directory is not empty and lacks our mark (a mistaken -o state=/etc must not be taken over). */
 int agent_state_check_new(struct agent *a, struct verr *err);
 /* As root: gives all of STATE to a->uid. -EPERM: STATE has a file that is not ours; err names it. */
 int agent_state_give(struct agent *a, struct verr *err);
@@ -126,13 +126,13 @@ int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *
 int agent_say_removal(void *agent, const struct vid *id, bool stays, struct verr *err);
 
 /* Rows that the catalog may refuse (agent_rows.c). What a row says has happened already, so put and del keep a refused row and fail
- * only with -ENOMEM. */
+ * only with -ENOMEM. Put and del in the turn of the row's disk. */
 int agent_row_put(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_del(struct agent *a, const struct snaprow *row, struct verr *err);
 int agent_row_get(struct agent *a, const struct vid *snap, struct snaprow *out, struct verr *err);
 int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, struct snaprow *out, struct verr *err);
-/* Offers the owed rows again. 0: the catalog has all rows; -errno: it still refuses one. Called before snapshots are counted or listed
- * in the catalog. */
+/* Offers the owed rows again. 0: the catalog has all rows; -errno: it still refuses one. Called before snapshots are counted, listed or
+ * removed in the catalog. */
 int agent_rows_pay(struct agent *a, struct verr *err);
 void agent_rows_free(struct agent *a);
 
@@ -147,7 +147,7 @@ int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l,
 int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean, struct verr *err);
 
 /* waiting (agent_wait.c) */
-void agent_waits_check(struct agent *a);        /* answers waits that can be; no lock held; the agent's thread only */
+void agent_waits_check(struct agent *a);        /* answers the waits that are over; no lock held; the agent's thread only */
 void *agent_timer(void *agent);                 /* ends waits at their deadlines, whatever the agent's thread is doing */
 void agent_waits_end(struct agent *a);          /* at shutdown, after both threads ended: -EINTR to all */
 

@@ -99,7 +99,7 @@ static json_t *snapshot_json(struct agent *a, const struct node *disk, const str
     return o;
 }
 
-/* All rows of a disk that the caller may see. malloc'ed; count or -errno. */
+/* Reads all rows of a disk that the viewer may see. *out: malloc'ed. Returns their number or -errno. */
 static int64_t visible_rows(struct agent *a, const struct node *disk, const struct agent_viewer *who, struct snaprow **out, struct verr *err)
 {
     enum { STEP = 32 };

@@ -40,7 +40,7 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
     return r;
 }
 
-/* A source of places, shifted: segment s of the destination is segment s - dst_first + src_first of the source. */
+/* The places of a source, shifted: segment s of the destination is segment s - dst_first + src_first of the source. */
 struct shifted {
     struct snap *snap;
     struct live *live;
@@ -140,7 +140,7 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
         len = 0;
     else if (len > src_size - src_off)
         len = src_size - src_off;
-    /* The source's last, short segment can be pointed to only where it ends the destination too. */
+    /* The destination can point to the source's last, short segment only if that ends the destination too. */
     bool tail = len % SEG_BYTES != 0 && src_off + len == src_size && dst_off + len >= dst_at.size;
     if (!tail)
         len -= len % SEG_BYTES;

@@ -2,8 +2,8 @@
 /*
  * Rows of snapshots that the catalog refused. The catalog is a cache: what a journal or a recipe says has happened, even if SQLite
  * refuses the row (STATE is full, its device has an error). The agent keeps such a row in memory and takes it for the row of its
- * snapshot. WORK_ROWS (disk/work.h) has owed rows offered again until the catalog takes them; so does each operation that counts or
- * lists snapshots. After a restart, recovery makes the rows anew.
+ * snapshot. WORK_ROWS (disk/work.h) has owed rows offered again until the catalog takes them; so does each operation that counts,
+ * lists or removes snapshots. After a restart, recovery makes the rows anew.
  */
 #include "agent/agent_internal.h"
 
