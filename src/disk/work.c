@@ -13,8 +13,8 @@ enum { BUCKETS = 256 };
 struct entry {
     struct entry *next;
     struct work_item item;
-    bool taken, again, dropped;     /* again, dropped: since it was taken */
-    bool failed, asked;
+    bool taken, again, dropped;     /* again (owed), dropped: since it was taken */
+    bool failed, asked, asked_since;        /* asked_since: since it was taken */
     int64_t due_ns, backoff_ns, tried_ns;
     uint32_t since;                 /* arg bits that were owed since it was taken */
     struct verr why;
@@ -135,7 +135,7 @@ static bool its_turn(struct work *w, const struct entry *e, int64_t now)
 static void take(struct entry *e, struct work_item *out)
 {
     e->taken = true;
-    e->again = false;
+    e->again = e->asked_since = false;
     e->since = 0;
     *out = e->item;
 }
@@ -259,10 +259,9 @@ bool work_failed(struct work *w, const struct work_item *item, const struct verr
     if (e != NULL && e->dropped) {
         remove_entry(w, e);
     } else if (e != NULL) {
-        bool asked = e->again && e->asked;
         note_failure(w, e, why);
         e->taken = e->again = false;
-        if (asked) {
+        if (e->asked_since) {
             e->asked = true;
             e->due_ns = 0;
             final = false;
@@ -307,7 +306,7 @@ void work_ask(struct work *w, const struct vid *disk)
     pthread_mutex_lock(&w->lock);
     for (struct entry *e = of_disk(*bucket_of(w, disk), disk); e != NULL; e = of_disk(e->next, disk)) {
         e->asked = e->failed || e->taken;
-        e->again = e->taken;        /* the running attempt began before this request */
+        e->asked_since = e->taken;  /* if the running attempt fails it is no answer: it began before this request */
         e->due_ns = 0;
     }
     pthread_mutex_unlock(&w->lock);
