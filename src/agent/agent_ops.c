@@ -218,6 +218,18 @@ int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool cle
     return r;
 }
 
+/* The recipe of a snapshot that failed behind its publication is in STORE: it would be found there at the next start. Before the
+ * drop: a crash in between leaves a pending snapshot, which is stored again. In the disk's turn. */
+static int unpublish(struct agent *a, const struct snapinfo *p, struct verr *err)
+{
+    if ((p->flags & (SNAP_FAILED | SNAP_STARTED)) != SNAP_FAILED)
+        return 0;
+    int r = snaps_durable(a->store, &p->ref, err);
+    if (r == 1)
+        r = snaps_trash(a->store, &p->ref, err);
+    return r == -ENOENT ? 0 : r;
+}
+
 static int drop_pending(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err)
 {
     const struct snaprow row = {.info = *p};
@@ -236,7 +248,9 @@ int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struc
     turn_take(a->turns, &turn, disk, 1);
     r = live_pending_by_seq(l, seq, &p, NULL);
     if (r == 0 && (p.flags & SNAP_PROVISIONAL) && !(p.flags & (SNAP_STARTED | SNAP_EXPLICIT))) {
-        r = drop_pending(a, l, &p, err);
+        r = unpublish(a, &p, err);
+        if (r == 0)
+            r = drop_pending(a, l, &p, err);
         if (r == -EBUSY)
             r = 0;
     } else {
@@ -259,6 +273,9 @@ static int remove_pending(struct agent *a, const struct snaprow *s, bool *found,
     live_put(l);
     if (!*found)
         return 0;
+    r = unpublish(a, &p, err);
+    if (r < 0)
+        return r;
     r = agent_discard_if_gone(a, &s->info.ref.disk, err);
     if (r == 1)
         return agent_row_del(a, s, err);

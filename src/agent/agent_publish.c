@@ -115,7 +115,7 @@ static bool same_record(const struct snapinfo *a, const struct snapinfo *b)
     return ((a->flags ^ b->flags) & SNAP_RECIPE_FLAGS) == 0 && strcmp(a->label, b->label) == 0;
 }
 
-/* Steps 2 and 3. -EAGAIN: the pending record is not what STORE has any more. */
+/* Steps 2 and 3. -EAGAIN: the pending record is not what STORE has any more. -ENOENT: it was dropped since. */
 static int publish_table(struct agent *a, struct live *l, struct publication *pub, struct verr *err)
 {
     struct snapinfo now;
@@ -123,12 +123,14 @@ static int publish_table(struct agent *a, struct live *l, struct publication *pu
     const struct snapref *ref = &pub->p.ref;
     const struct live_anchor mine = {.ref = {*live_id(l), ref->seq, ref->snap}, .stamp = ref->seq + 1};
     int r = live_pending_by_seq(l, ref->seq, &now, err);
-    if (r == 0 && !same_record(&now, &pub->p))
+    if (r < 0)
+        return r;
+    if (!same_record(&now, &pub->p))
         return -EAGAIN;
     int fault = fault_errno("agent.finish.before_pointers");
-    if (r == 0 && fault != 0)
+    if (fault != 0)
         r = verr_set(err, fault, "finishing a snapshot: fault injected");
-    if (r == 0)
+    else
         r = live_pending_published(l, ref->seq, snap_place, pub->snap, &mine, pub->drop, DROPS_MAX, &pub->dropped, err);
     fault_point("agent.finish.after_pointers");
     /* Once it is pending no more nothing here is tried again, and what the recipe says is true: the row comes in any case. */

@@ -56,6 +56,14 @@ static void save_vm_container(struct agent *a, const struct vid *vm, const char 
         vlog(VLOG_WARN, "agent", "the catalog forgot where VM %s goes on; its next backup begins a new container", key);
 }
 
+/* What is missing in STORE is no -ENOENT of ours: that would say that nothing is pending. */
+static int claim_vm(struct agent *a, const struct vid *vm, uint64_t *epoch, struct verr *err)
+{
+    struct verr why = {0};
+    int r = owner_claim(a->store, vm, &a->host, epoch, &why);
+    return r == 0 ? 0 : verr_set(err, r == -ENOENT ? EIO : -r, "%s", verr_str(&why));
+}
+
 /* Fills a job for the oldest pending snapshot of a disk. 0; -ENOENT: nothing pending any more. */
 static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job *job, struct verr *err)
 {
@@ -82,7 +90,7 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
     if (r == 0) {
         job->vm = vm.id;
         job->selective = (vm.flags & NODE_SELECTIVE) != 0;
-        r = owner_claim(a->store, &vm.id, &a->host, &job->epoch, err);
+        r = claim_vm(a, &vm.id, &job->epoch, err);
     } else if (r == -ENOENT && pending) { /* must not pass for "nothing pending" */
         r = verr_set(err, EIO, "the catalog has no record of the disk or of its directory: unmount, `varve rebuild`, mount");
     }
@@ -114,11 +122,13 @@ static int show_progress(void *ctx, const char *stage, uint64_t done, uint64_t t
     return stop;
 }
 
+/* In the disk's turn: from the update of the journal on, the snapshot may be removed. */
 static void row_failed(struct agent *a, const struct vid *snap)
 {
     struct snaprow row;
     if (agent_row_get(a, snap, &row, NULL) < 0 || row.state != SNAPST_PENDING)
         return;
+    fault_point("agent.failed.before_row");
     row.state = SNAPST_FAILED;
     agent_row_put(a, &row, NULL);
 }
@@ -133,9 +143,12 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
     }
     char path[256];
     int64_t next_ns = 0;
+    struct turn turn;
+    turn_take(a->turns, &turn, &item->disk, 1);
     if (l != NULL)
         live_pending_update(l, p->ref.seq, SNAP_FAILED, SNAP_STARTED, NULL, NULL);
     row_failed(a, &p->ref.snap);
+    turn_give(a->turns, &turn);
     work_failed(a->work, item, err, &next_ns);
     next_ns -= vclock_mono_ns(a->conf.clock);
     long long seconds = next_ns <= 0 ? 0 : (next_ns + 999999999) / 1000000000;
