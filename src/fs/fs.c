@@ -324,7 +324,8 @@ static void drop_handles(struct fs *f)
 static int pools_new(struct fs *f, unsigned cores, struct verr *err)
 {
     unsigned readers = cores + 2 < 4 ? 4 : cores + 2 > 16 ? 16 : cores + 2;
-    if ((f->io = pool_new(readers, err)) == NULL || (f->ctl = pool_new(8, err)) == NULL || (f->notify = pool_new(1, err)) == NULL)
+    if ((f->io = pool_new(readers, err)) == NULL || (f->ctl = pool_new(8, err)) == NULL || (f->answers = pool_new(1, err)) == NULL ||
+        (f->notify = pool_new(1, err)) == NULL)
         return -err->code;
     return 0;
 }
@@ -383,8 +384,9 @@ out:
     /* The pools finish all accepted requests: flushes freeze, names become durable. */
     pool_free(f->io);
     pool_free(f->ctl);
-    pool_free(f->notify);       /* last: the others submit to it */
-    f->io = f->ctl = f->notify = NULL;
+    pool_free(f->answers);      /* these last: the others submit to them */
+    pool_free(f->notify);
+    f->io = f->ctl = f->answers = f->notify = NULL;
     drop_handles(f);    /* here and not in fs_free, because the agent closes before that */
     return rc;
 }

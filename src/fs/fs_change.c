@@ -13,6 +13,7 @@
  */
 #include "fs/fs_internal.h"
 
+#include "base/fault.h"
 #include "base/vlog.h"
 
 #include <errno.h>
@@ -200,6 +201,7 @@ static void flush_run(struct op *op)
         rc = flush_freeze(op->f, h, writer_killed(op->pid), &row, lost < 0 ? NULL : &err);
     rc = lost < 0 ? lost : rc;
     atomic_store(&h->idle, true);
+    atomic_fetch_sub(&h->flushing, 1);
     if (rc < 0)
         fs_park_end(op->park, -fs_io_errno("close", op->ino, rc, &err), NULL);
     else if (rc > 0 && op->f->conf.sync_close)
@@ -211,9 +213,11 @@ static void flush_run(struct op *op)
 void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
-    if (h->kind == HANDLE_DISK && !atomic_load(&h->changed))
+    /* A flush that is under way has taken `changed` for its freeze, which may fail yet. */
+    bool owes = h->kind == HANDLE_DISK && (atomic_load(&h->changed) || atomic_load(&h->flushing) > 0);
+    if (h->kind == HANDLE_DISK && !owes)
         atomic_store(&h->idle, true);
-    if ((h->kind != HANDLE_DISK || !atomic_load(&h->changed)) && h->kind != HANDLE_LABEL) {
+    if (!owes && h->kind != HANDLE_LABEL) {
         fuse_reply_err(req, 0);
         return;
     }
@@ -228,11 +232,15 @@ void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     op->pid = fuse_req_ctx(req)->pid;
     op->req = NULL;
-    op->park = fs_park(op->f, req, true, flush_done, NULL);
-    if (op->park == NULL)
+    struct park *park = op->park = fs_park(op->f, req, true, flush_done, NULL);
+    if (park == NULL) {
         free(op);
-    else
-        op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));      /* never NULL: the handle's reference keeps the fs_disk */
+        return;
+    }
+    atomic_fetch_add(&h->flushing, 1);
+    fault_point("fs.flush.parked");
+    op_submit_disk(op, fs_disk_get(op->f, &h->disk->id));      /* never NULL: the handle's reference keeps the fs_disk */
+    fs_park_arm(park);      /* only now may it be answered: the release comes behind the answer, and goes behind the flush */
 }
 
 /* ---- release ---- */

@@ -102,6 +102,7 @@ struct handle {
     struct stream *_Atomic stream;  /* of a direct handle that writes in large pieces; NULL: none */
     bool stream_asked;              /* guarded by lock: it was decided whether the handle gets a stream */
     atomic_bool changed;            /* data changed through it since its last freeze */
+    atomic_uint flushing;           /* flushes in the disk's queue or running: one that comes meanwhile is answered behind them */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */
     _Atomic uint64_t made_seq;      /* snapshot that its last flush made; 0: none */
 

@@ -40,6 +40,7 @@ struct fs {
     struct fuse_session *se;
     struct pool *io;                /* reads that may go to STORE */
     struct pool *ctl;               /* changes of names, freezes, fsync, the queues of disks */
+    struct pool *answers;           /* answers parked requests; waits for nobody */
     struct pool *notify;            /* tells the kernel what changed: may wait for the other two, which never wait for it */
     unsigned threads;               /* FUSE threads */
     unsigned inline_max;            /* FUSE threads that may wait for STORE at a time; the others stay free */
@@ -162,15 +163,18 @@ int fs_stream_flush(struct handle *h, struct verr *err);
 void fs_stream_close(struct handle *h);
 
 /* ---- waiting for the agent (fs_wait.c) ---- */
-/* A pool worker calls reply(req, result, why, arg) when all snapshots of `ids` are stored, one has failed, the timeout is over, the
+/* A thread kept for answers calls reply(req, result, why, arg) when all snapshots of `ids` are stored, one has failed, the timeout is over, the
  * request is interrupted or the daemon stops. why may be NULL or empty. reply frees arg; the agent copies ids. begins: see
  * agent_wait_start. */
 typedef void (*fs_wait_fn)(fuse_req_t req, int result, const struct verr *why, void *arg);
 void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg);
-/* The same in two steps, for a request that first waits for the queue of its disk: fs_park, then one call of fs_park_end or fs_park_wait.
+/* The same in steps, for a request that first waits for the queue of its disk: fs_park, then one call of fs_park_end or fs_park_wait.
  * After fs_park the caller no longer uses the request. unless_killed: only a signal that kills the requesting task interrupts the
  * request. NULL: no memory, and the request is answered. */
 struct park *fs_park(struct fs *f, fuse_req_t req, bool unless_killed, fs_wait_fn reply, void *arg);
+/* Once, by who called fs_park, when everything that must come before the answer is in its queue: until then there is no answer and no
+ * interrupt. p is not the caller's any more. */
+void fs_park_arm(struct park *p);
 void fs_park_end(struct park *p, int result, const struct verr *why);
 void fs_park_wait(struct park *p, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms);
 /* Has the task a pending signal that kills it? False also when this cannot be read. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fs_wait: requests that wait, for the agent or for the queue of a disk, without holding a thread. Each is a `park`. The end of the
- * awaited work, an interrupt and the end of serving each try to claim the park: the first one sets the result, and a pool worker
- * answers. After an interrupt the awaited work goes on; its end then finds the park claimed and only gives its reference back.
+ * awaited work, an interrupt and the end of serving each try to claim the park: the first one sets the result, and a thread kept for
+ * answers gives it, so a killed program is let go also when all other workers wait for STORE. After an interrupt the awaited work goes
+ * on; its end then finds the park claimed and only gives its reference back.
  */
 #include "fs/fs_internal.h"
 
@@ -19,7 +20,9 @@ struct park {
     int result;
     struct verr why;
     long killed;                    /* not 0: only a signal that kills this task interrupts the request */
+    atomic_bool by_agent;           /* the agent ends it, and no queue of ours */
     atomic_bool claimed;
+    atomic_uint missing;            /* claim, fs_park_arm: the answer comes when both have been there */
     atomic_uint refs;
 };
 
@@ -47,6 +50,12 @@ static void park_answer(struct pool_task *task)
     park_put(p);
 }
 
+static void park_step(struct park *p)
+{
+    if (atomic_fetch_sub(&p->missing, 1) == 1)
+        pool_submit(p->f->answers, &p->task);
+}
+
 static void park_claim(struct park *p, int result, const struct verr *why)
 {
     if (atomic_exchange(&p->claimed, true))
@@ -54,7 +63,7 @@ static void park_claim(struct park *p, int result, const struct verr *why)
     p->result = result;
     if (why != NULL)
         p->why = *why;
-    pool_submit(p->f->ctl, &p->task);
+    park_step(p);
 }
 
 static void park_done(void *ctx, int result, const struct verr *why)
@@ -86,6 +95,7 @@ struct park *fs_park(struct fs *f, fuse_req_t req, bool unless_killed, fs_wait_f
     p->reply = reply;
     p->arg = arg;
     p->killed = unless_killed ? fuse_req_ctx(req)->pid : 0;
+    atomic_store(&p->missing, 2);
     atomic_store(&p->refs, 2);      /* references of the request, and of the awaited work */
     pthread_mutex_lock(&f->lock);
     p->next = f->parks;
@@ -93,8 +103,13 @@ struct park *fs_park(struct fs *f, fuse_req_t req, bool unless_killed, fs_wait_f
         p->next->prev = p;
     f->parks = p;
     pthread_mutex_unlock(&f->lock);
-    fuse_req_interrupt_func(req, park_interrupt, p);
     return p;
+}
+
+void fs_park_arm(struct park *p)
+{
+    fuse_req_interrupt_func(p->req, park_interrupt, p);     /* calls it at once if the interrupt has come already */
+    park_step(p);
 }
 
 void fs_park_end(struct park *p, int result, const struct verr *why)
@@ -107,6 +122,7 @@ void fs_park_wait(struct park *p, const struct vid *ids, unsigned n, bool begins
 {
     struct verr err = {0};
     struct fs *f = p->f;
+    atomic_store(&p->by_agent, true);   /* before the look at stopping: this function or fs_wait_end claims it */
     atomic_fetch_add(&p->refs, 1);      /* this function's reference: the wait may end, and the request be answered, before it returns */
     int rc = agent_wait_start(f->agent, ids, n, begins, timeout_ms, park_done, p, &err);
     if (rc < 0)
@@ -119,15 +135,17 @@ void fs_park_wait(struct park *p, const struct vid *ids, unsigned n, bool begins
 void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg)
 {
     struct park *p = fs_park(f, req, false, reply, arg);
-    if (p != NULL)
-        fs_park_wait(p, ids, n, begins, timeout_ms);
+    if (p == NULL)
+        return;
+    fs_park_wait(p, ids, n, begins, timeout_ms);
+    fs_park_arm(p);
 }
 
 void fs_wait_end(struct fs *f)
 {
     pthread_mutex_lock(&f->lock);
     for (struct park *p = f->parks; p != NULL; p = p->next)
-        if (p->killed == 0)         /* a close is finished, and answered, before the pools end */
+        if (p->killed == 0 || atomic_load(&p->by_agent))    /* a freeze is finished, and its close answered, before the pools end */
             park_claim(p, -EINTR, NULL);
     pthread_mutex_unlock(&f->lock);
 }
