@@ -139,8 +139,12 @@ static int pay_locked(struct agent *a, struct verr *err)
         paid(a, &o.row.info.ref.snap);
         pthread_mutex_unlock(&a->lock);
     }
-    if (any)
+    if (any) {
+        /* A note or an owner may have been set meanwhile, in STORE and in the row as it was: STORE knows. */
+        const struct work_item item = {.kind = WORK_NAMES};
+        work_owe(a->work, &item);
         vlog(VLOG_INFO, "agent", "the catalog has caught up");
+    }
     return 0;
 }
 
