@@ -65,33 +65,39 @@ static int stored_row(struct agent *a, const struct snapinfo *p, const struct sn
     return agent_row_put(a, &row, err);
 }
 
+struct obsolete { struct live *l; const struct live_anchor *an; };
+
 /* False: since the publication entries were made that rely on the anchor, which lifted its stamp. */
-static bool still_obsolete(struct live *l, const struct live_anchor *an)
+static bool still_obsolete(void *ctx)
 {
+    const struct obsolete *o = ctx;
     struct live_anchor now;
-    for (unsigned i = 0; live_anchor_at(l, i, &now, NULL) == 0; i++)
-        if (snapref_eq(&now.ref, &an->ref))
-            return now.stamp == an->stamp;
+    for (unsigned i = 0; live_anchor_at(o->l, i, &now, NULL) == 0; i++)
+        if (snapref_eq(&now.ref, &o->an->ref))
+            return now.stamp == o->an->stamp;
     return true;
 }
 
-/* An anchor that cannot be dropped, or that a stream has pinned, stays listed; the next publication retries. Mark, then look at the
- * stamp: while the marks stand no stream makes entries that rely on an anchor, and those made before have lifted its stamp. */
+/*
+ * STORE -> list: after a crash in between the next publication does both again. An anchor that is in use stays listed until then.
+ *
+ * The disk's turn keeps out whatever makes entries, but for streams, which pin, anchor in STORE, list (live_point, which lifts the
+ * stamp above that of any anchor dropped here) and unpin. Let a stream pin
+ *   before snaps_unanchor             pinned still: nothing is done. Unpinned: still_obsolete sees the stamp that it lifted.
+ *   during snaps_unanchor             the pin is refused, and no stream begins.
+ *   between it and live_anchor_gone   the stream anchors anew in STORE before it lists. Listed by the time of live_anchor_gone, the
+ *                                     stamp has been lifted, and the entry stays (-ESTALE); later, live_point lists it anew.
+ * In each case the anchors that entries rely on are in STORE and on the list.
+ */
 static void drop_anchors(struct agent *a, struct live *l, const struct live_anchor *drop, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
         struct verr why = {0};
-        struct anchor_drop mark;
-        if (!ingest_drop_begin(a->ingest, &mark, l, &drop[i]))
-            continue;
-        int r = 0;
-        if (still_obsolete(l, &drop[i])) {
-            r = snaps_unanchor(a->store, live_id(l), &drop[i].ref, &why);
-            if (r == 0)
-                r = live_anchor_gone(l, &drop[i], &why);
-        }
-        ingest_drop_end(a->ingest, &mark);
-        if (r < 0)
+        struct obsolete o = {l, &drop[i]};
+        int r = snaps_unanchor(a->store, live_id(l), &drop[i].ref, still_obsolete, &o, &why);
+        if (r == 0)
+            r = live_anchor_gone(l, &drop[i], &why);
+        if (r < 0 && r != -EBUSY && r != -ESTALE)
             vlog(VLOG_WARN, "agent", "an anchor stays for now: %s", verr_str(&why));
     }
 }

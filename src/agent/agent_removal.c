@@ -57,7 +57,7 @@ static int unanchor(struct agent *a, const struct vid *disk, const struct anchor
 {
     int r = 0;
     for (unsigned i = 0; r == 0 && i < list->n; i++)
-        r = snaps_unanchor(a->store, disk, &list->v[i].ref, err);
+        r = snaps_unanchor(a->store, disk, &list->v[i].ref, NULL, NULL, err);
     return r;
 }
 
@@ -81,8 +81,8 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
     live_put(l);
     if (waiting)
         return 0;
-    /* Anchors first: the image is removed for certain, so nothing relies on them. The next start removes an image that a crash in
-     * between leaves. */
+    /* Anchors first: the image is removed for certain, so only a stream of a handle that is still open relies on them, which gives -EBUSY.
+     * The next start removes an image that a crash in between leaves. */
     struct anchor_list anchors = {0};
     r = list_anchors(a, disk, &anchors, err);
     if (r == 0)

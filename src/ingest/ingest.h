@@ -5,7 +5,7 @@
  * parent's segment, any other segment is written.
  *
  * Threads: every function may be called by any thread; calls for one stream may come side by side. A stream works on the pool.
- * Nothing here waits for the end of a publication. The lock of `ingest` is taken inside any other and never held across I/O.
+ * Nothing here waits for the end of a publication.
  */
 #ifndef VARVE_INGEST_INGEST_H
 #define VARVE_INGEST_INGEST_H
@@ -41,8 +41,9 @@ struct stream_conf {
 
 /* Is there room for another stream? Another thread may take that room before the caller opens one. */
 bool ingest_has_room(struct ingest *in);
-/* Opens a stream for a write-only handle. NULL: there is no room, no memory, or the disk has a stream already; the caller keeps the
- * parent and writes with live_write. */
+/* Opens a stream for a write-only handle, and pins the parent's anchor (store/snaps.h) until it is closed. NULL: there is no
+ * room, no memory, the disk has a stream already, or that anchor is just being taken away; the caller keeps the parent and writes with
+ * live_write. */
 struct stream *stream_open(struct ingest *in, const struct stream_conf *conf);
 /* 1: the stream has taken the data; a killed daemon may lose them until stream_flush or a flush of the disk. 0: not taken, write them
  * with live_write. -errno: this write failed, or data of an earlier one were lost. */
@@ -51,21 +52,5 @@ int stream_write(struct stream *s, uint64_t off, const void *data, size_t len, s
 int stream_flush(struct stream *s, struct verr *err);
 /* Flushes, closes the parent and frees; an error of the flush reaches the caller only through `lost`. NULL is allowed. */
 void stream_close(struct stream *s);
-
-/* ---- anchors ----
- * A stream anchors its parent before it gives up the first buffer, but table entries that need the anchor come later. From then until
- * its close the stream has the anchor pinned, and nobody drops it. */
-
-struct anchor_drop {            /* memory of the caller; between begin and end it is linked in the list of `ingest` */
-    struct anchor_drop *next;
-    const struct live *live;
-    struct snapref snap;
-};
-
-/* Marks an anchor of the disk as being dropped: a stream that needs it meanwhile writes data instead of pointers. false: a stream has
- * the anchor pinned, and there is nothing to end. true does not mean that the anchor is unused: a stream that was closed before may
- * have left pointers to the snapshot. */
-bool ingest_drop_begin(struct ingest *in, struct anchor_drop *d, const struct live *l, const struct live_anchor *an);
-void ingest_drop_end(struct ingest *in, struct anchor_drop *d);
 
 #endif

@@ -8,14 +8,14 @@
  *   pool          compares; an equal one: anchors the parent, once; else: live_write_held (compare_task)
  *   hold lock     equal segments become entries, in batches, by live_point_held           (point_runs)
  *
- * Order: the anchor is pinned and durable in STORE before the stream gives up the first equal buffer, and nobody drops it before the
- * stream is closed; size and anchor are durable in the journal before any entry (live_point). Data that a stream holds back were
- * never fsynced: a killed daemon loses them, as a crashed kernel loses pages that it has not written back. Other readers and writers
- * of the disk first make the stream put its data into the image (live_hold.c), so they cannot tell that data were held back.
+ * Order: the anchor is durable in STORE before the stream gives up the first equal buffer, and pinned while the stream exists, so nobody
+ * takes it away before there are entries; size and anchor are durable in the journal before any entry (live_point). Data that a stream
+ * holds back were never fsynced: a killed daemon loses them, as a crashed kernel loses pages that it has not written back. Other readers
+ * and writers of the disk first make the stream put its data into the image (live_hold.c), so they cannot tell that data were held back.
  *
  * Memory: STREAM_BUFFERS segments a stream. When `ingest` has no room for another stream, a handle writes to the layer directly.
  */
-#include "ingest/ingest_internal.h"
+#include "ingest/ingest.h"
 
 #include "base/pool.h"
 #include "base/verr.h"
@@ -32,6 +32,11 @@ enum {
     SPARSE_MAX = 64,
     POINT_SEGS = 256,           /* at most 512 MiB of equal segments wait for their entries in the live image */
     WORDS = SEG_PAGES / 64,
+};
+
+struct ingest {
+    struct ingest_env env;
+    _Atomic unsigned room;      /* how many more streams there may be */
 };
 
 enum outcome { OUT_WRITTEN, OUT_EQUAL, OUT_THERE, OUT_LOST };
@@ -55,11 +60,11 @@ struct run { uint64_t first, count; };
 struct stream {
     struct live_holder holder;  /* first */
     struct ingest *in;
-    struct ingest_place *place;
     const struct ingest_env *env;
     struct live *l;
     struct snap *parent;
     struct live_anchor anchor;  /* live_point sets its stamp */
+    struct snaps_pin pin;
     void (*lost)(void *ctx, uint64_t off, uint64_t len);
     void *ctx;
 
@@ -79,13 +84,12 @@ struct stream {
 
 /* ---- on the pool ---- */
 
-/* Makes the anchor durable. Tasks that run at the same time may each make it, which has the same effect as making it once. While the
- * anchor is being dropped the answer is no, and this segment is written; a later segment tries again. */
+/* Makes the anchor durable. Tasks that run at the same time may each make it, which has the same effect as making it once. */
 static bool anchor_parent(struct stream *s)
 {
     const struct live_anchor *an = &s->anchor;
     int before = atomic_load(&s->anchored);
-    if (before != 0 || !ingest_pin(s->in, s->place))
+    if (before != 0)
         return before > 0;
     int r = snaps_anchor(s->env->store, live_id(s->l), &an->ref, NULL);
     if (r == 0)
@@ -365,24 +369,29 @@ int stream_flush(struct stream *s, struct verr *err)
     return r;
 }
 
-static void stream_free(struct stream *s)
-{
-    for (unsigned i = 0; i < STREAM_BUFFERS; i++) {
-        free(s->buf[i].data);
-        level_free(s->buf[i].level);
-    }
-    ingest_place_give(s->in, s->place);
-    free(s);
-}
-
 void stream_close(struct stream *s)
 {
     if (s == NULL)
         return;
     stream_flush(s, NULL);
     live_hold_end(s->l);
+    /* Behind the last entry: from here on its lifted stamp keeps the anchor. */
+    snaps_unpin(s->env->store, &s->pin);
     snap_close(s->parent);
-    stream_free(s);
+    for (unsigned i = 0; i < STREAM_BUFFERS; i++) {
+        free(s->buf[i].data);
+        level_free(s->buf[i].level);
+    }
+    atomic_fetch_add(&s->in->room, 1);
+    free(s);
+}
+
+static bool take_room(struct ingest *in)
+{
+    unsigned room = atomic_load(&in->room);
+    while (room > 0 && !atomic_compare_exchange_weak(&in->room, &room, room - 1)) {
+    }
+    return room > 0;
 }
 
 struct stream *stream_open(struct ingest *in, const struct stream_conf *conf)
@@ -392,15 +401,43 @@ struct stream *stream_open(struct ingest *in, const struct stream_conf *conf)
         return NULL;
     s->holder.give = give_all;
     s->in = in;
-    s->env = ingest_env(in);
+    s->env = &in->env;
     s->l = conf->live;
     s->parent = conf->parent;
     s->anchor = (struct live_anchor){.ref = snap_header(conf->parent)->info.ref};
     s->lost = conf->lost;
     s->ctx = conf->ctx;
-    s->place = ingest_place_take(in, s->l, &s->anchor.ref);
-    if (s->place != NULL && live_hold_begin(s->l, &s->holder) == 0)
-        return s;
-    stream_free(s);
+    if (take_room(in)) {
+        if (snaps_pin(in->env.store, live_id(s->l), &s->anchor.ref, &s->pin) == 0) {
+            if (live_hold_begin(s->l, &s->holder) == 0)
+                return s;
+            snaps_unpin(in->env.store, &s->pin);
+        }
+        atomic_fetch_add(&in->room, 1);
+    }
+    free(s);
     return NULL;
+}
+
+/* ---- ingest ---- */
+
+int ingest_new(const struct ingest_env *env, struct ingest **out, struct verr *err)
+{
+    struct ingest *in = calloc(1, sizeof *in);
+    if (in == NULL)
+        return verr_set(err, ENOMEM, "out of memory");
+    in->env = *env;
+    atomic_init(&in->room, env->streams);
+    *out = in;
+    return 0;
+}
+
+void ingest_free(struct ingest *in)
+{
+    free(in);
+}
+
+bool ingest_has_room(struct ingest *in)
+{
+    return atomic_load(&in->room) > 0;
 }

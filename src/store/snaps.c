@@ -29,11 +29,6 @@ void snaps_state_init(struct snaps_state *s)
 
 void snaps_state_release(struct snaps_state *s)
 {
-    while (s->pins != NULL) {
-        struct snaps_pin *p = s->pins;
-        s->pins = p->next;
-        free(p);
-    }
     pthread_cond_destroy(&s->ended);
     pthread_mutex_destroy(&s->lock);
 }

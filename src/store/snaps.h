@@ -79,12 +79,22 @@ int snaps_trash(struct store *st, const struct snapref *ref, struct verr *err);
 /* Links the recipe into anchors/FOR_DISK/ and fsyncs that directory. for_disk may point to the snapshot only after this has returned 0;
  * 0 also if the anchor is there already. -ENOENT: the snapshot was removed, and for_disk must not point to it. */
 int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
-/* Moves the anchor into trash/, durable on return. 0 also when there is none. -EBUSY: it is pinned. */
-int snaps_unanchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
-/* Pins an anchor, in memory only: snaps_unanchor fails until each pin is unpinned. A pin waits while an un-anchoring is under way, so an
- * anchor that is made after its pin stays. -ENOMEM. */
-int snaps_pin(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
-void snaps_unpin(struct store *st, const struct vid *for_disk, const struct snapref *ref);
+/* Moves the anchor into trash/, durable on return. 0 also when there is none. obsolete (NULL: yes) is asked before the anchor is moved,
+ * while nobody can pin it and no lock is held: it sees what was done under pins that have ended. -EBUSY, and nothing was done: the anchor
+ * is pinned, obsolete says no, or another thread is taking it away. */
+int snaps_unanchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, bool (*obsolete)(void *ctx), void *ctx,
+                   struct verr *err);
+
+struct snaps_pin {              /* memory of the caller, linked in a list until snaps_unpin; its members are private */
+    struct snaps_pin *next;
+    struct vid for_disk;
+    struct snapref ref;
+    bool going;                 /* the entry stands for an un-anchoring */
+};
+/* Pins an anchor, in memory only: snaps_unanchor fails until each pin is unpinned, so an anchor that is made after its pin stays. -EBUSY:
+ * an un-anchoring is under way, and the anchor is not pinned. A pin never waits, so a thread that must not wait for STORE may pin. */
+int snaps_pin(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct snaps_pin *p);
+void snaps_unpin(struct store *st, struct snaps_pin *p);
 
 /* ---- open files, for readers of a recipe's pages and for verify. dir: DIR_SNAPSHOTS or DIR_ANCHORS ---- */
 

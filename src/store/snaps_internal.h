@@ -6,7 +6,6 @@
 #include "format/snapinfo.h"
 
 #include <pthread.h>
-#include <stdbool.h>
 
 struct store;
 
@@ -15,15 +14,9 @@ struct snaps_busy {
     struct snaps_busy *next;
     struct snapref ref;
 };
-struct snaps_pin {
-    struct snaps_pin *next;
-    struct vid for_disk;
-    struct snapref ref;
-    unsigned pins;              /* 0: the entry stands for an un-anchoring only */
-    bool going;                 /* an un-anchoring is under way */
-};
 
-/* lock guards all members; no function is called while it is held. ended: signalled when an edit or an un-anchoring has ended. */
+/* lock guards all members; no function is called while it is held. ended: signalled when an edit has ended. pins: of one anchor either
+ * any number of pins, or one un-anchoring. */
 struct snaps_state {
     pthread_mutex_t lock;
     pthread_cond_t ended;

@@ -158,78 +158,49 @@ static int unanchor_going(struct store *st, const struct vid *for_disk, const st
 
 /* ---- pins ---- */
 
-/* The caller holds the lock. */
-static struct snaps_pin **find_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
+/* Links the entry. Pins of one anchor stand side by side, an un-anchoring of it stands alone: else -EBUSY. */
+static int enter(struct store *st, const struct vid *for_disk, const struct snapref *ref, bool going, struct snaps_pin *p)
 {
-    struct snaps_pin **p = &s->pins;
-    while (*p != NULL && !(vid_eq(&(*p)->for_disk, for_disk) && snapref_eq(&(*p)->ref, ref)))
-        p = &(*p)->next;
-    return p;
-}
-
-/* The entry of that anchor, made when there is none; NULL: no memory. The caller holds the lock. */
-static struct snaps_pin *take_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
-{
-    struct snaps_pin **at = find_pin(s, for_disk, ref);
-    if (*at == NULL && (*at = calloc(1, sizeof **at)) != NULL) {
-        (*at)->for_disk = *for_disk;
-        (*at)->ref = *ref;
+    struct snaps_state *s = &st->snaps;
+    *p = (struct snaps_pin){.for_disk = *for_disk, .ref = *ref, .going = going};
+    pthread_mutex_lock(&s->lock);
+    const struct snaps_pin *q = s->pins;
+    while (q != NULL && !((going || q->going) && vid_eq(&q->for_disk, for_disk) && snapref_eq(&q->ref, ref)))
+        q = q->next;
+    if (q == NULL) {
+        p->next = s->pins;
+        s->pins = p;
     }
-    return *at;
-}
-
-/* The caller holds the lock. */
-static void drop_pin(struct snaps_state *s, const struct vid *for_disk, const struct snapref *ref)
-{
-    struct snaps_pin **at = find_pin(s, for_disk, ref), *p = *at;
-    if (p != NULL && p->pins == 0 && !p->going) {
-        *at = p->next;
-        free(p);
-    }
-}
-
-int snaps_pin(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
-{
-    struct snaps_state *s = &st->snaps;
-    struct snaps_pin *p;
-    pthread_mutex_lock(&s->lock);
-    while ((p = take_pin(s, for_disk, ref)) != NULL && p->going)
-        pthread_cond_wait(&s->ended, &s->lock);
-    if (p != NULL)
-        p->pins++;
     pthread_mutex_unlock(&s->lock);
-    return p != NULL ? 0 : verr_set(err, ENOMEM, "pinning an anchor: out of memory");
+    return q == NULL ? 0 : -EBUSY;
 }
 
-void snaps_unpin(struct store *st, const struct vid *for_disk, const struct snapref *ref)
+int snaps_pin(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct snaps_pin *p)
 {
-    struct snaps_state *s = &st->snaps;
-    pthread_mutex_lock(&s->lock);
-    struct snaps_pin *p = *find_pin(s, for_disk, ref);
-    if (p != NULL && p->pins > 0)
-        p->pins--;
-    drop_pin(s, for_disk, ref);
-    pthread_mutex_unlock(&s->lock);
+    return enter(st, for_disk, ref, false, p);
 }
 
-int snaps_unanchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
+void snaps_unpin(struct store *st, struct snaps_pin *p)
 {
-    struct snaps_state *s = &st->snaps;
-    struct snaps_pin *p;
-    pthread_mutex_lock(&s->lock);
-    while ((p = take_pin(s, for_disk, ref)) != NULL && p->going)
-        pthread_cond_wait(&s->ended, &s->lock);
-    int r = p == NULL ? -ENOMEM : p->pins > 0 ? -EBUSY : 0;
-    if (r == 0)
-        p->going = true;
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&st->snaps.lock);
+    struct snaps_pin **at = &st->snaps.pins;
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+    pthread_mutex_unlock(&st->snaps.lock);
+}
+
+int snaps_unanchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, bool (*obsolete)(void *ctx), void *ctx,
+                   struct verr *err)
+{
+    struct snaps_pin going;
+    int r = enter(st, for_disk, ref, true, &going);
     if (r < 0)
-        return verr_set(err, -r, "dropping an anchor: %s", r == -EBUSY ? "it is in use" : strerror(-r));
-    r = unanchor_going(st, for_disk, ref, err);
-    pthread_mutex_lock(&s->lock);
-    p->going = false;
-    drop_pin(s, for_disk, ref);
-    pthread_cond_broadcast(&s->ended);
-    pthread_mutex_unlock(&s->lock);
+        return verr_set(err, -r, "dropping an anchor: it is in use");
+    if (obsolete == NULL || obsolete(ctx))
+        r = unanchor_going(st, for_disk, ref, err);
+    else
+        r = verr_set(err, EBUSY, "dropping an anchor: it is relied on again");
+    snaps_unpin(st, &going);
     return r;
 }

@@ -632,7 +632,7 @@ static void side_files_and_anchors_in_trash_are_read(void **state)
     MK_OK(mk_side_save(&f->m, &f->a.rcp.info.ref, &a, &mk_err_));
     /* for another "disk" */
     MK_OK(snaps_anchor(f->m.st, &f->m.vm.id, &f->b.rcp.info.ref, &mk_err_));
-    MK_OK(snaps_unanchor(f->m.st, &f->m.vm.id, &f->b.rcp.info.ref, &mk_err_));
+    MK_OK(snaps_unanchor(f->m.st, &f->m.vm.id, &f->b.rcp.info.ref, NULL, NULL, &mk_err_));
     MK_OK(snaps_trash(f->m.st, &f->a.rcp.info.ref, &mk_err_));
     struct check_report rep = verify(&f->m, false, &f->told);
     assert_true(rep.damaged == 0 && rep.notices == 0 && rep.trash == 3);

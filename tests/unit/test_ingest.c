@@ -1,105 +1,147 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ingest: places for streams; an anchor is pinned by a stream or being dropped, never both. */
-#include "ingest/ingest_internal.h"
+/* ingest: room for streams; a stream's anchor is pinned as long as the stream exists, and then the entries keep it. */
+#include "../lib/mkstore.h"
+#include "base/file.h"
+#include "ingest/ingest.h"
+#include "store/snaps.h"
 
-#include "base/verr.h"
+struct fixture {
+    struct mkstore m;
+    struct mksnap snap;
+    uint8_t *data;              /* of the snapshot's one segment */
+    int statefd;
+    struct live_set *set;
+    struct live *live, *other;
+    struct ingest *in;
+};
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+static const struct snapref *parent(const struct fixture *f) { return &f->snap.rcp.info.ref; }
 
-#include <cmocka.h>
-
-static char disks[2];       /* `ingest` compares the addresses of live images, no more */
-
-static struct live *live_of(unsigned i) { return (struct live *)&disks[i]; }
-
-static struct live_anchor anchor_of(uint64_t seq)
+static int setup(void **state)
 {
-    return (struct live_anchor){.ref = {.seq = seq, .snap = {{(uint8_t)seq}}}};
+    static struct fixture one;
+    struct fixture *f = &one;
+    mk_open(&f->m, NULL);
+    f->data = calloc(1, SEG_BYTES);
+    assert_non_null(f->data);
+    uint64_t seed = 1;
+    mk_fill(f->data, SEG_BYTES, &seed);
+    mk_snapshot(&f->m, f->data, SEG_BYTES, &f->snap);
+    f->statefd = dir_open(AT_FDCWD, f->m.dir);
+    MK_OK(f->statefd);
+    close(dir_make(f->statefd, "disks"));
+    struct live_env env = {.state_dirfd = f->statefd, .source = segread_source(f->m.segread), .clock = &vclock_system, .trusted = true,
+                           .open_max = 8};
+    struct vid other = vid_random();
+    MK_OK(live_set_open(&env, &f->set, &mk_err_));
+    MK_OK(live_create(f->set, &f->m.disk.id, parent(f)->seq + 1, 0, &f->live, &mk_err_));
+    MK_OK(live_create(f->set, &other, 1, 0, &f->other, &mk_err_));
+    MK_OK(ingest_new(&(struct ingest_env){.store = f->m.st, .segread = f->m.segread, .streams = 1}, &f->in, &mk_err_));
+    *state = f;
+    return 0;
 }
 
-static struct ingest_place *take(struct ingest *in, unsigned disk, uint64_t seq)
+static int teardown(void **state)
 {
-    struct live_anchor parent = anchor_of(seq);
-    return ingest_place_take(in, live_of(disk), &parent.ref);
+    struct fixture *f = *state;
+    ingest_free(f->in);
+    live_put(f->live);
+    live_put(f->other);
+    MK_OK(live_set_close(f->set, &mk_err_));
+    close(f->statefd);
+    mk_snap_free(&f->snap);
+    mk_close(&f->m);
+    free(f->data);
+    return 0;
 }
 
-static struct ingest *new_ingest(unsigned streams)
+static void none_lost(void *ctx, uint64_t off, uint64_t len)
 {
-    struct ingest *in = NULL;
-    struct verr err = {0};
-    struct ingest_env env = {.streams = streams};
-    assert_int_equal(ingest_new(&env, &in, &err), 0);
-    return in;
+    (void)ctx;
+    fail_msg("%ju bytes at %ju are lost", (uintmax_t)len, (uintmax_t)off);
 }
 
-static void places_are_taken_and_given_back(void **state)
+static struct stream *open_for(struct fixture *f, struct live *l)
 {
-    (void)state;
-    struct ingest *in = new_ingest(2);
-    struct ingest_place *a = take(in, 0, 1), *b = take(in, 0, 1);
-    assert_non_null(a);
-    assert_non_null(b);
-    assert_false(ingest_has_room(in));
-    assert_null(take(in, 0, 1));
-    ingest_place_give(in, a);
-    assert_true(ingest_has_room(in));
-    assert_ptr_equal(take(in, 0, 1), a);
-    ingest_place_give(in, NULL);
-    ingest_place_give(in, a);
-    ingest_place_give(in, b);
-    ingest_free(in);
+    struct snap *p = mk_snap_open(&f->m, &f->snap.rcp);
+    struct stream *s = stream_open(f->in, &(struct stream_conf){.live = l, .parent = p, .lost = none_lost});
+    if (s == NULL)
+        snap_close(p);
+    return s;
 }
 
-static void a_pinned_anchor_is_not_dropped(void **state)
+static int unanchor(struct fixture *f)
 {
-    (void)state;
-    struct ingest *in = new_ingest(2);
-    struct ingest_place *p = take(in, 0, 1);
-    struct anchor_drop d;
-    struct live_anchor one = anchor_of(1), two = anchor_of(2);
-    assert_true(ingest_drop_begin(in, &d, live_of(0), &one));       /* no pin yet */
-    ingest_drop_end(in, &d);
-    assert_true(ingest_pin(in, p));
-    assert_true(ingest_pin(in, p));
-    assert_false(ingest_drop_begin(in, &d, live_of(0), &one));
-    assert_true(ingest_drop_begin(in, &d, live_of(1), &one));       /* another disk's link to the same snapshot */
-    ingest_drop_end(in, &d);
-    assert_true(ingest_drop_begin(in, &d, live_of(0), &two));
-    ingest_drop_end(in, &d);
-    ingest_place_give(in, p);
-    assert_true(ingest_drop_begin(in, &d, live_of(0), &one));
-    ingest_drop_end(in, &d);
-    ingest_free(in);
+    return snaps_unanchor(f->m.st, &f->m.disk.id, parent(f), NULL, NULL, NULL);
 }
 
-static void an_anchor_that_is_being_dropped_is_not_pinned(void **state)
+static void there_is_room_for_so_many_streams(void **state)
 {
-    (void)state;
-    struct ingest *in = new_ingest(2);
-    struct ingest_place *p = take(in, 0, 1), *q = take(in, 1, 2);
-    struct anchor_drop d[2];
-    struct live_anchor one = anchor_of(1), two = anchor_of(2);
-    assert_true(ingest_drop_begin(in, &d[0], live_of(0), &one));
-    assert_false(ingest_pin(in, p));
-    assert_true(ingest_pin(in, q));
-    assert_true(ingest_drop_begin(in, &d[1], live_of(0), &two));
-    ingest_drop_end(in, &d[0]);
-    assert_true(ingest_pin(in, p));
-    ingest_drop_end(in, &d[1]);
-    ingest_place_give(in, p);
-    ingest_place_give(in, q);
-    ingest_free(in);
+    struct fixture *f = *state;
+    for (int i = 0; i < 3; i++) {
+        assert_true(ingest_has_room(f->in));
+        struct stream *s = open_for(f, f->live);
+        assert_non_null(s);
+        assert_false(ingest_has_room(f->in));
+        assert_null(open_for(f, f->other));
+        stream_close(s);
+    }
+    assert_true(ingest_has_room(f->in));
+}
+
+static void a_stream_pins_its_anchor_until_it_is_closed(void **state)
+{
+    struct fixture *f = *state;
+    struct stream *s = open_for(f, f->live);
+    assert_int_equal(unanchor(f), -EBUSY);
+    stream_close(s);
+    assert_int_equal(unanchor(f), 0);
+    assert_int_equal(live_hold_begin(f->live, &(struct live_holder){0}), 0);
+    assert_null(open_for(f, f->live));          /* the disk has a holder: no stream, no pin, and the room is free again */
+    live_hold_end(f->live);
+    assert_int_equal(unanchor(f), 0);
+    assert_true(ingest_has_room(f->in));
+}
+
+static bool no_stream_begins(void *ctx)
+{
+    struct fixture *f = ctx;
+    assert_null(open_for(f, f->live));
+    assert_true(ingest_has_room(f->in));
+    return false;
+}
+
+static void no_stream_begins_while_its_anchor_is_taken_away(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(snaps_unanchor(f->m.st, &f->m.disk.id, parent(f), no_stream_begins, f, NULL), -EBUSY);
+    struct stream *s = open_for(f, f->live);
+    assert_non_null(s);
+    stream_close(s);
+}
+
+static void what_is_equal_becomes_an_entry_that_lists_the_anchor(void **state)
+{
+    struct fixture *f = *state;
+    struct live_anchor an;
+    struct seg_entry now;
+    struct stream *s = open_for(f, f->live);
+    assert_int_equal(stream_write(s, 0, f->data, SEG_BYTES, &mk_err_), 1);
+    stream_close(s);
+    assert_int_equal(live_segment_pure(f->live, 0, &now, &mk_err_), 1);
+    assert_int_equal(now.kind, SEGK_STORED);
+    MK_OK(live_anchor_at(f->live, 0, &an, &mk_err_));
+    assert_true(snapref_eq(&an.ref, parent(f)));
+    assert_true(snaps_anchored(f->m.st, &f->m.disk.id, parent(f)));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(places_are_taken_and_given_back),
-        cmocka_unit_test(a_pinned_anchor_is_not_dropped),
-        cmocka_unit_test(an_anchor_that_is_being_dropped_is_not_pinned),
+        cmocka_unit_test_setup_teardown(there_is_room_for_so_many_streams, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_stream_pins_its_anchor_until_it_is_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_stream_begins_while_its_anchor_is_taken_away, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_equal_becomes_an_entry_that_lists_the_anchor, setup, teardown),
     };
     return cmocka_run_group_tests_name("ingest", tests, NULL, NULL);
 }

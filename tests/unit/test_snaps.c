@@ -235,24 +235,66 @@ static void a_removal_waits_for_an_edit(void **state)
 
 /* ---- anchors ---- */
 
+static int unanchor(struct fixture *f, const struct vid *disk, const struct snapref *ref)
+{
+    return snaps_unanchor(f->m.st, disk, ref, NULL, NULL, NULL);
+}
+
 static void a_pinned_anchor_is_not_taken_away(void **state)
 {
     struct fixture *f = *state;
     const struct vid disk = f->m.disk.id, other = vid_random();
-    struct verr err = {0};
-    MK_OK(snaps_pin(f->m.st, &disk, ref_a(f), &mk_err_));
-    MK_OK(snaps_pin(f->m.st, &disk, ref_a(f), &mk_err_));
+    struct snaps_pin one, two;
+    MK_OK(snaps_pin(f->m.st, &disk, ref_a(f), &one));
+    MK_OK(snaps_pin(f->m.st, &disk, ref_a(f), &two));
     MK_OK(snaps_anchor(f->m.st, &disk, ref_a(f), &mk_err_));
     MK_OK(snaps_anchor(f->m.st, &other, ref_a(f), &mk_err_));
-    assert_int_equal(snaps_unanchor(f->m.st, &disk, ref_a(f), &err), -EBUSY);
-    MK_OK(snaps_unanchor(f->m.st, &other, ref_a(f), &mk_err_));         /* another disk's anchor is another */
-    MK_OK(snaps_unanchor(f->m.st, &disk, ref_b(f), &mk_err_));
-    snaps_unpin(f->m.st, &disk, ref_a(f));
-    assert_int_equal(snaps_unanchor(f->m.st, &disk, ref_a(f), &err), -EBUSY);
-    snaps_unpin(f->m.st, &disk, ref_a(f));
-    MK_OK(snaps_unanchor(f->m.st, &disk, ref_a(f), &mk_err_));
-    MK_OK(snaps_unanchor(f->m.st, &disk, ref_a(f), &mk_err_));          /* absent is as good */
-    MK_OK(snaps_pin(f->m.st, &disk, ref_a(f), &mk_err_));               /* left pinned: the store's end frees it */
+    assert_int_equal(unanchor(f, &disk, ref_a(f)), -EBUSY);
+    assert_int_equal(unanchor(f, &other, ref_a(f)), 0);         /* another disk's anchor is another */
+    assert_int_equal(unanchor(f, &disk, ref_b(f)), 0);
+    snaps_unpin(f->m.st, &one);
+    assert_int_equal(unanchor(f, &disk, ref_a(f)), -EBUSY);
+    snaps_unpin(f->m.st, &two);
+    assert_int_equal(unanchor(f, &disk, ref_a(f)), 0);
+    assert_false(snaps_anchored(f->m.st, &disk, ref_a(f)));
+    assert_int_equal(unanchor(f, &disk, ref_a(f)), 0);          /* absent is as good */
+}
+
+struct question { struct fixture *f; bool answer; unsigned asked; };
+
+static bool nobody_can_pin(void *ctx)
+{
+    struct question *q = ctx;
+    const struct vid *disk = &q->f->m.disk.id;
+    struct snaps_pin p;
+    assert_int_equal(snaps_pin(q->f->m.st, disk, ref_a(q->f), &p), -EBUSY);
+    assert_int_equal(unanchor(q->f, disk, ref_a(q->f)), -EBUSY);
+    MK_OK(snaps_pin(q->f->m.st, disk, ref_b(q->f), &p));        /* another anchor */
+    snaps_unpin(q->f->m.st, &p);
+    assert_true(snaps_anchored(q->f->m.st, disk, ref_a(q->f)));
+    q->asked++;
+    return q->answer;
+}
+
+static void an_anchor_goes_if_it_is_obsolete_when_nobody_can_pin_it(void **state)
+{
+    struct fixture *f = *state;
+    const struct vid *disk = &f->m.disk.id;
+    struct question q = {.f = f};
+    struct snaps_pin p;
+    MK_OK(snaps_anchor(f->m.st, disk, ref_a(f), &mk_err_));
+    assert_int_equal(snaps_unanchor(f->m.st, disk, ref_a(f), nobody_can_pin, &q, NULL), -EBUSY);
+    assert_true(snaps_anchored(f->m.st, disk, ref_a(f)));
+    MK_OK(snaps_pin(f->m.st, disk, ref_a(f), &p));
+    q.answer = true;
+    assert_int_equal(snaps_unanchor(f->m.st, disk, ref_a(f), nobody_can_pin, &q, NULL), -EBUSY);
+    assert_int_equal(q.asked, 1);                               /* pinned: not even asked */
+    snaps_unpin(f->m.st, &p);
+    assert_int_equal(snaps_unanchor(f->m.st, disk, ref_a(f), nobody_can_pin, &q, NULL), 0);
+    assert_int_equal(q.asked, 2);
+    assert_false(snaps_anchored(f->m.st, disk, ref_a(f)));
+    MK_OK(snaps_pin(f->m.st, disk, ref_a(f), &p));
+    snaps_unpin(f->m.st, &p);
 }
 
 /* Pins, anchors and looks whether the anchor is there, beside one that drops it all the time. */
@@ -262,7 +304,7 @@ static void *drop_often(void *arg)
 {
     struct fixture *f = arg;
     for (int i = 0; i < CROSSINGS; i++) {
-        int r = snaps_unanchor(f->m.st, &f->m.disk.id, ref_a(f), NULL);
+        int r = unanchor(f, &f->m.disk.id, ref_a(f));
         assert_true(r == 0 || r == -EBUSY);
     }
     return NULL;
@@ -272,17 +314,19 @@ static void what_is_anchored_after_its_pin_stays(void **state)
 {
     struct fixture *f = *state;
     pthread_t dropper;
+    struct snaps_pin p;
     char hex[VID_HEX], file[SNAP_FILE_MAX], path[512];
     vid_hex(&f->m.disk.id, hex);
     store_snap_file(ref_a(f)->seq, &ref_a(f)->snap, ".rcp", file);
     snprintf(path, sizeof path, "%s/anchors/%s/%s", f->m.path, hex, file);
     assert_int_equal(pthread_create(&dropper, NULL, drop_often, f), 0);
     for (int i = 0; i < CROSSINGS / 4; i++) {
-        MK_OK(snaps_pin(f->m.st, &f->m.disk.id, ref_a(f), &mk_err_));
+        while (snaps_pin(f->m.st, &f->m.disk.id, ref_a(f), &p) == -EBUSY) {
+        }
         MK_OK(snaps_anchor(f->m.st, &f->m.disk.id, ref_a(f), &mk_err_));
         usleep(500);
         assert_int_equal(access(path, F_OK), 0);
-        snaps_unpin(f->m.st, &f->m.disk.id, ref_a(f));
+        snaps_unpin(f->m.st, &p);
     }
     pthread_join(dropper, NULL);
 }
@@ -295,6 +339,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(edits_of_one_snapshot_exclude_each_other_and_of_two_do_not, setup, teardown),
         cmocka_unit_test_setup_teardown(a_removal_waits_for_an_edit, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pinned_anchor_is_not_taken_away, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_anchor_goes_if_it_is_obsolete_when_nobody_can_pin_it, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_anchored_after_its_pin_stays, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -423,17 +423,17 @@ static void dropped_anchors_never_meet_in_trash(void **state)
     struct vid disk = vid_random(), snap = vid_random();
     char name[SNAP_FILE_MAX];
     store_snap_file(1, &snap, "rcp", name);
-    assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
+    assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, NULL, NULL, &err), 0);
     put_snapshot(&disk, 1, &snap, false);
     for (int i = 1; i <= 3; i++) { /* all of them are links to one file */
         assert_int_equal(snaps_anchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
-        assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
+        assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, NULL, NULL, &err), 0);
         int fd = store_disk_dir(m.st, DIR_ANCHORS, &disk, false, &err);
         assert_false(exists(fd, name));
         close(fd);
         assert_int_equal(entries(store_dirfd(m.st, DIR_TRASH)), i);
     }
-    assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, &err), 0);
+    assert_int_equal(snaps_unanchor(m.st, &disk, &(struct snapref){disk, 1, snap}, NULL, NULL, &err), 0);
     assert_int_equal(snaps_trash(m.st, &(struct snapref){disk, 1, snap}, &err), 0);
     assert_int_equal(entries(store_dirfd(m.st, DIR_TRASH)), 4);
 }
