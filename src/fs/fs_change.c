@@ -266,7 +266,8 @@ static int release_unmark(struct fs_disk *d, struct verr *err)
     return rc <= 0 ? rc : live_set_marks(d->live, 0, LIVE_REWRITING, err);
 }
 
-static void last_writer_gone(struct fs *f, struct fs_disk *d)
+/* Freezes and unmarks what is left to do for a disk that has a name. */
+static void release_rest(struct fs *f, struct fs_disk *d)
 {
     struct verr err = {0};
     struct node node;
@@ -279,6 +280,13 @@ static void last_writer_gone(struct fs *f, struct fs_disk *d)
         fs_errno("release", d->ino, rc, &err);
     if (rc == 0 && atomic_load(&d->touched) && d->clean && !fs_disk_lacks(d) && d->nmade == 0 && (rc = release_unmark(d, &err)) < 0)
         fs_errno("release", d->ino, rc, &err);
+}
+
+/* Of a removed disk nothing is frozen any more, but the snapshots that its flushes made are settled: waiters wait for that. */
+static void last_writer_gone(struct fs *f, struct fs_disk *d, bool removed)
+{
+    if (!removed)
+        release_rest(f, d);
     for (unsigned i = 0; i < d->nmade; i++) {
         struct verr settle = {0};
         int src = agent_settle(f->agent, &d->id, d->made[i].seq, d->made[i].clean, &settle);
@@ -297,12 +305,12 @@ void fs_close_disk(struct fs *f, struct handle *h)
     unsigned writers, handles;
     bool orphan, writer = h->writer;
     pthread_mutex_lock(&f->lock);
-    bool last = writer && d->writers == 1 && !d->orphan;
+    bool last = writer && d->writers == 1, removed = d->orphan;
     pthread_mutex_unlock(&f->lock);
     fs_stream_close(h);
     /* Before the detach: an operation that waits until the disk has no writer finds everything settled. */
     if (last)
-        last_writer_gone(f, d);
+        last_writer_gone(f, d, removed);
     fs_disk_detach(d, h, &writers, &handles, &orphan);
     if (orphan && handles == 0) {
         struct verr err = {0};
