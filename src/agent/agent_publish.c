@@ -106,7 +106,7 @@ static void drop_anchors(struct agent *a, struct live *l, const struct live_anch
 static int publish_store(struct agent *a, struct live *l, uint64_t seq, struct publication *pub, struct verr *err)
 {
     int r = live_pending_by_seq(l, seq, &pub->p, err);
-    if (r == 0)
+    if (r == 0 && pub->snap == NULL)        /* the second time it is anchored already */
         r = snaps_anchor(a->store, live_id(l), &pub->p.ref, err);
     if (r == 0 && pub->snap == NULL) {
         r = snap_open(a->store, a->segread, &pub->p.ref, &pub->snap, err);

@@ -23,6 +23,7 @@
 #include "store/snaps.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +69,9 @@ struct stream {
     void (*lost)(void *ctx, uint64_t off, uint64_t len);
     void *ctx;
 
-    _Atomic int anchored;       /* the parent's anchor: 0 not tried yet, 1 durable, -1 failed */
+    pthread_mutex_t lock;       /* guards anchored; not held while STORE is written */
+    pthread_cond_t tried;
+    enum anchored { ANCHOR_UNTRIED, ANCHOR_UNDER_WAY, ANCHOR_DURABLE, ANCHOR_FAILED } anchored;     /* the parent's anchor */
 
     /* guarded by the hold lock */
     struct segbuf buf[STREAM_BUFFERS];
@@ -84,19 +87,25 @@ struct stream {
 
 /* ---- on the pool ---- */
 
-/* Makes the anchor durable. Tasks that run at the same time may each make it, which has the same effect as making it once. */
+/* Makes the anchor durable, once: a task that comes while another one makes it waits for that. */
 static bool anchor_parent(struct stream *s)
 {
     const struct live_anchor *an = &s->anchor;
-    int before = atomic_load(&s->anchored);
-    if (before != 0)
-        return before > 0;
-    int r = snaps_anchor(s->env->store, live_id(s->l), &an->ref, NULL);
-    if (r == 0)
-        atomic_store(&s->anchored, 1);
-    else
-        atomic_compare_exchange_strong(&s->anchored, &before, -1);
-    return r == 0;
+    pthread_mutex_lock(&s->lock);
+    while (s->anchored == ANCHOR_UNDER_WAY)
+        pthread_cond_wait(&s->tried, &s->lock);
+    enum anchored state = s->anchored;
+    if (state == ANCHOR_UNTRIED)
+        s->anchored = ANCHOR_UNDER_WAY;
+    pthread_mutex_unlock(&s->lock);
+    if (state != ANCHOR_UNTRIED)
+        return state == ANCHOR_DURABLE;
+    state = snaps_anchor(s->env->store, live_id(s->l), &an->ref, NULL) == 0 ? ANCHOR_DURABLE : ANCHOR_FAILED;
+    pthread_mutex_lock(&s->lock);
+    s->anchored = state;
+    pthread_cond_broadcast(&s->tried);
+    pthread_mutex_unlock(&s->lock);
+    return state == ANCHOR_DURABLE;
 }
 
 /* Is the segment equal to the parent's, and can the table point there? Any error means no. */
@@ -369,6 +378,13 @@ int stream_flush(struct stream *s, struct verr *err)
     return r;
 }
 
+static void stream_free(struct stream *s)
+{
+    pthread_cond_destroy(&s->tried);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
 void stream_close(struct stream *s)
 {
     if (s == NULL)
@@ -383,7 +399,7 @@ void stream_close(struct stream *s)
         level_free(s->buf[i].level);
     }
     atomic_fetch_add(&s->in->room, 1);
-    free(s);
+    stream_free(s);
 }
 
 static bool take_room(struct ingest *in)
@@ -399,6 +415,8 @@ struct stream *stream_open(struct ingest *in, const struct stream_conf *conf)
     struct stream *s = calloc(1, sizeof *s);
     if (s == NULL)
         return NULL;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->tried, NULL);
     s->holder.give = give_all;
     s->in = in;
     s->env = &in->env;
@@ -415,7 +433,7 @@ struct stream *stream_open(struct ingest *in, const struct stream_conf *conf)
         }
         atomic_fetch_add(&in->room, 1);
     }
-    free(s);
+    stream_free(s);
     return NULL;
 }
 
