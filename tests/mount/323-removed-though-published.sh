@@ -31,6 +31,7 @@ equals "$(recipes)" 0 "recipes after rm"
 without_rows
 [ ! -e "$snap" ] || fail "a start brought it back"
 same "$T/a" "$MNT/vm/disk.img"
+run "$VARVE" wait --timeout 30 "$MNT"       # its next snapshot, which must not meet the fault of the next part
 stop_varve
 
 # Its own writer goes on.
