@@ -151,9 +151,8 @@ bool fs_task_killed(long pid)
 static void flush_done(fuse_req_t req, int result, const struct verr *why, void *arg)
 {
     (void)arg;
-    if (result < 0 && result != -EINTR && why != NULL)
-        vlog(VLOG_WARN, "fs", "a close waited for its snapshot to be stored: %s",
-             why->code != 0 ? verr_str(why) : strerror(-result));
+    if (result < 0 && why != NULL && why->code != 0)     /* else the flush itself failed, and has said so */
+        vlog(VLOG_WARN, "fs", "a close waited for its snapshot to be stored: %s", verr_str(why));
     fuse_reply_err(req, result < 0 ? -result : 0);
 }
 
