@@ -28,14 +28,23 @@ sleep 3
 kill -0 "$twice" 2>/dev/null || skip "this build has no fault points"
 if [ -e "$T/answered" ]; then rm -f "$T/pause"; fail "a close was answered while the other one of the same file is being frozen"; fi
 
+# All are open and written before the first close: an open needs a worker, too.
 pids=()
 for n in $(seq 12); do
-    python3 -c 'import os, sys
+    python3 -c 'import os, sys, time
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 os.pwrite(fd, b"data" * 5000, 0)
-os.close(fd)' "$MNT/vm/disk$n.img" &
+open(sys.argv[2], "w").close()
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.05)
+open(sys.argv[4], "w").close()
+os.close(fd)' "$MNT/vm/disk$n.img" "$T/open$n" "$T/go" "$T/closing$n" &
     pids+=($!)
 done
+there() { [ "$(find "$T" -maxdepth 1 -name "$1*" | wc -l)" = 12 ]; }
+eventually 60 there open
+touch "$T/go"
+eventually 60 there closing
 sleep 3
 for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
 left=12
