@@ -102,7 +102,8 @@ int agent_state_give(struct agent *a, struct verr *err);
 int agent_instance_write(struct agent *a, struct verr *err);
 
 /* Space kept for removals (agent_reserve.c). fill makes it; -errno: there is no room yet. use gives it up if result says that space
- * ran out; true: some was given up, so the caller tries again and then calls end, after which the agent's thread makes it anew. */
+ * ran out; true: the caller tries again, also when another removal has just given it up, and then calls end, after which the agent's
+ * thread makes it anew. */
 int agent_reserve_fill(struct agent *a, struct verr *err);
 bool agent_reserve_use(struct agent *a, int result);
 void agent_reserve_end(struct agent *a);

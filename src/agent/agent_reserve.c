@@ -29,7 +29,7 @@ bool agent_reserve_use(struct agent *a, int result)
     any = store_unreserve(a->store, &a->host) == 0 || any;
     if (any)
         vlog(VLOG_INFO, "agent", "the reserve of %s and %s is used for a removal", a->state_path, store_path(a->store));
-    return any;
+    return true;
 }
 
 void agent_reserve_end(struct agent *a)

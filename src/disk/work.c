@@ -13,7 +13,7 @@ enum { BUCKETS = 256 };
 struct entry {
     struct entry *next;
     struct work_item item;
-    bool taken, again, dropped;     /* again (owed), dropped: since it was taken */
+    bool taken, again;              /* again: owed since it was taken */
     bool failed, asked, asked_since;        /* asked_since: since it was taken */
     int64_t due_ns, backoff_ns, tried_ns;
     uint32_t since;                 /* arg bits that were owed since it was taken */
@@ -116,7 +116,7 @@ static bool unrecovered(struct work *w, const struct vid *disk)
 {
     const struct work_item recover = {.disk = *disk, .kind = WORK_RECOVER};
     const struct entry *e = find(w, &recover);
-    return e != NULL && !e->dropped;
+    return e != NULL;
 }
 
 /* May this item be taken, if it is due? The walk meets the items of a disk in no order: an item that is due and of an earlier kind is
@@ -150,7 +150,6 @@ int work_owe(struct work *w, const struct work_item *item)
         e->item.arg |= item->arg;
         e->since |= item->arg;
         e->again = e->taken;
-        e->dropped = false;
     }
     pthread_mutex_unlock(&w->lock);
     if (e == NULL)
@@ -180,7 +179,6 @@ int work_owe_failed(struct work *w, const struct work_item *item, const struct v
         e->item.arg |= item->arg;
         e->since |= item->arg;
         e->again = e->taken;
-        e->dropped = false;
         if (!e->taken && !e->failed)
             note_failure(w, e, why);
     }
@@ -239,7 +237,7 @@ void work_done(struct work *w, const struct work_item *item)
 {
     pthread_mutex_lock(&w->lock);
     struct entry *e = find(w, item);
-    if (e != NULL && (e->dropped || !e->again)) {
+    if (e != NULL && !e->again) {
         remove_entry(w, e);
     } else if (e != NULL) {
         e->taken = e->again = e->failed = e->asked = false;
@@ -256,9 +254,7 @@ bool work_failed(struct work *w, const struct work_item *item, const struct verr
     bool final = true;
     pthread_mutex_lock(&w->lock);
     struct entry *e = find(w, item);
-    if (e != NULL && e->dropped) {
-        remove_entry(w, e);
-    } else if (e != NULL) {
+    if (e != NULL) {
         note_failure(w, e, why);
         e->taken = e->again = false;
         if (e->asked_since) {
@@ -278,24 +274,8 @@ void work_return(struct work *w, const struct work_item *item)
 {
     pthread_mutex_lock(&w->lock);
     struct entry *e = find(w, item);
-    if (e != NULL && e->dropped)
-        remove_entry(w, e);
-    else if (e != NULL)
+    if (e != NULL)
         e->taken = e->again = false;
-    pthread_mutex_unlock(&w->lock);
-}
-
-void work_forget(struct work *w, const struct vid *disk)
-{
-    pthread_mutex_lock(&w->lock);
-    struct entry *e = of_disk(*bucket_of(w, disk), disk);
-    while (e != NULL) {
-        struct entry *next = of_disk(e->next, disk);
-        e->dropped = true;
-        if (!e->taken)
-            remove_entry(w, e);
-        e = next;
-    }
     pthread_mutex_unlock(&w->lock);
 }
 

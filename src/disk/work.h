@@ -75,8 +75,6 @@ void work_done(struct work *w, const struct work_item *item);
 bool work_failed(struct work *w, const struct work_item *item, const struct verr *why, int64_t *next_ns);
 /* Gives the item back as it was before it was taken: no attempt was made. */
 void work_return(struct work *w, const struct work_item *item);
-/* Removes all items of a disk that no longer exists; taken items are removed when they end. */
-void work_forget(struct work *w, const struct vid *disk);
 
 /* A waiter begins to wait for the disk: its failed items are due at once, and count as not failed until that attempt ends. */
 void work_ask(struct work *w, const struct vid *disk);

@@ -163,8 +163,8 @@ int fs_stream_flush(struct handle *h, struct verr *err);
 void fs_stream_close(struct handle *h);
 
 /* ---- waiting for the agent (fs_wait.c) ---- */
-/* A thread kept for answers calls reply(req, result, why, arg) when all snapshots of `ids` are stored, one has failed, the timeout is over, the
- * request is interrupted or the daemon stops. why may be NULL or empty. reply frees arg; the agent copies ids. begins: see
+/* A thread kept for answers calls reply(req, result, why, arg) when all snapshots of `ids` are stored, one has failed, the timeout is
+ * over, the request is interrupted or the daemon stops. why may be NULL or empty. reply frees arg; the agent copies ids. begins: see
  * agent_wait_start. */
 typedef void (*fs_wait_fn)(fuse_req_t req, int result, const struct verr *why, void *arg);
 void fs_wait(struct fs *f, fuse_req_t req, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, fs_wait_fn reply, void *arg);

@@ -379,20 +379,6 @@ static void an_attempt_that_was_not_made_is_still_owed(void **state)
     take(&A, WORK_STORE);
 }
 
-static void a_removed_disk_owes_nothing(void **state)
-{
-    (void)state;
-    owe(&A, WORK_STORE);
-    owe(&A, WORK_FREEZE);
-    owe(&B, WORK_STORE);
-    struct work_item out[2];
-    assert_int_equal(work_take(w, WORK_BIT(WORK_FREEZE), out, 2), 1);
-    work_forget(w, &A);
-    assert_false(fails(&out[0], NULL) && work_owes(w, &A, WORK_ALL));
-    assert_false(work_owes(w, &A, WORK_ALL));
-    take(&B, WORK_STORE);
-}
-
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -406,7 +392,6 @@ int main(void)
         T(what_changed_brings_the_next_attempt_near_but_not_at_once), T(a_failed_freeze_or_row_is_no_reason_to_stop_waiting),
         T(what_failed_elsewhere_waits_for_the_first_backoff), T(settles_of_two_snapshots_are_two_items),
         T(args_add_up_and_those_that_came_later_are_done_later), T(an_attempt_that_was_not_made_is_still_owed),
-        T(a_removed_disk_owes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
