@@ -108,6 +108,8 @@ struct stream *agent_stream_open(struct agent *a, struct live *l, void (*lost)(v
 
 /* The caller made room, or removed another cause of failures: what has failed is tried again soon (work_nudge). */
 void agent_kick(struct agent *a);
+/* A user begins to wait: names that the catalog lacks are entered, and all else that has failed is tried again at once (work_hurry). */
+void agent_hurry(struct agent *a);
 
 /* Waits for snapshots without blocking the caller. done is called once, by a thread of the agent or by agent_close, with
  *   0            each snapshot in ids is stored and settled, or gone

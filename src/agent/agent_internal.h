@@ -160,6 +160,8 @@ void agent_owe(struct agent *a, const struct vid *disk, enum work_kind kind, uin
 void agent_owe_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, const struct verr *why);
 /* Does all due work except storing. The agent's thread only. */
 void agent_work_run(struct agent *a);
+/* The catalog has all names that STORE has: 0, also when nothing was owed. The caller has no turn. */
+int agent_tree_ready(struct agent *a, struct verr *err);
 void agent_wake(void *agent);
 /* "VM/NAME" of a disk below the mount, for messages; its id if the catalog does not know the disk. */
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);

@@ -352,26 +352,39 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
     return r;
 }
 
-static int node_remove_locked(struct agent *a, const struct vid *id, struct verr *err)
+/* A directory is empty only if the catalog knows all names that STORE has. */
+static int dir_known(struct agent *a, const struct vid *id, struct verr *err)
 {
-    int r = agent_rows_pay(a, err);
-    return r < 0 ? r : names_remove(a->names, id, err);
+    struct node node;
+    int r = catalog_node_by_id(a->catalog, id, &node, NULL);
+    return r == 0 && node.kind == NODE_DIR ? agent_tree_ready(a, err) : 0;
+}
+
+static int node_remove_in_turn(struct agent *a, const struct vid *id, struct verr *err)
+{
+    struct turn turn;
+    int r = dir_known(a, id, err);
+    if (r < 0)
+        return r;
+    turn_take(a->turns, &turn, id, 1);
+    r = agent_rows_pay(a, err);
+    if (r == 0)
+        r = names_remove(a->names, id, err);
+    turn_give(a->turns, &turn);
+    return r;
 }
 
 int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
 {
-    struct turn turn;
     struct verr why = {0};
-    turn_take(a->turns, &turn, id, 1);
-    int r = node_remove_locked(a, id, &why);
+    int r = node_remove_in_turn(a, id, &why);
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
-        r = node_remove_locked(a, id, &why);
+        r = node_remove_in_turn(a, id, &why);
         if (r == -ENOENT)   /* the first attempt removed the name before it failed */
             r = 0;
         agent_reserve_end(a);
     }
-    turn_give(a->turns, &turn);
     if (r < 0 && err != NULL)
         *err = why;
     return r;

@@ -168,11 +168,20 @@ static int forget_one(void *ctx, const struct vid *disk)
     return 0;
 }
 
-/* Compares the tree of names with STORE, in no turn: the lock of names guards it. Then removes images whose records are gone. */
-static int try_names(struct agent *a, struct verr *err)
+/* Compares the tree of names with STORE, in the turn of the tree (the zero id), then removes images whose records are gone, each in its
+ * own turn. 0 also if that is no longer owed. */
+static int try_tree(struct agent *a, struct verr *err)
 {
-    int r = names_reconcile(a->names, agent_report_bad, a, err);
-    return r < 0 ? r : live_set_each(a->live, forget_one, a, err);
+    static const struct vid tree;
+    struct work_item item;
+    struct turn turn;
+    turn_take(a->turns, &turn, &tree, 1);
+    bool any = work_take_one(a->work, &tree, WORK_NAMES, &item);
+    int r = any ? names_reconcile(a->names, agent_report_bad, a, err) : 0;
+    if (any)
+        end(a, &item, r, err);
+    turn_give(a->turns, &turn);
+    return any && r >= 0 ? live_set_each(a->live, forget_one, a, err) : r;
 }
 
 static bool is_stopping(struct agent *a)
@@ -204,10 +213,10 @@ void agent_work_run(struct agent *a)
     struct work_item item;
     while (!is_stopping(a) && work_look(a->work, WORK_ALL & ~WORK_BIT(WORK_STORE), &item)) {
         struct verr err = {0};
-        if (item.kind != WORK_NAMES)
+        if (item.kind == WORK_NAMES)
+            try_tree(a, &err);
+        else
             try_disk(a, &item.disk, item.kind, &err);
-        else if (work_take_one(a->work, &item.disk, WORK_NAMES, &item))
-            end(a, &item, try_names(a, &err), &err);
     }
 }
 
@@ -220,4 +229,17 @@ int agent_ready(struct agent *a, const struct vid *disk, struct verr *err)
     if (r < 0 && err != NULL)
         *err = why;
     return r;
+}
+
+void agent_hurry(struct agent *a)
+{
+    struct verr why = {0};
+    agent_tree_ready(a, &why);      /* an error is told by the list of what is owed */
+    work_hurry(a->work);
+}
+
+int agent_tree_ready(struct agent *a, struct verr *err)
+{
+    static const struct vid tree;
+    return work_owes(a->work, &tree, WORK_BIT(WORK_NAMES)) ? try_tree(a, err) : 0;
 }

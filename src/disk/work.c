@@ -293,16 +293,21 @@ void work_ask(struct work *w, const struct vid *disk)
     woken(w);
 }
 
-void work_nudge(struct work *w)
+/* Failed items are due `after` their last attempt, if they are not due earlier. */
+static void bring_near(struct work *w, int64_t after)
 {
     pthread_mutex_lock(&w->lock);
     for (unsigned i = 0; i < BUCKETS; i++)
         for (struct entry *e = w->bucket[i]; e != NULL; e = e->next)
-            if (e->failed && e->due_ns > e->tried_ns + WORK_BACKOFF_FIRST_NS)
-                e->due_ns = e->tried_ns + WORK_BACKOFF_FIRST_NS;
+            if (e->failed && e->due_ns > e->tried_ns + after)
+                e->due_ns = e->tried_ns + after;
     pthread_mutex_unlock(&w->lock);
     woken(w);
 }
+
+void work_nudge(struct work *w) { bring_near(w, WORK_BACKOFF_FIRST_NS); }
+
+void work_hurry(struct work *w) { bring_near(w, 0); }
 
 bool work_blocked(struct work *w, const struct vid *disk, struct verr *why, int64_t *next_ns)
 {

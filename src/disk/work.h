@@ -81,6 +81,8 @@ void work_ask(struct work *w, const struct vid *disk);
 /* The cause of failures may have passed (space was freed, an attempt succeeded): failed items are due at once, but not earlier than
  * the first backoff after their last attempt. Failures stay visible. */
 void work_nudge(struct work *w);
+/* All failed items are due at once, because a user begins to wait for everything. Failures stay visible. */
+void work_hurry(struct work *w);
 /* Must a wait for the disk's snapshots fail now? True: the last attempt to recover, settle or store failed, and no waiter has asked
  * for another. why and next_ns (both may be NULL): that attempt's error, and the time of the next one. */
 bool work_blocked(struct work *w, const struct vid *disk, struct verr *why, int64_t *next_ns);

@@ -252,19 +252,18 @@ static void wait_run(struct op *op)
     bool begins = (io->pending & VARVE_WAIT_BEGINS) != 0;
     io->error = 0;
     io->text[0] = '\0';
+    if (begins)
+        agent_hurry(op->f->agent);      /* a freeze that failed and is tried again is no pending snapshot yet */
     int rc = wait_ids(op, &ids, &n, &err);
     io->pending = n;
     if (rc < 0) {
         ioc_text(&io->error, io->text, "wait", op->ino, rc, &err);
         fuse_reply_ioctl(op->req, 0, io, sizeof *io);
         free(io);
+    } else if (n == 0) {
+        wait_reply(op->req, 0, NULL, io);
     } else {
-        if (begins)
-            agent_kick(op->f->agent);   /* a freeze that failed and is tried again is no pending snapshot yet */
-        if (n == 0)
-            wait_reply(op->req, 0, NULL, io);
-        else
-            fs_wait(op->f, op->req, ids, n, begins, io->timeout_ms, wait_reply, io);
+        fs_wait(op->f, op->req, ids, n, begins, io->timeout_ms, wait_reply, io);
     }
     free(ids);
 }

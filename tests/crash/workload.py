@@ -16,6 +16,7 @@ MIB = 1 << 20
 # a fork closes descriptors, which is a flush, which is a freeze.
 TEXT = 600
 SNAPSHOT, REVERT, WAIT = 'II72s1032s264si%ds' % TEXT, '40si%ds' % TEXT, 'qIi%ds' % TEXT
+BEGINS = 1      # VARVE_WAIT_BEGINS: what failed before is tried at once
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -319,13 +320,13 @@ class Run:
         after = self.model.copy()
         after.all_stored()
         self.begin(after)
-        self.call(ioctl_path, self.w.mnt, os.O_RDONLY, 3, WAIT, 20000, 0, 0, b'')
+        self.call(ioctl_path, self.w.mnt, os.O_RDONLY, 3, WAIT, 20000, BEGINS, 0, b'')
         self.ack(after)
 
     def point(self, to, path, suffix):
         """varve revert --to TO SNAPSHOT."""
         snap = self.full(m.join(path, suffix))
-        self.call(ioctl_path, snap, os.O_RDONLY, 3, WAIT, 20000, 0, 0, b'')
+        self.call(ioctl_path, snap, os.O_RDONLY, 3, WAIT, 20000, BEGINS, 0, b'')
         ident = self.call(os.getxattr, snap, 'user.varve.id')
         self.call(ioctl_path, self.full(to), os.O_RDWR | os.O_CREAT, 2, REVERT, ident, 0, b'')
 

@@ -162,7 +162,7 @@ class Case:
 
     def wait(self, seals=True):
         """True: all is stored. seals: and with it what was acknowledged; after a restart some of it may be lost before."""
-        if self.call(wl.ioctl_path, self.full(), os.O_RDONLY, 3, wl.WAIT, 15000, 0, 0, b'') is None:
+        if self.call(wl.ioctl_path, self.full(), os.O_RDONLY, 3, wl.WAIT, 15000, wl.BEGINS, 0, b'') is None:
             return False
         for d in self.disks.values() if seals else ():
             for g in d.good:

@@ -307,6 +307,12 @@ static void what_changed_brings_the_next_attempt_near_but_not_at_once(void **sta
     take_none();
     assert_int_equal(work_next(w, WORK_ALL), tried + 5 * SECOND);
     assert_true(work_blocked(w, &A, NULL, NULL));
+    work_hurry(w);
+    assert_int_equal(work_next(w, WORK_ALL), tried);
+    assert_true(work_blocked(w, &A, NULL, NULL));
+    i = take(&A, WORK_STORE);
+    fails(&i, NULL);
+    work_nudge(w);
     fake_now = tried + 5 * SECOND;
     take(&A, WORK_STORE);
 }
