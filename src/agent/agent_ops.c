@@ -327,22 +327,30 @@ static int snap_remove_locked(struct agent *a, const struct snaprow *s, struct v
     return r;
 }
 
-int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
+/* again: the first attempt may have removed the snapshot before it failed. */
+static int snap_remove_in_turn(struct agent *a, const struct snaprow *s, bool again, struct verr *err)
 {
     struct turn turn;
-    struct verr why = {0};
+    int r = agent_tree_ready(a, err);   /* whether it is the last one of a removed disk the catalog must know */
+    if (r < 0)
+        return r;
     turn_take(a->turns, &turn, &s->info.ref.disk, 1);
-    int r = snap_remove_locked(a, s, &why);
+    r = snap_remove_locked(a, s, err);
+    if (again && r == -ENOENT)
+        r = forget_node(a, &s->info.ref.disk, err);
+    turn_give(a->turns, &turn);
+    return r;
+}
+
+int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
+{
+    struct verr why = {0};
+    int r = snap_remove_in_turn(a, s, false, &why);
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
-        r = snap_remove_locked(a, s, &why);
-        if (r == -ENOENT) { /* the first attempt removed the snapshot before it failed */
-            why = (struct verr){0};
-            r = forget_node(a, &s->info.ref.disk, &why);
-        }
+        r = snap_remove_in_turn(a, s, true, &why);
         agent_reserve_end(a);
     }
-    turn_give(a->turns, &turn);
     if (r < 0 && err != NULL)
         *err = why;
     if (r == 0) {
@@ -352,18 +360,11 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
     return r;
 }
 
-/* A directory is empty only if the catalog knows all names that STORE has. */
-static int dir_known(struct agent *a, const struct vid *id, struct verr *err)
-{
-    struct node node;
-    int r = catalog_node_by_id(a->catalog, id, &node, NULL);
-    return r == 0 && node.kind == NODE_DIR ? agent_tree_ready(a, err) : 0;
-}
-
+/* Whether a directory is empty, or a disk has snapshots, the catalog tells only if it knows all that STORE has. */
 static int node_remove_in_turn(struct agent *a, const struct vid *id, struct verr *err)
 {
     struct turn turn;
-    int r = dir_known(a, id, err);
+    int r = agent_tree_ready(a, err);
     if (r < 0)
         return r;
     turn_take(a->turns, &turn, id, 1);

@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 struct mkstore {
-    char dir[64];       /* private directory */
-    char path[80];      /* the store in it */
+    char dir[112];      /* private directory */
+    char path[120];     /* the store in it */
     struct store *st;
 };
 
@@ -61,7 +61,7 @@ static inline int mks_make(struct mkstore *m)
     struct verr err = {0};
     struct store_conf conf;
     const char *tmp = getenv("TMPDIR");
-    snprintf(m->dir, sizeof m->dir, "%.40s/varve-test-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    snprintf(m->dir, sizeof m->dir, "%.80s/varve-test-XXXXXX", tmp != NULL ? tmp : "/tmp");
     if (mkdtemp(m->dir) == NULL)
         return -1;
     snprintf(m->path, sizeof m->path, "%s/store", m->dir);

@@ -98,7 +98,7 @@ static void init_refuses_a_store_and_a_full_directory(void **state)
     (void)state;
     struct verr err = {0};
     struct store_conf conf;
-    char path[128];
+    char path[256];
     storeconf_default(&conf);
     assert_int_equal(store_init(m.path, &conf, (uid_t)-1, (gid_t)-1, &err), -EEXIST);
     snprintf(path, sizeof path, "%s/full", m.dir);
@@ -117,7 +117,7 @@ static void init_accepts_an_empty_directory_with_lost_and_found(void **state)
     (void)state;
     struct store_conf conf;
     struct store *st;
-    char path[128], lost[140];
+    char path[256], lost[300];
     storeconf_default(&conf);
     snprintf(path, sizeof path, "%s/fs", m.dir);
     snprintf(lost, sizeof lost, "%s/lost+found", path);
@@ -153,7 +153,7 @@ static void init_gives_everything_to_the_owner(void **state)
         skip();
     struct store_conf conf;
     struct store *st;
-    char path[128];
+    char path[256];
     storeconf_default(&conf);
     snprintf(path, sizeof path, "%s/given", m.dir);
     assert_int_equal(store_init(path, &conf, 12345, 23456, NULL), 0);
@@ -170,7 +170,7 @@ static void open_refuses_what_is_no_store(void **state)
     (void)state;
     struct verr err = {0};
     struct store *st = NULL;
-    char path[128];
+    char path[256];
     snprintf(path, sizeof path, "%s/absent", m.dir);
     assert_int_equal(store_open(path, &st, &err), -ENOENT);
     assert_int_equal(store_open(m.dir, &st, &err), -ENOENT);
@@ -219,7 +219,7 @@ static void open_names_the_directory_that_is_missing(void **state)
 static void init_that_fails_before_store_conf_leaves_no_store(void **state)
 {
     (void)state;
-    char path[128];
+    char path[256];
     struct store *st = NULL;
     snprintf(path, sizeof path, "%s/half", m.dir);
     assert_int_equal(mks_child("init", path, "store.init.before_conf:1=28"), 28);
