@@ -37,7 +37,7 @@ struct mkr_disk {
 };
 
 struct mkround {
-    char dir[64];
+    char dir[128];
     int dirfd, statefd, workfd;
     struct store *st;
     struct creader *reader;
@@ -100,7 +100,7 @@ static inline unsigned mkr_bits(const struct store_conf *c)
 static inline void mkr_open_parts(struct mkround *m, const struct mkr_options *o)
 {
     struct verr mkr_err = {0};
-    char path[80];
+    char path[160];
     snprintf(path, sizeof path, "%s/store", m->dir);
     MKR_TRY(store_open(path, &m->st, &mkr_err));
     MKR_TRY(creader_new(m->st, 4 << 20, &m->reader, &mkr_err));
@@ -156,7 +156,7 @@ static inline void mkr_init(struct mkround *m, const char *dir, const struct mkr
 {
     struct verr mkr_err = {0};
     struct store_conf conf;
-    char path[80];
+    char path[160];
     memset(m, 0, sizeof *m);
     snprintf(m->dir, sizeof m->dir, "%s", dir);
     snprintf(path, sizeof path, "%s/store", dir);
