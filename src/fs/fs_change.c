@@ -116,8 +116,9 @@ static long task_leader(long pid, bool *ending)
 }
 
 /*
- * Was the process killed? exit_group() too ends sibling threads by a signal, and any of them may close the files: so a process counts
- * as killed only if its leader was signalled as well. A process that cannot be looked at counts as clean.
+ * Was the process killed? To be asked before its flush is answered, or may be answered: an ended process cannot be looked at.
+ * exit_group() too ends sibling threads by a signal, and any of them may close the files: so a process counts as killed only if
+ * its leader was signalled as well. A process that cannot be looked at counts as clean.
  *
  * /proc/PID/stat is read only of a task that is ending. An exec closes its close-on-exec files while it holds the lock that a reader
  * of that file needs: the exec would wait for this flush, and this flush for the exec.
@@ -194,10 +195,11 @@ static void flush_run(struct op *op)
     struct verr err = {0};
     struct snaprow row;
     int rc = 0;
+    fault_point("fs.flush.run");
     /* The stream's writes were answered before; the flush returns their errors now, as it does after the kernel's write-back. */
     int lost = fs_stream_flush(h, &err);
     if (atomic_load(&h->changed) && !h->disk->orphan)
-        rc = flush_freeze(op->f, h, writer_killed(op->pid), &row, lost < 0 ? NULL : &err);
+        rc = flush_freeze(op->f, h, op->killed, &row, lost < 0 ? NULL : &err);
     rc = lost < 0 ? lost : rc;
     atomic_store(&h->idle, true);
     atomic_fetch_sub(&h->flushing, 1);
@@ -229,7 +231,8 @@ void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         op_submit(op, op->f->ctl);
         return;
     }
-    op->pid = fuse_req_ctx(req)->pid;
+    /* The signal that ends a process also interrupts its flush: the process may be gone before flush_run comes. */
+    op->killed = writer_killed(fuse_req_ctx(req)->pid);
     op->req = NULL;
     struct park *park = op->park = fs_park(op->f, req, true, flush_done, NULL);
     if (park == NULL) {

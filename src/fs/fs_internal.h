@@ -67,7 +67,7 @@ struct op {
     struct fs *f;
     fuse_req_t req;                 /* NULL: the request is parked */
     struct park *park;
-    long pid;                       /* of a parked request */
+    bool killed;                    /* of a flush: its process has been killed */
     void (*fn)(struct op *op);      /* answers the request; does not free op */
     struct fs_disk *disk;           /* the op runs on its queue and holds a reference; NULL: not on a queue */
     fuse_ino_t ino, ino2;
