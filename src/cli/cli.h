@@ -31,7 +31,8 @@ int usage_error(const struct command *cmd, const char *fmt, ...) __attribute__((
 int report_error(const struct command *cmd, const struct verr *err);
 int report_errno(const struct command *cmd, const char *path, int code);
 
-/* "35M", "2G", "1048576" -> bytes. 0 or -EINVAL. */
+/* A size in bytes: "1048576", "35M" and "35MiB" (powers of 1024), "35MB" (powers of 1000), with or without a blank before the unit. 0 or
+ * -EINVAL. */
 int parse_size(const char *text, uint64_t *out);
 void format_size(uint64_t bytes, char out[16]);      /* "1.4 GiB" */
 

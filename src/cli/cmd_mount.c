@@ -219,11 +219,12 @@ static int start_daemon(struct mount_options *o)
     return rep.code == 0 ? EXIT_OK : report_error(&cmd_mount, &rep.err);
 }
 
-static int load_options(struct mount_options *o, const char *text, struct verr *err)
+static int load_options(struct mount_options *o, const char *store, const char *text, struct verr *err)
 {
-    char *config = options_find_config(text);
-    int r = config != NULL ? options_load(o, config, false, err) : options_load(o, CONFIG_DEFAULT, true, err);
+    char *config = options_find_config(text), *full = realpath(store, NULL);
+    int r = config != NULL ? options_load(o, config, full, false, stderr, err) : options_load(o, CONFIG_DEFAULT, full, true, stderr, err);
     free(config);
+    free(full);
     if (r == 0)
         r = options_parse(o, text, err);
     o->agent.state = o->state;
@@ -290,7 +291,7 @@ static int run_mount(int argc, char **argv)
     }
     options_init(&o);
     int code;
-    if (load_options(&o, text == NULL ? "" : text, &err) < 0) {
+    if (load_options(&o, argv[optind], text == NULL ? "" : text, &err) < 0) {
         report_error(&cmd_mount, &err);
         code = EXIT_USAGE;
     } else if (prepare(&o, argv[optind], argv[optind + 1], store, point, &err) < 0) {

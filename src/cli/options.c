@@ -5,10 +5,8 @@
 #include "cli/cli.h"
 
 #include <errno.h>
-#include <ini.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- setters: 0, -EINVAL for a bad value, -ENOMEM ---- */
 
@@ -109,10 +107,10 @@ static const struct setting {
     {"config", set_config, false, false, "a path"},
     {"sync_close", set_sync_close, true, true, "yes or no"},
     {"blocks", set_blocks, false, true, "real or dense"},
-    {"memory", set_memory, false, true, "a size of at least 2M"},
-    {"frame_cache", set_frames, false, true, "a size of at least 1M"},
-    {"cache_size", set_cache, false, true, "a size; 0 for none"},
-    {"layer_limit", set_layers, false, true, "a size; 0 for no bound"},
+    {"memory", set_memory, false, true, "a size of at least 2M, such as 64M"},
+    {"frame_cache", set_frames, false, true, "a size of at least 1M, such as 64M"},
+    {"cache_size", set_cache, false, true, "a size such as 8G; 0 for none"},
+    {"layer_limit", set_layers, false, true, "a size such as 8G; 0 for no bound"},
     {"threads", set_threads, false, true, "1 to 256"},
     {"workers", set_workers, false, true, "1 to 64"},
     {"debug", set_debug, true, true, "yes or no"},
@@ -139,43 +137,13 @@ void options_release(struct mount_options *o)
     free(o->config);
 }
 
-/* ---- varve.conf ---- */
-
-struct load {
-    struct mount_options *o;
-    const char *file;
-    struct verr *err;
-    int r;
-};
-
-static int load_key(void *user, const char *section, const char *name, const char *value)
+int options_set(struct mount_options *o, const char *key, const char *value, const char **accepts)
 {
-    struct load *l = user;
-    const struct setting *s = strcmp(section, "mount") == 0 ? find_setting(name) : NULL;
-    if (s == NULL || !s->in_file) {
-        l->r = verr_set(l->err, EINVAL, "%s: unknown key \"%s\" in section [%s] (see varve.conf(5))", l->file, name, section);
-        return 0;
-    }
-    int r = s->set(l->o, value);
-    if (r < 0) {
-        l->r = r == -ENOMEM ? verr_set(l->err, ENOMEM, "out of memory")
-                            : verr_set(l->err, EINVAL, "%s: %s = %s: give %s", l->file, name, value, s->accepts);
-        return 0;
-    }
-    return 1;
-}
-
-int options_load(struct mount_options *o, const char *file, bool missing_ok, struct verr *err)
-{
-    struct load l = {.o = o, .file = file, .err = err};
-    if (missing_ok && access(file, F_OK) < 0 && errno == ENOENT)
-        return 0;
-    int r = ini_parse(file, load_key, &l);
-    if (l.r < 0)
-        return l.r;
-    if (r < 0)
-        return verr_set(err, errno != 0 ? errno : ENOENT, "%s: cannot read the configuration: %s", file, strerror(errno));
-    return r == 0 ? 0 : verr_set(err, EINVAL, "%s: line %d is neither [section] nor key = value", file, r);
+    const struct setting *s = find_setting(key);
+    if (s == NULL || !s->in_file)
+        return -ENOENT;
+    *accepts = s->accepts;
+    return s->set(o, value);
 }
 
 /* ---- -o ---- */

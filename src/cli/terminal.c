@@ -9,10 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 int parse_size(const char *text, uint64_t *out)
 {
+    static const char units[] = "KMGT";
     char *end;
     errno = 0;
     if (!isdigit((unsigned char)text[0]))
@@ -20,14 +22,15 @@ int parse_size(const char *text, uint64_t *out)
     unsigned long long n = strtoull(text, &end, 10);
     if (errno != 0)
         return -EINVAL;
-    static const char units[] = "KMGT";
+    end += *end == ' ';
+    const char *unit = *end != '\0' ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    end += unit != NULL;
+    bool thousands = unit != NULL && strcasecmp(end, "b") == 0;
+    if (*end != '\0' && !thousands && strcasecmp(end, unit != NULL ? "ib" : "b") != 0)
+        return -EINVAL;
     uint64_t factor = 1;
-    if (*end != '\0') {
-        const char *unit = strchr(units, toupper((unsigned char)*end));
-        if (unit == NULL || end[1] != '\0')
-            return -EINVAL;
-        factor = (uint64_t)1 << (10 * (unit - units + 1));
-    }
+    for (const char *u = units; unit != NULL && u <= unit; u++)
+        factor *= thousands ? 1000 : 1024;
     return __builtin_mul_overflow(n, factor, out) ? -EINVAL : 0;
 }
 

@@ -183,8 +183,9 @@ static size_t file_seed(unsigned i, uint8_t *out)
     static const char *const v[] = {
         "[mount]\nstate = /var/lib/varve\nmemory = 64M\n; a comment\nthreads=8\nblocks = real\n",
         "# nothing\n\n[mount]\nhost = h1\nsync_close = yes\ndebug = no\n",
+        "[mount \"/srv/varve\"]\nthreads = 3\n[mount \"/other\"]\n  memory: 8 MiB\n[mount]\r\nblocks = dense ; dense\r\n",
     };
-    return lines(v, 2, i, out);
+    return lines(v, 3, i, out);
 }
 
 static bool file_feed(const uint8_t *p, size_t len)
@@ -196,7 +197,7 @@ static bool file_feed(const uint8_t *p, size_t len)
         abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", conf_fd);
     options_init(&o);
-    int r = options_load(&o, path, false, &err);
+    int r = options_load(&o, path, "/srv/varve", false, NULL, &err);
     FUZZ_CHECK(r == 0 || (r == -EINVAL && err.code == EINVAL && err.text[0] != '\0'));
     options_release(&o);
     return r == 0;
@@ -206,7 +207,7 @@ static bool file_feed(const uint8_t *p, size_t len)
 
 static size_t size_seed(unsigned i, uint8_t *out)
 {
-    static const char *const v[] = {"35M", "2g", "1048576", "16777215T", "0"};
+    static const char *const v[] = {"35M", "2g", "1048576", "16777215T", "0", "7 KB", "3MiB", "9b"};
     return lines(v, sizeof v / sizeof v[0], i, out);
 }
 

@@ -748,7 +748,7 @@ static int run_options(struct verr *err)
     char path[300];
     snprintf(path, sizeof path, "%s/varve.conf", oom_dir());
     options_init(&o);
-    int r = options_load(&o, path, false, err);
+    int r = options_load(&o, path, NULL, false, NULL, err);
     if (r == 0)
         r = options_parse(&o, "rw,state=/t,threads=3,host=k", err);
     if (r == 0)
