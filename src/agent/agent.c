@@ -333,5 +333,4 @@ struct catalog *agent_catalog(struct agent *a) { return a->catalog; }
 const char *agent_host(const struct agent *a) { return a->host_name; }
 const struct vid *agent_host_id(const struct agent *a) { return &a->host; }
 const char *agent_state_path(const struct agent *a) { return a->state_path; }
-int agent_space(const struct agent *a, struct statvfs *out) { return store_space(a->store, out); }
 int agent_state_fd(const struct agent *a) { return a->state_fd; }

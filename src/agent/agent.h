@@ -56,7 +56,12 @@ struct catalog *agent_catalog(struct agent *a);
 const char *agent_host(const struct agent *a);
 const struct vid *agent_host_id(const struct agent *a);
 const char *agent_state_path(const struct agent *a);
-int agent_space(const struct agent *a, struct statvfs *out);    /* of STORE, as statvfs(3) */
+/* Bytes of the filesystems that STORE and STATE lie on. free: what can still be written there; of STATE less what stays free for
+ * journals and removals, and no more than layer_limit leaves. */
+struct agent_room { uint64_t store_bytes, store_free, state_bytes, state_free; };
+int agent_room(const struct agent *a, struct agent_room *out);
+/* As statvfs(3). What is used is what is used where STORE lies; what is free is the smaller of what STORE and STATE can still take. */
+int agent_space(const struct agent *a, struct statvfs *out);
 int agent_state_fd(const struct agent *a);
 
 /* Recovers the disk now if its recovery failed at the start. 0: the disk may be used; -errno: not yet. Takes the disk's turn

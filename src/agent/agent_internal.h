@@ -165,6 +165,10 @@ int agent_tree_ready(struct agent *a, struct verr *err);
 void agent_wake(void *agent);
 /* "VM/NAME" of a disk below the mount, for messages; its id if the catalog does not know the disk. */
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);
+/* The same, and "the tree" for the zero id. */
+void agent_who_text(struct agent *a, const struct vid *disk, char *out, size_t cap);
+/* What an item of that kind does, for messages: "storing its snapshot". */
+const char *agent_work_text(enum work_kind kind);
 /* Both in the disk's turn. */
 int agent_recover_disk(struct agent *a, const struct vid *disk, struct verr *err);
 int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);

@@ -11,6 +11,15 @@ json_t *agent_flags_json(uint32_t flags);
 const char *agent_state_text(uint32_t state);
 /* RFC 3339, UTC, in seconds. */
 void agent_time_text(int64_t ns, char out[32]);
+/* The same for a time of the monotonic clock. */
+void agent_mono_text(struct agent *a, int64_t mono_ns, char out[32]);
+/* Items whose last attempt failed, in order of their disks. v is malloc'ed. */
+struct agent_failures { struct work_failure *v; unsigned n; };
+int agent_failures(struct agent *a, struct agent_failures *out, struct verr *err);
+/* What failed, why, when, and when it is tried again. */
+json_t *agent_failure_json(struct agent *a, const struct work_failure *f);
+/* Room of STORE and STATE: {"store": {"bytes", "free"}, "state": ...}; JSON's null where it cannot be read. */
+json_t *agent_room_json(struct agent *a);
 /* Takes doc over (NULL: -ENOMEM). *text: malloc'ed, ends in a newline. */
 int agent_json_text(json_t *doc, char **text, size_t *len, struct verr *err);
 

@@ -86,6 +86,11 @@ void agent_time_text(int64_t ns, char out[32])
     strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
+void agent_mono_text(struct agent *a, int64_t mono_ns, char out[32])
+{
+    agent_time_text(vclock_real_ns(a->conf.clock) + mono_ns - vclock_mono_ns(a->conf.clock), out);
+}
+
 json_t *agent_levels_json(const struct snap_levels *l)
 {
     return json_pack("{so so so so so so so so so}", "zero", vjson_u64(l->zero), "clean", vjson_u64(l->clean), "parent_segment", vjson_u64(l->parent_segment),
@@ -176,6 +181,18 @@ static json_t *round_json(struct agent *a)
     return round;
 }
 
+static json_t *failures_json(struct agent *a)
+{
+    struct agent_failures f;
+    json_t *list = json_array();
+    if (list == NULL || agent_failures(a, &f, NULL) < 0)
+        return list;
+    for (unsigned i = 0; i < f.n; i++)
+        json_array_append_new(list, agent_failure_json(a, &f.v[i]));
+    free(f.v);
+    return list;
+}
+
 int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *err)
 {
     struct catalog_totals t;
@@ -206,6 +223,8 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
         "index", index_json(a), "round", round_json(a),
         "memory", "rss", vjson_u64(mem.rss), "rss_anon", vjson_u64(mem.rss_anon), "rss_peak", vjson_u64(mem.rss_peak),
         "waiting", w.list);
+    json_object_set_new(doc, "room", agent_room_json(a));
+    json_object_set_new(doc, "failures", failures_json(a));
     return agent_json_text(doc, text, len, err);
 }
 

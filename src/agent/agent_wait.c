@@ -14,9 +14,9 @@
 static int tell_blocked(struct agent *a, const struct vid *disk, const struct verr *why, int64_t next_ns, struct verr *out)
 {
     char path[256], at[32];
-    int64_t left = next_ns - vclock_mono_ns(a->conf.clock);
+    int64_t now = vclock_mono_ns(a->conf.clock);
     agent_disk_path(a, disk, path, sizeof path);
-    agent_time_text(vclock_real_ns(a->conf.clock) + (left > 0 ? left : 0), at);
+    agent_mono_text(a, next_ns > now ? next_ns : now, at);
     return verr_set(out, EIO, "%s could not be stored: %s; it stays pending, and the next attempt comes at %s", path, verr_str(why), at);
 }
 

@@ -59,7 +59,7 @@ int agent_owe_store(struct agent *a, const struct vid *disk)
     return work_owe(a->work, &item);
 }
 
-static const char *what_text(enum work_kind kind)
+const char *agent_work_text(enum work_kind kind)
 {
     static const char *const text[WORK_KINDS] = {
         [WORK_RECOVER] = "its recovery", [WORK_SETTLE] = "settling a snapshot", [WORK_FREEZE] = "its snapshot",
@@ -69,7 +69,7 @@ static const char *what_text(enum work_kind kind)
     return text[kind];
 }
 
-static void who_text(struct agent *a, const struct vid *disk, char *out, size_t cap)
+void agent_who_text(struct agent *a, const struct vid *disk, char *out, size_t cap)
 {
     if (vid_is_zero(disk))
         snprintf(out, cap, "the tree");
@@ -82,9 +82,9 @@ static void owe_failed(struct agent *a, const struct work_item *item, const stru
     char who[256];
     /* Without memory to note the item, the next start does the work: recovery finds all of it by itself. */
     work_owe_failed(a->work, item, why);
-    who_text(a, &item->disk, who, sizeof who);
-    vlog(VLOG_WARN, "agent", "%s: %s failed and will be tried again: %s", who, what_text(item->kind), verr_str(why));
-    agent_event(a, "%s: %s failed and will be tried again: %s", who, what_text(item->kind), verr_str(why));
+    agent_who_text(a, &item->disk, who, sizeof who);
+    vlog(VLOG_WARN, "agent", "%s: %s failed and will be tried again: %s", who, agent_work_text(item->kind), verr_str(why));
+    agent_event(a, "%s: %s failed and will be tried again: %s", who, agent_work_text(item->kind), verr_str(why));
 }
 
 void agent_owe(struct agent *a, const struct vid *disk, enum work_kind kind, uint32_t arg, const struct verr *why)
@@ -144,15 +144,15 @@ static void end(struct agent *a, const struct work_item *item, int r, const stru
         work_done(a->work, item);
         if (item->kind == WORK_RESERVE || item->failures == 0)
             return;
-        who_text(a, &item->disk, who, sizeof who);
-        agent_event(a, "%s: %s succeeded at last", who, what_text(item->kind));
+        agent_who_text(a, &item->disk, who, sizeof who);
+        agent_event(a, "%s: %s succeeded at last", who, agent_work_text(item->kind));
         return;
     }
     work_failed(a->work, item, why, NULL);
     if (item->kind == WORK_RESERVE)
         return;
-    who_text(a, &item->disk, who, sizeof who);
-    vlog(VLOG_WARN, "agent", "%s: %s failed again: %s", who, what_text(item->kind), verr_str(why));
+    agent_who_text(a, &item->disk, who, sizeof who);
+    vlog(VLOG_WARN, "agent", "%s: %s failed again: %s", who, agent_work_text(item->kind), verr_str(why));
 }
 
 static int forget_one(void *ctx, const struct vid *disk)

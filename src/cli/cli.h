@@ -30,6 +30,8 @@ int usage_error(const struct command *cmd, const char *fmt, ...) __attribute__((
 /* "varve CMD: text" on stderr; the exit code that belongs to the error. */
 int report_error(const struct command *cmd, const struct verr *err);
 int report_errno(const struct command *cmd, const char *path, int code);
+/* No mount was named, and there is none; returns EXIT_NO_STORE. */
+int report_nothing(const struct command *cmd);
 
 /* A size in bytes: "1048576", "35M" and "35MiB" (powers of 1024), "35MB" (powers of 1000), with or without a blank before the unit. 0 or
  * -EINVAL. */

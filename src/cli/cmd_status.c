@@ -41,6 +41,28 @@ static void print_levels(const json_t *totals, const json_t *l)
     line("stored", number(totals, "stored_bytes"), "bytes they take in the store, compressed");
 }
 
+static void print_room(const char *name, const json_t *room, const char *what)
+{
+    char a[16], b[16];
+    format_size(number(room, "free"), a);
+    format_size(number(room, "bytes"), b);
+    if (json_is_object(room))
+        printf("  %-18s %12s  of %s\n", name, a, b);
+    else
+        printf("  %-18s %12s  the filesystem of %s cannot be asked\n", name, "unknown", what);
+}
+
+static void print_failures(const json_t *failures)
+{
+    const json_t *f;
+    size_t i;
+    json_array_foreach(failures, i, f) {
+        printf("  FAILED %s: %s: %s\n", string(f, "path"), string(f, "what"), string(f, "reason"));
+        printf("         at %s (attempt %llu); the next attempt comes at %s\n", string(f, "time"),
+               (unsigned long long)number(f, "attempts"), string(f, "next_attempt"));
+    }
+}
+
 static void print_status(const char *point, const json_t *doc)
 {
     const json_t *store = json_object_get(doc, "store"), *host = json_object_get(doc, "host"), *totals = json_object_get(doc, "totals"),
@@ -57,6 +79,9 @@ static void print_status(const char *point, const json_t *doc)
     format_size(number(local, "layers_bytes"), a);
     format_size(number(local, "cache_bytes"), b);
     printf("  local space        %12s  of it cache %s\n", a, b);
+    const json_t *room = json_object_get(doc, "room");
+    print_room("free in STORE", json_object_get(room, "store"), "STORE");
+    print_room("free in STATE", json_object_get(room, "state"), "STATE");
     format_size(number(index, "bytes"), a);
     printf("  index              %12s  %llu fingerprints, fingerprints by %s\n", a, (unsigned long long)number(index, "entries"),
            string(store, "fingerprint_path")[0] != '\0' ? string(store, "fingerprint_path") : string(store, "fingerprint"));
@@ -71,6 +96,13 @@ static void print_status(const char *point, const json_t *doc)
         printf("  no round runs; %llu rounds so far, the last took %.1f s\n", (unsigned long long)number(round, "rounds"),
                json_real_value(json_object_get(round, "last_seconds")));
     }
+    print_failures(json_object_get(doc, "failures"));
+}
+
+/* A snapshot that failed before the daemon was started again is failed in its row only, until its next attempt ends. */
+static bool has_failed(const json_t *doc)
+{
+    return json_array_size(json_object_get(doc, "failures")) > 0 || number(json_object_get(doc, "totals"), "failed") > 0;
 }
 
 struct show {
@@ -89,10 +121,13 @@ static int show_mount(void *ctx, const char *point)
     errno = 0;
     json_t *doc = json_load_file(path, 0, &e);
     if (doc == NULL) {
-        fprintf(stderr, "varve status: %s: %s\n", path, errno == ENOENT ? "not a varve mount" : errno != 0 ? strerror(errno) : e.text);
-        s->code = EXIT_FAIL;
+        int error = errno;
+        fprintf(stderr, "varve status: %s: %s\n", path, error == ENOENT ? "not a varve mount" : error != 0 ? strerror(error) : e.text);
+        s->code = error == ENOENT ? EXIT_NO_STORE : EXIT_FAIL;
         return 0;
     }
+    if (has_failed(doc) && s->code == EXIT_OK)
+        s->code = EXIT_FAIL;
     if (s->json) {
         json_object_set_new(doc, "mountpoint", vjson_text(point));
         json_array_append_new(s->list, doc);
@@ -119,7 +154,7 @@ static int run_status(int argc, char **argv)
     for (int i = optind; i < argc; i++)
         show_mount(&s, argv[i]);
     if (optind == argc && each_mount(show_mount, &s) == 0)
-        fprintf(stderr, "varve status: nothing is mounted here\n");
+        s.code = report_nothing(&cmd_status);
     if (s.json) {
         json_dumpf(s.list, stdout, JSON_INDENT(2));
         putchar('\n');
@@ -131,6 +166,8 @@ static int run_status(int argc, char **argv)
 const struct command cmd_status = {
     "status", "what is stored, what runs now, what each level found",
     "varve status [--json] [MOUNTPOINT]...\n\n"
-    "For root. Default: all varve mounts of this host.\n",
+    "For root. Default: all varve mounts of this host. Exit code 1 if something has\n"
+    "failed and is tried again (path, reason and time are shown), 10 if nothing is\n"
+    "mounted.\n",
     run_status, NULL,
 };

@@ -124,10 +124,8 @@ static int run_wait(int argc, char **argv)
         if (code != EXIT_OK)
             w.code = code;
     }
-    if (optind == argc && each_mount(wait_mount, &w) <= 0) {
-        fprintf(stderr, "varve wait: nothing is mounted here\n");
-        return EXIT_FAIL;
-    }
+    if (optind == argc && each_mount(wait_mount, &w) <= 0)
+        return report_nothing(&cmd_wait);
     return w.code;
 }
 

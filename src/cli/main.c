@@ -63,6 +63,12 @@ int report_errno(const struct command *cmd, const char *path, int code)
     return exit_code(cmd, code);
 }
 
+int report_nothing(const struct command *cmd)
+{
+    fprintf(stderr, "varve %s: nothing is mounted here (varve mount STORE MOUNTPOINT mounts a store)\n", cmd->name);
+    return EXIT_NO_STORE;
+}
+
 int main(int argc, char **argv)
 {
     fill_standard_fds();

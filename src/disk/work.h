@@ -89,6 +89,14 @@ bool work_blocked(struct work *w, const struct vid *disk, struct verr *why, int6
 bool work_owes(struct work *w, const struct vid *disk, unsigned kinds);
 /* The time at which the next item of these kinds is due (monotonic, ns; 0: now). INT64_MAX: there is none. */
 int64_t work_next(struct work *w, unsigned kinds);
+/* An item whose last attempt failed. Times are monotonic, ns. */
+struct work_failure {
+    struct work_item item;
+    struct verr why;
+    int64_t tried_ns, due_ns;   /* the last attempt; the next one, 0: at once */
+};
+/* Copies up to max items of these kinds whose last attempt failed, in no order, and returns the number of all. */
+unsigned work_failures(struct work *w, unsigned kinds, struct work_failure *out, unsigned max);
 /* The number of items of that kind. failed (may be NULL): how many of them failed in their last attempt. */
 unsigned work_count(struct work *w, enum work_kind kind, unsigned *failed);
 

@@ -12,7 +12,8 @@ before=
 if [ -e /sbin/mount.varve ]; then before=$T/mount.varve; cp -p /sbin/mount.varve "$before"; fi
 install -m 755 "$helper" /sbin/mount.varve
 sed -i "s|^varve=.*|varve=\${VARVE:-$VARVE}|" /sbin/mount.varve
-trap 'if [ -n "$before" ]; then cp -p "$before" /sbin/mount.varve; else rm -f /sbin/mount.varve; fi; cleanup' EXIT
+restore() { if [ -n "$before" ]; then cp -p "$before" /sbin/mount.varve; else rm -f /sbin/mount.varve; fi; }
+at_end restore
 
 run "$VARVE" init "$T/store" 2>/dev/null
 opts="state=$T/state,_netdev,nofail,x-systemd.mount-timeout=30,user,comment=x"

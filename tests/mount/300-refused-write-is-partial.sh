@@ -8,7 +8,7 @@ need python3
 expect_errors
 mkdir "$T/small"
 mount -t tmpfs -o size=24m none "$T/small"
-trap 'status=$?; set +e; umount -l "$T/small"; (exit "$status"); cleanup' EXIT
+at_end umount -l "$T/small"
 
 # STATE is the small disk: writes are what meets its end.
 mkdir "$T/small/state"

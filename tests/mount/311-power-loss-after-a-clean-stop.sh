@@ -17,7 +17,7 @@ stop_varve
 find "$T/state/disks" -name '*.vol' -exec truncate -s 0 {} +
 mkdir "$T/again"
 mount --bind "$T/state" "$T/again"
-trap 'umount "$T/again" 2>/dev/null || umount -l "$T/again"; cleanup' EXIT
+at_end umount -l "$T/again"
 start_varve state="$T/again"
 same "$T/now" "$MNT/vm/disk.img"
 run "$VARVE" wait --timeout 20 "$MNT"

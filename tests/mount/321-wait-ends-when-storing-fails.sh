@@ -8,7 +8,7 @@ need python3
 expect_errors
 mkdir "$T/small"
 run mount -t tmpfs -o size=64m varve-case "$T/small"
-trap 'umount -l "$T/small" 2>/dev/null; cleanup' EXIT
+at_end umount -l "$T/small"
 run "$VARVE" init "$T/small/store" >/dev/null
 ln -s small/store "$T/store"
 export INIT_DONE=1

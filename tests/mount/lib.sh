@@ -16,6 +16,7 @@ CASE_TIMEOUT=${CASE_TIMEOUT:-60}
 DAEMON=
 EXPECT_ERRORS=
 LOG_FROM=1
+AT_END=
 
 skip() { echo "skipped: $*"; exit 77; }
 fail() { echo "FAILED at line ${BASH_LINENO[0]}: $*" >&2; exit 1; }
@@ -143,6 +144,10 @@ check_log() {
     LOG_FROM=$(($(wc -l <"$T/daemon.log") + 1))
 }
 
+# Runs a command when the case has ended and the daemon is gone; the last one given runs first. A trap of the case's own on EXIT would
+# change the status that the case ends with.
+at_end() { AT_END="$(printf '%q ' "$@"); $AT_END"; }
+
 cleanup() {
     local status=$?
     trap - EXIT INT TERM
@@ -162,6 +167,7 @@ cleanup() {
         pid=$(daemon_of "${state%/lock}")
         [ -z "$pid" ] || kill -9 "$pid"
     done
+    eval "$AT_END" 2>/dev/null
     if [ "$status" = 0 ]; then (set -eu; check_log) || status=1; fi
     if [ "$status" != 0 ] && [ "$status" != 77 ] && [ -e "$T/daemon.log" ]; then
         echo "--- last lines of the daemon's log:" >&2

@@ -11,7 +11,8 @@ passed=0 failed=0
 # Remounting (for EROFS) goes through the mount helper, which must be where mount(8) looks.
 helper=$(dirname "$VARVE")/../../mount-helpers/mount.fuse.varve made=''
 [ -e /sbin/mount.fuse.varve ] || { install -m 755 "$helper" /sbin/mount.fuse.varve; made=1; }
-trap 'umount "$T/second" 2>/dev/null; [ -z "$made" ] || rm -f /sbin/mount.fuse.varve; cleanup' EXIT
+restore() { umount "$T/second" 2>/dev/null; [ -z "$made" ] || rm -f /sbin/mount.fuse.varve; }
+at_end restore
 
 settings() {    # allow_remount
     awk '{ print } /^\[settings\]/ { exit }' "$here/pjdfstest.toml"

@@ -219,8 +219,16 @@ static void a_failure_is_told_until_an_attempt_succeeds(void **state)
     assert_true(work_blocked(w, &A, NULL, NULL));
     assert_int_equal(work_count(w, WORK_STORE, &failed), 1);
     assert_int_equal(failed, 1);
+    struct work_failure f = {.why = {0}};
+    assert_int_equal(work_failures(w, WORK_ALL, NULL, 0), 1);
+    assert_int_equal(work_failures(w, WORK_ALL & ~WORK_BIT(WORK_STORE), &f, 1), 0);
+    assert_int_equal(work_failures(w, WORK_ALL, &f, 1), 1);
+    assert_true(vid_eq(&f.item.disk, &A));
+    assert_string_equal(f.why.text, "no room");
+    assert_int_equal(f.due_ns - f.tried_ns, 5 * SECOND);
     work_done(w, &i);
     assert_false(work_blocked(w, &A, NULL, NULL));
+    assert_int_equal(work_failures(w, WORK_ALL, &f, 1), 0);
 }
 
 static void who_asks_gets_an_attempt_and_its_answer(void **state)
