@@ -29,6 +29,7 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
     conn->max_write = FS_IO_MAX;
     conn->max_readahead = FS_IO_MAX;
     conn->time_gran = 1;
+    /* ASYNC_DIO: without it, direct reads and writes by AIO go one at a time. With it the kernel leaves stale pages; see fs_write.c. */
     conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS
                                    | FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
     /* All writes come through the mount, and the daemon invalidates what it changes by itself: a changed mtime need not drop caches.

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_file: create, open, read, write, fsync. fs_change.c closes; fs_range.c has fallocate, lseek and copy_file_range. */
+/* fs_file: create, open, read, fsync. fs_write.c writes, fs_change.c closes; fs_range.c has fallocate, lseek and copy_file_range. */
 #include "fs/fs_internal.h"
-
-#include "base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { STREAM_WRITE_MIN = 64 << 10 };   /* cp, dd bs=1M, rsync; not fio bs=4k */
 
 /* May the handle change the disk? Access mode 3 needs the right to read and to write, and allows neither: only ioctl. Such a handle may
  * ask for a snapshot but is no writer, or a `varve snapshot` in the background would make a `cp` onto the disk fail with EBUSY. */
@@ -303,15 +299,6 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- read ---- */
 
-/* Notes that a handle reads or writes its disk: it is in use, and the kernel has finished its open. */
-static void note_use(struct handle *h)
-{
-    if (atomic_load_explicit(&h->idle, memory_order_relaxed))
-        atomic_store(&h->idle, false);
-    if (!h->direct && !atomic_load_explicit(&h->disk->coherent, memory_order_relaxed))
-        atomic_store(&h->disk->coherent, true);
-}
-
 static void read_reply(fuse_req_t req, fuse_ino_t ino, const char *buf, ssize_t n, const struct verr *err)
 {
     if (n < 0)
@@ -373,7 +360,7 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
         return;
     }
     if (h->kind == HANDLE_DISK) {
-        note_use(h);
+        fs_note_use(h);
         if (read_local(req, ino, h, (uint64_t)off, size))
             return;
         if (fs_inline_enter(f)) {
@@ -390,167 +377,6 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
     op->off = (uint64_t)off;
     op->len = size;
     op_submit(op, f->io);
-}
-
-/* ---- write ---- */
-
-/* Makes the kernel drop pages that a direct write has made stale. Kernels since 6.6 drop them by themselves, but some only before they
- * send the write: a page that is read meanwhile is stale and would stay. This runs on a pool of its own, because the kernel may wait
- * for a page that is locked by a read or dirty, and so for a worker of the other pools. */
-static void write_seen_run(struct op *op)
-{
-    fault_point("fs.write.seen");
-    fs_inval_range(op->f, op->ino, op->off, op->len);
-    fuse_reply_write(op->req, op->len);
-}
-
-static void write_done(fuse_req_t req, fuse_ino_t ino, const struct handle *h, uint64_t off, size_t size)
-{
-    struct op *op = NULL;
-    if (h->direct && atomic_load(&h->disk->cached) > 0) {
-        op = op_new_always(req, write_seen_run);
-        if (op == NULL)
-            return;
-        op->ino = ino;
-        op->off = off;
-        op->len = size;
-        op_submit(op, op->f->notify);
-    } else {
-        fuse_reply_write(req, size);
-    }
-}
-
-static void stream_lost(void *ctx, uint64_t off, uint64_t len)
-{
-    fs_disk_refused(ctx, off, len);
-}
-
-/* The handle's stream, or NULL. A handle gets one when it first writes a large piece; whether it can have one is decided once. */
-static struct stream *stream_of(struct fs *f, struct handle *h, size_t size)
-{
-    struct stream *s = atomic_load(&h->stream);
-    if (s != NULL || !h->direct || !h->writer || size < STREAM_WRITE_MIN)
-        return s;
-    pthread_mutex_lock(&h->lock);
-    if (!h->stream_asked)
-        atomic_store(&h->stream, agent_stream_open(f->agent, h->disk->live, stream_lost, h->disk));
-    h->stream_asked = true;
-    pthread_mutex_unlock(&h->lock);
-    return atomic_load(&h->stream);
-}
-
-int fs_stream_flush(struct handle *h, struct verr *err)
-{
-    struct stream *s = h->kind == HANDLE_DISK ? atomic_load(&h->stream) : NULL;
-    return s != NULL ? stream_flush(s, err) : 0;
-}
-
-void fs_stream_close(struct handle *h)
-{
-    stream_close(atomic_exchange(&h->stream, NULL));
-}
-
-static int write_disk(struct fs *f, struct handle *h, uint64_t off, const void *buf, size_t size, struct verr *err)
-{
-    fault_point("fs.write.before");
-    struct stream *s = stream_of(f, h, size);
-    int rc = s != NULL ? stream_write(s, off, buf, size, err) : 0;
-    return rc == 0 ? live_write(h->disk->live, off, buf, size, err) : rc;
-}
-
-static void write_reply(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t size, int rc, const struct verr *err)
-{
-    if (rc < 0) {
-        if (rc != -EFBIG)   /* beyond the largest offset of an image, so nothing is missing in it */
-            fs_disk_refused(h->disk, off, size);
-        fuse_reply_err(req, fs_io_errno("write", ino, rc, err));
-    } else {
-        fs_disk_written(h->disk, off, size);
-        write_done(req, ino, h, off, size);
-    }
-}
-
-static void write_now(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
-{
-    struct verr err = {0};
-    int rc = write_disk(fs_of(req), h, off, buf, size, &err);
-    write_reply(req, ino, h, off, size, rc, &err);
-}
-
-/* Does a small write that touches only local files on the FUSE thread itself: it does not wait for STORE, so no thread need be kept
- * free. */
-static bool write_local(fuse_req_t req, fuse_ino_t ino, struct handle *h, const void *buf, size_t size, uint64_t off)
-{
-    enum { SMALL = 64 * 1024 };     /* the cost of handing a larger write to a worker does not matter */
-    struct verr err = {0};
-    int rc = size < SMALL ? live_write_within(h->disk->live, off, buf, size, REACH_LOCAL, &err) : -EAGAIN;
-    if (rc == -EAGAIN)
-        return false;
-    write_reply(req, ino, h, off, size, rc, &err);
-    return true;
-}
-
-/* On the disk's queue: the first write after a flush supersedes the flush's snapshot. */
-static void write_first_run(struct op *op)
-{
-    struct verr err = {0};
-    int rc = fs_will_change(op->f, op->h, &err);
-    if (rc < 0) {
-        fs_disk_refused(op->h->disk, op->off, op->data_len);
-        fuse_reply_err(op->req, fs_io_errno("write", op->ino, rc, &err));
-    } else {
-        write_now(op->req, op->ino, op->h, op->data, op->data_len, op->off);
-    }
-}
-
-static void write_run(struct op *op)
-{
-    write_now(op->req, op->ino, op->h, op->data, op->data_len, op->off);
-}
-
-void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
-{
-    struct fs *f = fs_of(req);
-    struct handle *h = handle_of(fi);
-    if (h->kind != HANDLE_DISK && h->kind != HANDLE_LABEL) {
-        fuse_reply_err(req, EBADF);
-        return;
-    }
-    if (h->kind == HANDLE_LABEL) {
-        struct op *op = op_new(req, fs_label_write, NULL, NULL, NULL, 0);
-        if (op != NULL) {
-            op->ino = ino;
-            op->h = h;
-            op_submit(op, f->ctl);
-        }
-        return;
-    }
-    bool first = atomic_load(&h->made_seq) != 0;
-    if (!first) {
-        /* Set before the data are written: a flush that runs meanwhile must not see an unchanged handle. */
-        atomic_store(&h->changed, true);
-        atomic_store(&h->disk->touched, true);
-        note_use(h);
-        if (write_local(req, ino, h, buf, size, (uint64_t)off))
-            return;
-        if (fs_inline_enter(f)) {
-            write_now(req, ino, h, buf, size, (uint64_t)off);
-            fs_inline_leave(f);
-            return;
-        }
-    }
-    struct op *op = op_new(req, first ? write_first_run : write_run, NULL, NULL, buf, size);
-    if (op == NULL) {
-        fs_disk_refused(h->disk, (uint64_t)off, size);
-        return;
-    }
-    op->ino = ino;
-    op->h = h;
-    op->off = (uint64_t)off;
-    if (first)
-        op_submit_disk(op, fs_disk_get(f, &h->disk->id));
-    else
-        op_submit(op, f->io);
 }
 
 /* ---- fsync ---- */

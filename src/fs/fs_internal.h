@@ -155,6 +155,8 @@ int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct 
 /* Freezes one disk. flags: as due_flags (disk/due.h) gives them. */
 int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char *label, const char *note, struct snaprow *out,
               struct verr *err);
+/* Notes that a handle reads or writes its disk: it is in use, and the kernel has finished its open. */
+void fs_note_use(struct handle *h);
 /* Ends a handle on a disk and frees it. The last writer's end settles snapshots and freezes remaining changes; the last handle's end
  * removes an orphan. On the disk's queue. */
 void fs_close_disk(struct fs *f, struct handle *h);
