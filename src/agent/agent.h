@@ -72,8 +72,17 @@ void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, c
 
 /* ---- what users ask for. Each takes the turn of its disks, so the caller holds none. None waits for a round. ---- */
 
+/* Makes a disk. A removed disk of that name comes back with its id and history, and is empty. Durable on return. -EEXIST: the name is
+ * taken. */
+struct disk_new {
+    struct vid dir;
+    const char *name;
+    uint32_t mode, uid, gid;
+};
+int agent_disk_create(struct agent *a, const struct disk_new *d, struct node *out, struct verr *err);
 /* Freezes n disks at one instant and enters the pending snapshots into the catalog. out: n rows, or NULL. -EEXIST, before any change:
- * a snapshot of one of the disks has req's label already. -E2BIG: too many disks. */
+ * a snapshot of one of the disks has req's label already. -E2BIG: too many disks. -ENOENT, before any change: one of them was removed
+ * since the caller looked. */
 int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                  struct verr *err);
 /* The same for one disk, l, if a snapshot is due; the caller sets occasion, node and unclean of c. 1: a snapshot was made, *out is its

@@ -137,6 +137,10 @@ int agent_row_by_seq(struct agent *a, const struct vid *disk, uint64_t seq, stru
 int agent_rows_pay(struct agent *a, struct verr *err);
 void agent_rows_free(struct agent *a);
 
+/* What an operation looks at first in the turns of its disks: -ENOENT: one of them was removed since the caller looked
+ * (agent_ops.c). */
+int agent_still_named(struct agent *a, const struct vid *disks, unsigned n, struct verr *err);
+
 /* rows (agent_ops.c) */
 void agent_pending_row(struct agent *a, const struct snapinfo *p, struct snaprow *out);
 /* The same as agent_freeze and agent_freeze_due, in the disk's turn. */

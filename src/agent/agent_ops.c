@@ -79,6 +79,18 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
     return r;
 }
 
+int agent_still_named(struct agent *a, const struct vid *disks, unsigned n, struct verr *err)
+{
+    struct node now;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < n; i++) {
+        r = catalog_node_by_id(a->catalog, &disks[i], &now, err);
+        if (r == -ENOENT || (r == 0 && (now.flags & NODE_GONE) != 0))
+            r = verr_set(err, ENOENT, "the disk was removed");
+    }
+    return r;
+}
+
 int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out, struct verr *err)
 {
     struct turn turn;
@@ -92,7 +104,9 @@ int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const st
         ids[i] = disks[i].id;
     }
     turn_take(a->turns, &turn, ids, n);
-    int r = agent_freeze_locked(a, disks, n, req, out, err);
+    int r = agent_still_named(a, ids, n, err);
+    if (r == 0)
+        r = agent_freeze_locked(a, disks, n, req, out, err);
     turn_give(a->turns, &turn);
     return r;
 }

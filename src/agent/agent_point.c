@@ -18,7 +18,9 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
     if (s->state != SNAPST_STORED)
         return verr_set(err, EBUSY, "the snapshot is still pending: `varve wait` for it, then revert");
     turn_take(a->turns, &turn, &disk->id, 1);
-    int r = live_get(a->live, &disk->id, &l, err);
+    int r = agent_still_named(a, &disk->id, 1, err);
+    if (r == 0)
+        r = live_get(a->live, &disk->id, &l, err);
     if (r == 0)
         r = agent_freeze_due_locked(a, &before, l, NULL, err);
     const enum live_unsaved unsaved = r == 0 && before.attr.changed ? LIVE_DROP : LIVE_KEEP;

@@ -176,6 +176,8 @@ static int flush_freeze(struct fs *f, struct handle *h, bool killed, struct snap
     if (what <= 0)
         return what;
     rc = fs_freeze(f, &node, due_flags(&c, (enum due)what), NULL, NULL, row, err);
+    if (rc == -ENOENT)
+        return 0;
     if (rc == 0 && f->conf.sync_close)      /* the flush waits until the snapshot is stored, so it cannot be settled by the release */
         rc = agent_settle(f->agent, &d->id, row->info.ref.seq, clean, err);
     else if (rc == 0)

@@ -24,12 +24,6 @@ static bool flags_write(int flags)
 static int open_live(struct op *op, struct verr *err)
 {
     int rc = fs_disk_open_live(op->disk, err);
-    if (rc != -ENOENT)
-        return rc;
-    /* Another thread may have made the record a moment ago and be making the image now: it holds this lock meanwhile. */
-    pthread_mutex_lock(&op->f->tree);
-    pthread_mutex_unlock(&op->f->tree);
-    rc = fs_disk_open_live(op->disk, err);
     if (rc == -ENOENT)
         return verr_set(err, EREMOTE, "the live image of this disk is not on this host (varve adopt takes it over)");
     return rc;

@@ -115,12 +115,18 @@ static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *e
     if (memchr(io->label, '\0', sizeof io->label) == NULL || memchr(io->note, '\0', sizeof io->note) == NULL || io->flags != 0
         || strlen(io->note) > NOTE_MAX || (fr.label != NULL && !fs_label_valid(fr.label, strlen(fr.label))))
         return verr_set(err, EINVAL, "label: [A-Za-z0-9._-], up to 64, not of the form of a time; note: up to %d bytes", NOTE_MAX);
-    int rc = group_collect(op, &g);
-    fr.each = g.flags;
-    if (rc == 0 && g.n > 0) {
-        rows = calloc(g.n, sizeof *rows);
-        rc = rows == NULL ? -ENOMEM : agent_freeze(op->f->agent, g.disks, g.n, &fr, rows, err);
-    }
+    int rc;
+    do {        /* -ENOENT: a disk was removed meanwhile, and is not found any more */
+        g.n = 0;
+        rc = group_collect(op, &g);
+        fr.each = g.flags;
+        free(rows);
+        rows = NULL;
+        if (rc == 0 && g.n > 0) {
+            rows = calloc(g.n, sizeof *rows);
+            rc = rows == NULL ? -ENOMEM : agent_freeze(op->f->agent, g.disks, g.n, &fr, rows, err);
+        }
+    } while (rc == -ENOENT && g.n > 0);
     if (rc == 0 && g.n > 0) {
         io->count = g.n;
         char name[NODE_NAME_MAX + 1];

@@ -137,6 +137,8 @@ int live_truncate(struct live *l, uint64_t size, struct verr *err);
 /* New empty table and layer, size 0, mark REWRITING: one head record, not durable before the next fsync. Sets
  * `changed`, drops the cache. Unsnapshotted changes must have been frozen before. */
 int live_rewrite(struct live *l, struct verr *err);
+/* The same for a removed disk whose name is made again: as in a new image, nothing has changed that a snapshot could keep. */
+int live_renew(struct live *l, struct verr *err);
 int live_set_marks(struct live *l, uint32_t set, uint32_t clear, struct verr *err);
 int live_zero(struct live *l, uint64_t off, uint64_t len, struct verr *err);                      /* punch hole / zero range, size kept */
 off_t live_seek(struct live *l, uint64_t off, bool hole, struct verr *err);                       /* SEEK_DATA / SEEK_HOLE; -ENXIO */

@@ -14,9 +14,9 @@
 
 /* ---- rewrite ---- */
 
-int live_rewrite(struct live *l, struct verr *err)
+static int empty(struct live *l, bool changed, struct verr *err)
 {
-    struct live_fresh f = {.changed = true};
+    struct live_fresh f = {.changed = changed};
     struct live_head nh;
     live_give(l);
     pthread_mutex_lock(&l->sync_lock);
@@ -43,6 +43,16 @@ int live_rewrite(struct live *l, struct verr *err)
     live_discard_fresh(l, &f);
     pthread_mutex_unlock(&l->sync_lock);
     return r;
+}
+
+int live_rewrite(struct live *l, struct verr *err)
+{
+    return empty(l, true, err);
+}
+
+int live_renew(struct live *l, struct verr *err)
+{
+    return empty(l, false, err);
 }
 
 /* ---- revert ---- */

@@ -312,6 +312,26 @@ static void rewrite_empties_and_marks(void **state)
     expect(b, 50, data, 10);
 }
 
+static void image_made_again_has_nothing_to_keep(void **state)
+{
+    struct box *b = *state;
+    static uint8_t data[100000];
+    fill(data, sizeof data, 5);
+    put(b, 0, data, sizeof data);
+    CHECK(live_renew(b->l, &err));
+    for (int i = 0; i < 2; i++) {
+        struct live_attr a = attr(b);
+        assert_int_equal(a.size, 0);
+        assert_int_equal(a.marks, LIVE_REWRITING);
+        assert_false(a.changed);
+        CHECK(live_fsync(b->l, &err));
+        box_crash(b, false);
+    }
+    put(b, 50, data, 10);
+    assert_true(attr(b).changed);
+    expect_zero(b, 0, 50);
+}
+
 static void power_loss_takes_back_an_unsynced_rewrite(void **state)
 {
     struct box *b = *state;
@@ -912,7 +932,7 @@ int main(int argc, char **argv)
         T(new_disk_is_empty_and_durable), T(bytes_come_back_at_any_alignment), T(power_loss_keeps_what_was_synced),
         T(clean_stop_keeps_everything), T(shrinking_leaves_zeros_behind), T(zeroed_ranges_are_holes),
         T(written_zeros_count_as_allocated), T(far_segments_cost_nothing), T(rewrite_empties_and_marks),
-        T(power_loss_takes_back_an_unsynced_rewrite), T(space_bound_refuses_before_any_change), T(removed_disk_is_gone),
+        T(image_made_again_has_nothing_to_keep), T(power_loss_takes_back_an_unsynced_rewrite), T(space_bound_refuses_before_any_change), T(removed_disk_is_gone),
         T(many_disks_share_few_descriptors), T(stray_name_is_reported), T(damaged_files_are_named), T(cut_files_are_named),
         T(lost_vol_file_is_told_and_gone_without_only_on_purpose),
         T(torn_append_is_ignored), T(clean_stop_proves_the_journal), T(journal_is_compacted), cmocka_unit_test(bytes_of_formats_are_checked),
