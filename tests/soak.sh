@@ -23,6 +23,7 @@ while [ "$(date +%s)" -lt "$end" ] && [ $failed -eq 0 ]; do
     unset VARVE_STEPS
     VARVE=$VARVE_TEST_DIR/build-plain/src/cli/varve SCALE=4 check bash tests/posix/run.sh fsx fio holes engine bytes
     for case in tests/mount/2[01]0*.sh; do VARVE=$asan/src/cli/varve ROUNDS=20 check bash "$case"; done
+    VARVE=$asan/src/cli/varve VARVE_STEPS=100 ROUNDS=8 check bash tests/mount/356-*.sh
 done
 [ $failed -gt 0 ] || FUZZ_SECONDS=60 check bash tests/fuzz/run.sh
 [ $failed -gt 0 ] || OOM_FULL=1 OOM_LIMIT=1700 check bash tests/oom/run.sh
