@@ -12,6 +12,8 @@
  *   VARVE_IOC_INFO       on anything: which store; for root also pid and state directory.
  *   VARVE_IOC_LOG        on a disk or snapshot: history as JSON, in pieces (offset in, text out). Only root learns what was found
  *                        elsewhere in the store (levels, bytes added).
+ *   VARVE_IOC_LIST       on a directory or disk: every disk there, as JSON, in pieces like VARVE_IOC_LOG; those that the caller may not
+ *                        read are left out.
  * All others: ENOTTY. All structs have fixed size and no pointers; text is NUL-terminated.
  */
 #ifndef VARVE_IOCTL_H
@@ -60,5 +62,6 @@ struct varve_ioc_log {
 #define VARVE_IOC_WAIT _IOWR(VARVE_IOC_MAGIC, 3, struct varve_ioc_wait)
 #define VARVE_IOC_INFO _IOR(VARVE_IOC_MAGIC, 4, struct varve_ioc_info)
 #define VARVE_IOC_LOG _IOWR(VARVE_IOC_MAGIC, 5, struct varve_ioc_log)
+#define VARVE_IOC_LIST _IOWR(VARVE_IOC_MAGIC, 6, struct varve_ioc_log)
 
 #endif

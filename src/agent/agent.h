@@ -136,9 +136,11 @@ void agent_hurry(struct agent *a);
 typedef void (*agent_wait_fn)(void *ctx, int result, const struct verr *why);
 int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms, agent_wait_fn done, void *ctx,
                      struct verr *err);
-/* The user that an answer is for. The answer leaves out snapshots that may_read refuses; NULL: none. may_read must not call the agent. */
+/* The user that an answer is for. The answer leaves out snapshots that may_read refuses, disks that may_see refuses, and all below a
+ * directory that it refuses; NULL: none. Neither may call the agent. */
 struct agent_viewer {
     bool (*may_read)(void *ctx, const struct snaprow *s);
+    bool (*may_see)(void *ctx, const struct node *n);
     void *ctx;
     bool root;      /* the answer also has what tells of other owners' data: blocks found elsewhere, bytes added */
 };
@@ -153,6 +155,9 @@ int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err);
 int agent_events(struct agent *a, char **text, size_t *len, struct verr *err);
 /* A disk's history with sizes: for `varve log` (JSON, malloc'ed). */
 int agent_log_json(struct agent *a, const struct node *disk, const struct agent_viewer *who, char **text, size_t *len, struct verr *err);
+/* Every disk below a node (NULL: everywhere; a disk: itself), removed ones with a history too, with its newest snapshot, its last good
+ * one and what failed: for `varve list` and `varve health` (JSON, malloc'ed). Reads the catalog only, a few rows of each disk. */
+int agent_list_json(struct agent *a, const struct node *below, const struct agent_viewer *who, char **text, size_t *len, struct verr *err);
 void agent_event(struct agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -185,12 +185,18 @@ static json_t *failures_json(struct agent *a)
 {
     struct agent_failures f;
     json_t *list = json_array();
-    if (list == NULL || agent_failures(a, &f, NULL) < 0)
-        return list;
-    for (unsigned i = 0; i < f.n; i++)
-        json_array_append_new(list, agent_failure_json(a, &f.v[i]));
+    int r = list == NULL ? -ENOMEM : agent_failures(a, &f, NULL);
+    if (r < 0) {
+        json_decref(list);
+        return NULL;
+    }
+    for (unsigned i = 0; r == 0 && i < f.n; i++)
+        r = json_array_append_new(list, agent_failure_json(a, &f.v[i]));
     free(f.v);
-    return list;
+    if (r == 0)
+        return list;
+    json_decref(list);
+    return NULL;
 }
 
 int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *err)
@@ -223,8 +229,10 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
         "index", index_json(a), "round", round_json(a),
         "memory", "rss", vjson_u64(mem.rss), "rss_anon", vjson_u64(mem.rss_anon), "rss_peak", vjson_u64(mem.rss_peak),
         "waiting", w.list);
-    json_object_set_new(doc, "room", agent_room_json(a));
-    json_object_set_new(doc, "failures", failures_json(a));
+    if (json_object_set_new(doc, "room", agent_room_json(a)) < 0 || json_object_set_new(doc, "failures", failures_json(a)) < 0) {
+        json_decref(doc);
+        doc = NULL;
+    }
     return agent_json_text(doc, text, len, err);
 }
 

@@ -61,6 +61,9 @@ int catalog_snap_by_name(struct catalog *c, const struct vid *disk, const char *
                          struct verr *err);
 /* Snapshots of a disk with seq > after, ascending, at most max. Count. (Should two have one seq, no page ends between them.) */
 int catalog_snaps(struct catalog *c, const struct vid *disk, uint64_t after, struct snaprow *out, unsigned max, struct verr *err);
+/* The same backwards: seq < before (UINT64_MAX: from the newest), descending. Only for reports: should two have one seq, a page that ends
+ * between them leaves one out. */
+int catalog_snaps_back(struct catalog *c, const struct vid *disk, uint64_t before, struct snaprow *out, unsigned max, struct verr *err);
 /* The newest stored snapshot of a disk (the parent of the next), partial ones included. -ENOENT. */
 int catalog_snap_latest(struct catalog *c, const struct vid *disk, struct snaprow *out, struct verr *err);
 int catalog_snap_count(struct catalog *c, const struct vid *disk, uint64_t *out, struct verr *err);

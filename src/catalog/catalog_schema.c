@@ -89,6 +89,7 @@ const char *const catalog_sql[SQL_COUNT] = {
     [SQL_SNAP_BY_LABEL] = SNAP_FROM "INDEXED BY snaps_label WHERE disk=? AND label=? AND label<>'' ORDER BY seq LIMIT 1",
     [SQL_SNAP_BY_TIME] = SNAP_FROM "INDEXED BY snaps_time WHERE disk=? AND name_s=? AND label='' ORDER BY seq LIMIT 1",
     [SQL_SNAP_LIST] = SNAP_FROM "INDEXED BY snaps_seq WHERE disk=? AND seq>? ORDER BY seq,id LIMIT ?",
+    [SQL_SNAP_BACK] = SNAP_FROM "INDEXED BY snaps_seq WHERE disk=? AND seq<? ORDER BY seq DESC,id DESC LIMIT ?",
     [SQL_SNAP_LATEST] = SNAP_FROM "INDEXED BY snaps_seq WHERE disk=? AND state=2 ORDER BY seq DESC LIMIT 1",
     [SQL_SNAP_COUNT] = "SELECT count(*) FROM snaps INDEXED BY snaps_seq WHERE disk=?",
     [SQL_SNAP_EACH] = SNAP_FROM "WHERE id>? ORDER BY id LIMIT ?",

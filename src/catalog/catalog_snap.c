@@ -247,6 +247,18 @@ int catalog_snaps(struct catalog *c, const struct vid *disk, uint64_t after, str
     return many_snaps(&u, out, max, true, err);
 }
 
+int catalog_snaps_back(struct catalog *c, const struct vid *disk, uint64_t before, struct snaprow *out, unsigned max, struct verr *err)
+{
+    struct catalog_use u;
+    int r = catalog_use(c, SQL_SNAP_BACK, &u, err);
+    if (r < 0)
+        return r;
+    bind_id(&u, disk);
+    bind_u64(&u, before < INT64_MAX ? before : INT64_MAX);
+    bind_int(&u, (int64_t)max);
+    return many_snaps(&u, out, max, false, err);
+}
+
 int catalog_snap_count(struct catalog *c, const struct vid *disk, uint64_t *out, struct verr *err)
 {
     struct catalog_use u;

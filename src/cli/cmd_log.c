@@ -1,88 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/cli.h"
+#include "cli/reports.h"
 
 #include "varve/ioctl.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
-/* Fetches the history piece by piece. Returns malloc'ed text, or NULL with *code set. */
-static char *fetch(const char *path, int *code)
-{
-    static struct varve_ioc_log req;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        *code = report_errno(&cmd_log, path, errno);
-        return NULL;
-    }
-    char *text = NULL;
-    size_t len = 0;
-    do {
-        memset(&req, 0, sizeof req);
-        req.offset = len;
-        if (ioctl(fd, VARVE_IOC_LOG, &req) < 0) {
-            *code = report_errno(&cmd_log, path, errno);
-            break;
-        }
-        char *grown = req.len > sizeof req.text ? NULL : realloc(text, len + req.len + 1);
-        if (grown == NULL) {
-            *code = report_errno(&cmd_log, path, req.len > sizeof req.text ? EPROTO : ENOMEM);
-            break;
-        }
-        text = grown;
-        memcpy(text + len, req.text, req.len);
-        len += req.len;
-        text[len] = '\0';
-    } while (req.len > 0 && len < req.total);
-    close(fd);
-    if (*code != EXIT_OK) {
-        free(text);
-        return NULL;
-    }
-    return text;
-}
-
-static uint64_t number(const json_t *o, const char *key)
-{
-    return (uint64_t)json_integer_value(json_object_get(o, key));
-}
-
-static const char *string(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s == NULL ? "" : s;
-}
 
 static void print_row(const json_t *s)
 {
     char size[16], dirty[16], added[16] = "-", clean[16] = "-", parent[16] = "-", global[16] = "-", fresh[16] = "-", state[80], part[40] = "";
     const json_t *levels = json_object_get(s, "levels"), *flags = json_object_get(s, "flags");
-    snprintf(state, sizeof state, "%s", string(s, "state"));
+    snprintf(state, sizeof state, "%s", json_word(s, "state"));
     for (size_t i = 0; i < json_array_size(flags); i++) {
         const char *flag = json_string_value(json_array_get(flags, i));
         snprintf(state + strlen(state), sizeof state - strlen(state), ",%s", flag == NULL ? "" : flag);
     }
-    format_size(number(s, "size"), size);
-    format_size(number(s, "dirty_segments") << 21, dirty);
+    format_size(json_number(s, "size"), size);
+    format_size(json_number(s, "dirty_segments") << 21, dirty);
     if (json_is_object(levels)) {
-        format_size(number(s, "added"), added);
-        format_size(number(levels, "clean"), clean);
-        format_size(number(levels, "parent_segment") + number(levels, "parent_block"), parent);
-        format_size(number(levels, "common") + number(levels, "global") + number(levels, "dup_with_new"), global);
-        format_size(number(levels, "new"), fresh);
+        format_size(json_number(s, "added"), added);
+        format_size(json_number(levels, "clean"), clean);
+        format_size(json_number(levels, "parent_segment") + json_number(levels, "parent_block"), parent);
+        format_size(json_number(levels, "common") + json_number(levels, "global") + json_number(levels, "dup_with_new"), global);
+        format_size(json_number(levels, "new"), fresh);
     }
     const json_t *group = json_object_get(s, "group");
-    if (number(group, "present") < number(group, "members"))
-        snprintf(part, sizeof part, "[group %u of %u] ", (unsigned)number(group, "present"), (unsigned)number(group, "members"));
-    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s%s%s\n", string(s, "name"), state, size, dirty, clean, parent, global, fresh,
-           added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", part, string(s, "note"));
+    if (json_number(group, "present") < json_number(group, "members"))
+        snprintf(part, sizeof part, "[group %u of %u] ", (unsigned)json_number(group, "present"), (unsigned)json_number(group, "members"));
+    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s%s%s\n", json_word(s, "name"), state, size, dirty, clean, parent, global, fresh,
+           added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", part, json_word(s, "note"));
 }
 
 static int print_table(const char *text, const char *path)
@@ -115,7 +64,7 @@ static int run_log(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return usage_error(&cmd_log, "give one PATH");
-    char *text = fetch(argv[optind], &code);
+    char *text = report_fetch(&cmd_log, argv[optind], VARVE_IOC_LOG, &code);
     if (text == NULL)
         return code;
     if (json)

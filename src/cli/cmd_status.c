@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/cli.h"
+#include "cli/reports.h"
 
 #include "base/vjson.h"
 
@@ -8,17 +8,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-
-static uint64_t number(const json_t *o, const char *key)
-{
-    return (uint64_t)json_integer_value(json_object_get(o, key));
-}
-
-static const char *string(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s == NULL ? "" : s;
-}
 
 static void line(const char *name, uint64_t bytes, const char *what)
 {
@@ -29,23 +18,23 @@ static void line(const char *name, uint64_t bytes, const char *what)
 
 static void print_levels(const json_t *totals, const json_t *l)
 {
-    line("logical", number(totals, "logical_bytes"), "sizes of all snapshots");
-    line("zero", number(l, "zero"), "holes and zero runs");
-    line("level 1: clean", number(l, "clean"), "segments not written since the snapshot before");
-    line("level 2: segment", number(l, "parent_segment"), "rewritten with the same bytes");
-    line("level 2: block", number(l, "parent_block"), "blocks of the same segment in the parent");
-    line("level 3: common", number(l, "common"), "common data set");
-    line("level 4: global", number(l, "global"), "duplicates anywhere in the store");
-    line("level 4: same round", number(l, "dup_with_new"), "duplicates of blocks new in the same round");
-    line("unique", number(totals, "unique_bytes"), "new blocks");
-    line("stored", number(totals, "stored_bytes"), "bytes they take in the store, compressed");
+    line("logical", json_number(totals, "logical_bytes"), "sizes of all snapshots");
+    line("zero", json_number(l, "zero"), "holes and zero runs");
+    line("level 1: clean", json_number(l, "clean"), "segments not written since the snapshot before");
+    line("level 2: segment", json_number(l, "parent_segment"), "rewritten with the same bytes");
+    line("level 2: block", json_number(l, "parent_block"), "blocks of the same segment in the parent");
+    line("level 3: common", json_number(l, "common"), "common data set");
+    line("level 4: global", json_number(l, "global"), "duplicates anywhere in the store");
+    line("level 4: same round", json_number(l, "dup_with_new"), "duplicates of blocks new in the same round");
+    line("unique", json_number(totals, "unique_bytes"), "new blocks");
+    line("stored", json_number(totals, "stored_bytes"), "bytes they take in the store, compressed");
 }
 
 static void print_room(const char *name, const json_t *room, const char *what)
 {
     char a[16], b[16];
-    format_size(number(room, "free"), a);
-    format_size(number(room, "bytes"), b);
+    format_size(json_number(room, "free"), a);
+    format_size(json_number(room, "bytes"), b);
     if (json_is_object(room))
         printf("  %-18s %12s  of %s\n", name, a, b);
     else
@@ -57,9 +46,9 @@ static void print_failures(const json_t *failures)
     const json_t *f;
     size_t i;
     json_array_foreach(failures, i, f) {
-        printf("  FAILED %s: %s: %s\n", string(f, "path"), string(f, "what"), string(f, "reason"));
-        printf("         at %s (attempt %llu); the next attempt comes at %s\n", string(f, "time"),
-               (unsigned long long)number(f, "attempts"), string(f, "next_attempt"));
+        printf("  FAILED %s: %s: %s\n", json_word(f, "path"), json_word(f, "what"), json_word(f, "reason"));
+        printf("         at %s (attempt %llu); the next attempt comes at %s\n", json_word(f, "time"),
+               (unsigned long long)json_number(f, "attempts"), json_word(f, "next_attempt"));
     }
 }
 
@@ -69,31 +58,31 @@ static void print_status(const char *point, const json_t *doc)
                  *round = json_object_get(doc, "round"), *index = json_object_get(doc, "index"), *memory = json_object_get(doc, "memory"),
                  *local = json_object_get(doc, "local");
     char a[16], b[16];
-    printf("%s: store %s on host %s (pid %llu)\n", point, string(store, "path"), string(host, "name"),
-           (unsigned long long)number(host, "pid"));
-    printf("  id %s, state in %s\n", string(store, "id"), string(host, "state"));
-    printf("  %llu disks, %llu snapshots stored, %llu pending, %llu failed\n", (unsigned long long)number(totals, "disks"),
-           (unsigned long long)number(totals, "snapshots"), (unsigned long long)number(totals, "pending"),
-           (unsigned long long)number(totals, "failed"));
+    printf("%s: store %s on host %s (pid %llu)\n", point, json_word(store, "path"), json_word(host, "name"),
+           (unsigned long long)json_number(host, "pid"));
+    printf("  id %s, state in %s\n", json_word(store, "id"), json_word(host, "state"));
+    printf("  %llu disks, %llu snapshots stored, %llu pending, %llu failed\n", (unsigned long long)json_number(totals, "disks"),
+           (unsigned long long)json_number(totals, "snapshots"), (unsigned long long)json_number(totals, "pending"),
+           (unsigned long long)json_number(totals, "failed"));
     print_levels(totals, json_object_get(doc, "levels"));
-    format_size(number(local, "layers_bytes"), a);
-    format_size(number(local, "cache_bytes"), b);
+    format_size(json_number(local, "layers_bytes"), a);
+    format_size(json_number(local, "cache_bytes"), b);
     printf("  local space        %12s  of it cache %s\n", a, b);
     const json_t *room = json_object_get(doc, "room");
     print_room("free in STORE", json_object_get(room, "store"), "STORE");
     print_room("free in STATE", json_object_get(room, "state"), "STATE");
-    format_size(number(index, "bytes"), a);
-    printf("  index              %12s  %llu fingerprints, fingerprints by %s\n", a, (unsigned long long)number(index, "entries"),
-           string(store, "fingerprint_path")[0] != '\0' ? string(store, "fingerprint_path") : string(store, "fingerprint"));
-    format_size(number(memory, "rss_anon"), a);
-    format_size(number(memory, "rss_peak"), b);
+    format_size(json_number(index, "bytes"), a);
+    printf("  index              %12s  %llu fingerprints, fingerprints by %s\n", a, (unsigned long long)json_number(index, "entries"),
+           json_word(store, "fingerprint_path")[0] != '\0' ? json_word(store, "fingerprint_path") : json_word(store, "fingerprint"));
+    format_size(json_number(memory, "rss_anon"), a);
+    format_size(json_number(memory, "rss_peak"), b);
     printf("  memory             %12s  peak with files %s\n", a, b);
     if (json_is_true(json_object_get(round, "running"))) {
-        format_size(number(round, "done"), a);
-        format_size(number(round, "total"), b);
-        printf("  round %llu: %s, %s of %s\n", (unsigned long long)number(round, "rounds"), string(round, "stage"), a, b);
+        format_size(json_number(round, "done"), a);
+        format_size(json_number(round, "total"), b);
+        printf("  round %llu: %s, %s of %s\n", (unsigned long long)json_number(round, "rounds"), json_word(round, "stage"), a, b);
     } else {
-        printf("  no round runs; %llu rounds so far, the last took %.1f s\n", (unsigned long long)number(round, "rounds"),
+        printf("  no round runs; %llu rounds so far, the last took %.1f s\n", (unsigned long long)json_number(round, "rounds"),
                json_real_value(json_object_get(round, "last_seconds")));
     }
     print_failures(json_object_get(doc, "failures"));
@@ -102,7 +91,7 @@ static void print_status(const char *point, const json_t *doc)
 /* A snapshot that failed before the daemon was started again is failed in its row only, until its next attempt ends. */
 static bool has_failed(const json_t *doc)
 {
-    return json_array_size(json_object_get(doc, "failures")) > 0 || number(json_object_get(doc, "totals"), "failed") > 0;
+    return json_array_size(json_object_get(doc, "failures")) > 0 || json_number(json_object_get(doc, "totals"), "failed") > 0;
 }
 
 struct show {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/cli.h"
+#include "cli/reports.h"
 
 #include "base/clock.h"
 #include "varve/ioctl.h"
@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,30 +31,15 @@ static void show_round(struct progress *bar, const char *mountpoint)
     json_decref(doc);
 }
 
-struct mount_of {
-    const char *path;
-    char best[PATH_MAX];
-};
-
-static int find_mount(void *ctx, const char *point)
-{
-    struct mount_of *m = ctx;
-    size_t n = strlen(point);
-    if (strncmp(m->path, point, n) == 0 && (m->path[n] == '/' || m->path[n] == '\0') && n >= strlen(m->best))
-        snprintf(m->best, sizeof m->best, "%s", point);
-    return 0;
-}
-
 /* Asks again every half second: an interrupt answers soon, and the bar moves. Only the first request has what failed tried again. */
 static int wait_one(const char *path, int64_t timeout_ms)
 {
     struct progress bar = {.title = "storing"};
     struct varve_ioc_wait req;
-    char full[PATH_MAX];
-    struct mount_of m = {.path = full};
-    if (realpath(path, full) == NULL)
-        return report_errno(&cmd_wait, path, errno);
-    each_mount(find_mount, &m);
+    char point[PATH_MAX];
+    int found = mount_of(path, point);
+    if (found < 0)
+        return report_errno(&cmd_wait, path, -found);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return report_errno(&cmd_wait, path, errno);
@@ -72,7 +56,7 @@ static int wait_one(const char *path, int64_t timeout_ms)
         if (r != ETIMEDOUT || (timeout_ms >= 0 && left <= 500))
             break;
         if (isatty(STDERR_FILENO))
-            show_round(&bar, m.best);
+            show_round(&bar, point);
     }
     progress_end(&bar);
     close(fd);

@@ -124,8 +124,9 @@ struct handle {
     bool control;                   /* the directory is .varve */
     struct listing listing;
 
-    /* HANDLE_TEXT, and `varve log` on a disk, snapshot or directory */
-    uint32_t text_uid;              /* the user that the history in text was made for */
+    /* HANDLE_TEXT, and `varve log` or `varve list` on a disk, snapshot or directory */
+    uint32_t text_uid;              /* the user that text was made for */
+    unsigned text_cmd;              /* the ioctl that it answers */
     char *text;
     size_t text_len;
 };

@@ -274,7 +274,7 @@ static void wait_run(struct op *op)
     free(ids);
 }
 
-/* ---- info, log ---- */
+/* ---- info, log, list ---- */
 
 static void info_reply(struct fs *f, fuse_req_t req)
 {
@@ -293,36 +293,52 @@ static void info_reply(struct fs *f, fuse_req_t req)
     fuse_reply_ioctl(req, 0, &io, sizeof io);
 }
 
+static int log_text(struct op *op, char **text, size_t *len, struct verr *err)
+{
+    const struct handle *h = op->h;
+    const struct agent_viewer who = fs_viewer(op->req);
+    struct node node;
+    int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_ref.disk : &h->disk->id, &node, err);
+    return rc < 0 ? rc : agent_log_json(op->f->agent, &node, &who, text, len, err);
+}
+
+static int list_text(struct op *op, char **text, size_t *len, struct verr *err)
+{
+    const struct handle *h = op->h;
+    const struct agent_viewer who = fs_viewer(op->req);
+    struct node node;
+    bool all = h->ino == NAMES_ROOT_INO;
+    int rc = all ? 0 : names_by_ino(op->f->names, h->kind == HANDLE_DISK ? h->disk->ino : h->ino, &node, err);
+    return rc < 0 ? rc : agent_list_json(op->f->agent, all ? NULL : &node, &who, text, len, err);
+}
+
 /* A call for offset 0 makes the whole text, which the handle keeps, so that all pieces come from one text. */
-static int log_text(struct op *op, uint64_t offset, struct verr *err)
+static int keep_text(struct op *op, unsigned cmd, uint64_t offset, struct verr *err)
 {
     struct handle *h = op->h;
-    struct node node;
     char *text = NULL;
     size_t len = 0;
-    const struct agent_viewer who = fs_viewer(op->req);
     uint32_t uid = fuse_req_ctx(op->req)->uid;
-    if (offset != 0 && h->text != NULL && h->text_uid == uid)
+    if (offset != 0 && h->text != NULL && h->text_uid == uid && h->text_cmd == cmd)
         return 0;
-    int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_ref.disk : &h->disk->id, &node, err);
-    if (rc == 0)
-        rc = agent_log_json(op->f->agent, &node, &who, &text, &len, err);
+    int rc = cmd == VARVE_IOC_LIST ? list_text(op, &text, &len, err) : log_text(op, &text, &len, err);
     if (rc < 0)
         return rc;
     free(h->text);
     h->text = text;
     h->text_uid = uid;
+    h->text_cmd = cmd;
     h->text_len = len;
     return 0;
 }
 
-static void log_run(struct op *op)
+static void text_run(struct op *op, unsigned cmd)
 {
     struct varve_ioc_log *io = op->data;
     struct handle *h = op->h;
     struct verr err = {0};
     pthread_mutex_lock(&h->lock);
-    int rc = log_text(op, io->offset, &err);
+    int rc = keep_text(op, cmd, io->offset, &err);
     if (rc == 0) {
         uint64_t left = io->offset < h->text_len ? h->text_len - io->offset : 0;
         io->total = h->text_len;
@@ -333,10 +349,13 @@ static void log_run(struct op *op)
     }
     pthread_mutex_unlock(&h->lock);
     if (rc < 0)
-        fs_reply_fail(op->req, "log", op->ino, rc, &err);
+        fs_reply_fail(op->req, cmd == VARVE_IOC_LIST ? "list" : "log", op->ino, rc, &err);
     else
         fuse_reply_ioctl(op->req, 0, io, sizeof *io);
 }
+
+static void log_run(struct op *op) { text_run(op, VARVE_IOC_LOG); }
+static void list_run(struct op *op) { text_run(op, VARVE_IOC_LIST); }
 
 /* ---- dispatch ---- */
 
@@ -352,6 +371,7 @@ static const struct command {
     {VARVE_IOC_REVERT, sizeof(struct varve_ioc_revert), revert_run, true, false, false, false, true, true},
     {VARVE_IOC_WAIT, sizeof(struct varve_ioc_wait), wait_run, true, true, true, true, false, false},
     {VARVE_IOC_LOG, sizeof(struct varve_ioc_log), log_run, true, false, true, false, false, false},
+    {VARVE_IOC_LIST, sizeof(struct varve_ioc_log), list_run, true, true, false, false, false, false},
 };
 
 static bool command_fits(const struct command *c, const struct handle *h)

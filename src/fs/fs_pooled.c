@@ -259,9 +259,14 @@ static bool may_read_snap(void *ctx, const struct snaprow *s)
     return fs_may(ctx, s->info.uid, s->info.gid, s->info.mode, 4);
 }
 
+static bool may_see_node(void *ctx, const struct node *n)
+{
+    return fs_may(ctx, n->uid, n->gid, n->mode, n->kind == NODE_DIR ? 5 : 4);
+}
+
 struct agent_viewer fs_viewer(fuse_req_t req)
 {
-    return (struct agent_viewer){.may_read = may_read_snap, .ctx = req, .root = fuse_req_ctx(req)->uid == 0};
+    return (struct agent_viewer){.may_read = may_read_snap, .may_see = may_see_node, .ctx = req, .root = fuse_req_ctx(req)->uid == 0};
 }
 
 void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len)

@@ -634,6 +634,10 @@ static int start_agent(unsigned pending, struct verr *err)
     if (r == 0)
         r = agent_status_json(a, &text, &len, err);
     free(text);
+    text = NULL;
+    if (r == 0)
+        r = agent_list_json(a, NULL, &root, &text, &len, err);
+    free(text);
     if (a != NULL) {
         int c = agent_close(a, r == 0 ? err : &close_err);
         r = r == 0 ? c : r;

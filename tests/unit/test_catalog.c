@@ -432,6 +432,14 @@ static void snapshots_come_by_sequence_and_none_is_lost_between_pages(void **sta
     assert_int_equal(got, 0);
     assert_int_equal(total, 60);
     assert_int_equal(catalog_snaps(f->c, &disk, UINT64_MAX, page, 7, &f->err), 0);
+    uint64_t before = UINT64_MAX;
+    for (total = 0; (got = catalog_snaps_back(f->c, &other, before, page, 7, &f->err)) > 0; total += got) {
+        for (int i = 0; i < got; i++)
+            assert_int_equal(page[i].info.ref.seq, 60 - total - i);
+        before = page[got - 1].info.ref.seq;
+    }
+    assert_int_equal(got, 0);
+    assert_int_equal(total, 60);
     struct vid disks[3], zero = {{0}};
     assert_int_equal(catalog_snap_disks(f->c, &zero, disks, 3, &f->err), 2);
     assert_int_equal(catalog_snap_disks(f->c, &disks[0], disks, 3, &f->err), 1);

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every disk with its last good snapshot, for `varve list` and `varve health`. */
+#include "agent/agent_disks.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The text grows disk by disk: a tree of JSON values of 10 000 disks would take ten times its memory. */
+struct list {
+    struct agent *a;
+    struct verr *err;
+    char *text;
+    size_t len, cap;
+    bool any;
+};
+
+static int add(struct list *l, const char *text, size_t n)
+{
+    if (l->len + n + 1 > l->cap) {
+        size_t cap = (l->len + n + 1) * 2;
+        char *grown = realloc(l->text, cap);
+        if (grown == NULL)
+            return verr_set(l->err, ENOMEM, "out of memory");
+        l->text = grown;
+        l->cap = cap;
+    }
+    memcpy(l->text + l->len, text, n);
+    l->len += n;
+    l->text[l->len] = '\0';
+    return 0;
+}
+
+/* Takes o over. */
+static int add_json(struct list *l, const char *before, json_t *o)
+{
+    char *text = o == NULL ? NULL : json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    if (text == NULL)
+        return verr_set(l->err, ENOMEM, "out of memory");
+    int r = add(l, before, strlen(before));
+    if (r == 0)
+        r = add(l, text, strlen(text));
+    free(text);
+    return r;
+}
+
+static json_t *name_json(const struct node *disk, const struct snaprow *s)
+{
+    char name[NODE_NAME_MAX + 1];
+    return snapname_make(disk->name, s->info.label, s->info.name_s, name) < 0 ? json_null() : vjson_text(name);
+}
+
+static json_t *snapshot_json(struct list *l, const struct node *disk, const struct snaprow *s)
+{
+    char when[32];
+    int64_t age_ns = vclock_real_ns(l->a->conf.clock) - s->info.freeze_ns;
+    agent_time_text(s->info.freeze_ns, when);
+    return json_pack("{so so ss sI}", "name", name_json(disk, s), "id", vjson_id(&s->info.ref.snap), "time", when, "age_seconds",
+                     (json_int_t)(age_ns / 1000000000));
+}
+
+static json_t *host_json(struct agent *a, const struct disk_report *d)
+{
+    if (!d->any || vid_eq(&d->newest.info.host, &a->host))
+        return vjson_text(a->host_name);
+    return vjson_id(&d->newest.info.host);
+}
+
+static const char *state_of(const struct disk_report *d)
+{
+    if (d->failed > 0 || d->failure != NULL)
+        return "failed";
+    return d->pending > 0 ? "pending" : d->any ? "stored" : "none";
+}
+
+static int add_disk(void *ctx, const struct disk_report *d)
+{
+    struct list *l = ctx;
+    char made[32];
+    agent_time_text(d->node->btime_ns, made);
+    json_t *o = json_pack("{so so sb ss so so ss so so}", "path", vjson_text(d->path), "id", vjson_id(&d->node->id), "live",
+                          (d->node->flags & NODE_GONE) == 0, "made", made, "size", d->any ? vjson_u64(d->newest.info.size) : json_null(),
+                          "host", host_json(l->a, d), "state", state_of(d), "flags", agent_flags_json(d->any ? d->newest.info.flags : 0),
+                          "last_good", d->good ? snapshot_json(l, d->node, &d->last_good) : json_null());
+    if (json_object_set_new(o, "newest", d->any ? snapshot_json(l, d->node, &d->newest) : json_null()) < 0
+        || json_object_set_new(o, "pending", vjson_u64(d->pending)) < 0
+        || json_object_set_new(o, "pending_bytes", vjson_u64(d->pending_bytes)) < 0
+        || json_object_set_new(o, "failure", d->failure != NULL ? agent_failure_json(l->a, d->failure) : json_null()) < 0) {
+        json_decref(o);
+        o = NULL;
+    }
+    int r = add_json(l, l->any ? ",\n" : "\n", o);
+    l->any = true;
+    return r;
+}
+
+static json_t *head_json(struct agent *a)
+{
+    char now[32];
+    agent_time_text(vclock_real_ns(a->conf.clock), now);
+    return json_pack("{si ss s{so so} so so}", "schema", 1, "time", now, "store", "path", vjson_text(store_path(a->store)), "id",
+                     vjson_id(&store_conf(a->store)->id), "host", vjson_text(a->host_name), "room", agent_room_json(a));
+}
+
+int agent_list_json(struct agent *a, const struct node *below, const struct agent_viewer *who, char **text, size_t *len, struct verr *err)
+{
+    struct list l = {.a = a, .err = err};
+    int r = add_json(&l, "", head_json(a));
+    if (r == 0) {
+        l.len--;    /* the closing brace comes last */
+        r = add(&l, ",\"disks\":[", strlen(",\"disks\":["));
+    }
+    if (r == 0)
+        r = agent_each_disk(a, below, who, add_disk, &l, err);
+    if (r == 0)
+        r = add(&l, "\n]}\n", 4);
+    if (r < 0) {
+        free(l.text);
+        return r;
+    }
+    *text = l.text;
+    *len = l.len;
+    return 0;
+}

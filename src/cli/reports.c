@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/reports.h"
+
+#include "varve/ioctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* Appends one piece. 1: there are more; 0: the text is complete; -errno. */
+static int fetch_piece(int fd, unsigned long request, char **text, size_t *len, size_t *cap)
+{
+    static struct varve_ioc_log req;
+    memset(&req, 0, sizeof req);
+    req.offset = *len;
+    if (ioctl(fd, request, &req) < 0)
+        return -errno;
+    if (req.len > sizeof req.text)
+        return -EPROTO;
+    if (*len + req.len + 1 > *cap) {
+        *cap = (*len + req.len + 1) * 2;
+        char *grown = realloc(*text, *cap);
+        if (grown == NULL)
+            return -ENOMEM;
+        *text = grown;
+    }
+    memcpy(*text + *len, req.text, req.len);
+    *len += req.len;
+    (*text)[*len] = '\0';
+    return req.len > 0 && *len < req.total;
+}
+
+char *report_fetch(const struct command *cmd, const char *path, unsigned long request, int *code)
+{
+    char *text = NULL;
+    size_t len = 0, cap = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int r = fd < 0 ? -errno : 1;
+    while (r > 0)
+        r = fetch_piece(fd, request, &text, &len, &cap);
+    if (fd >= 0)
+        close(fd);
+    if (r < 0) {
+        *code = report_errno(cmd, path, -r);
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code)
+{
+    char *text = report_fetch(cmd, path, request, code);
+    if (text == NULL)
+        return NULL;
+    json_t *doc = json_loads(text, 0, NULL);
+    free(text);
+    if (json_is_array(json_object_get(doc, key)))
+        return doc;
+    json_decref(doc);
+    *code = report_errno(cmd, path, EPROTO);
+    return NULL;
+}
+
+uint64_t json_number(const json_t *o, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(o, key));
+}
+
+const char *json_word(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s == NULL ? "" : s;
+}
+
+void format_age(int64_t seconds, char out[16])
+{
+    double s = (double)seconds;
+    if (seconds < 120)
+        snprintf(out, 16, "%.0f s", s);
+    else if (seconds < 120 * 60)
+        snprintf(out, 16, "%.0f min", s / 60);
+    else if (seconds < 72 * 3600)
+        snprintf(out, 16, "%.1f h", s / 3600);
+    else
+        snprintf(out, 16, "%.0f d", s / 86400);
+}
+
+struct find_mount {
+    const char *path;
+    char *best;
+};
+
+static int find_mount(void *ctx, const char *point)
+{
+    struct find_mount *m = ctx;
+    size_t n = strlen(point);
+    if (strncmp(m->path, point, n) == 0 && (m->path[n] == '/' || m->path[n] == '\0') && n >= strlen(m->best))
+        snprintf(m->best, PATH_MAX, "%s", point);
+    return 0;
+}
+
+int mount_of(const char *path, char out[PATH_MAX])
+{
+    char full[PATH_MAX];
+    struct find_mount m = {.path = full, .best = out};
+    out[0] = '\0';
+    if (realpath(path, full) == NULL)
+        return -errno;
+    int r = each_mount(find_mount, &m);
+    return r < 0 ? r : 0;
+}

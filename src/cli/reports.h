@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* JSON reports of a daemon, fetched by commands, and their values. */
+#ifndef VARVE_CLI_REPORTS_H
+#define VARVE_CLI_REPORTS_H
+
+#include "cli/cli.h"
+
+#include <jansson.h>
+#include <limits.h>
+
+/* Fetches a text that the daemon hands out in pieces: VARVE_IOC_LOG, VARVE_IOC_LIST. malloc'ed; NULL: an error was printed, and *code is
+ * the exit code. */
+char *report_fetch(const struct command *cmd, const char *path, unsigned long request, int *code);
+/* The same, parsed; a text without the array `key` counts as wrong. */
+json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code);
+
+/* Members of an object: 0 or "" if there is none of that type. */
+uint64_t json_number(const json_t *o, const char *key);
+const char *json_word(const json_t *o, const char *key);
+
+/* Seconds in one unit: "5 min", "2.3 h", "12 d". */
+void format_age(int64_t seconds, char out[16]);
+
+/* The mount point of varve that a path lies in; "" if it lies in none. 0; -errno: the path cannot be looked at. */
+int mount_of(const char *path, char out[PATH_MAX]);
+
+#endif
