@@ -5,7 +5,7 @@
  * agent_run has returned.
  *
  * STATE/: lock (flock, pid inside), host (host id and name), instance (boot id, mount instance), store (id it belongs to),
- * catalog.sqlite, disks/, rounds/.
+ * catalog.sqlite, disks/, rounds/, verified (when `varve verify` ended last).
  */
 #ifndef VARVE_AGENT_AGENT_H
 #define VARVE_AGENT_AGENT_H
@@ -57,7 +57,7 @@ const char *agent_host(const struct agent *a);
 const struct vid *agent_host_id(const struct agent *a);
 const char *agent_state_path(const struct agent *a);
 /* Bytes of the filesystems that STORE and STATE lie on. free: what can still be written there; of STATE less what stays free for
- * journals and removals, and no more than layer_limit leaves. */
+ * journals and removals, and no more than layer_limit, which counts as the size of STATE then, leaves. */
 struct agent_room { uint64_t store_bytes, store_free, state_bytes, state_free; };
 int agent_room(const struct agent *a, struct agent_room *out);
 /* As statvfs(3). What is used is what is used where STORE lies; what is free is the smaller of what STORE and STATE can still take. */
@@ -158,6 +158,8 @@ int agent_log_json(struct agent *a, const struct node *disk, const struct agent_
 /* Every disk below a node (NULL: everywhere; a disk: itself), removed ones with a history too, with its newest snapshot, its last good
  * one and what failed: for `varve list` and `varve health` (JSON, malloc'ed). Reads the catalog only, a few rows of each disk. */
 int agent_list_json(struct agent *a, const struct node *below, const struct agent_viewer *who, char **text, size_t *len, struct verr *err);
+/* A read of a disk or snapshot was answered with EIO: counted in reports. Any thread. */
+void agent_damaged_read(struct agent *a);
 void agent_event(struct agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

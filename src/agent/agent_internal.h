@@ -86,6 +86,8 @@ struct agent {
         int64_t last_ns;        /* duration of the last round */
         bool running;
     } progress;
+    uint64_t damaged_reads;
+    int64_t damaged_ns;         /* wall clock: the last one */
     char events[EVENTS_MAX][EVENT_TEXT];
     uint64_t event_count;
     int64_t start_ns;

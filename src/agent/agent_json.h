@@ -18,8 +18,9 @@ struct agent_failures { struct work_failure *v; unsigned n; };
 int agent_failures(struct agent *a, struct agent_failures *out, struct verr *err);
 /* What failed, why, when, and when it is tried again. */
 json_t *agent_failure_json(struct agent *a, const struct work_failure *f);
-/* Room of STORE and STATE: {"store": {"bytes", "free"}, "state": ...}; JSON's null where it cannot be read. */
-json_t *agent_room_json(struct agent *a);
+/* What a check of health asks beside the disks: {"room", "damaged_reads": {"count", "last"}, "last_verify": {"time", "age_seconds",
+ * "damaged", "snapshots"} or null, "store_made", "store_age_seconds"}. */
+json_t *agent_condition_json(struct agent *a);
 /* Takes doc over (NULL: -ENOMEM). *text: malloc'ed, ends in a newline. */
 int agent_json_text(json_t *doc, char **text, size_t *len, struct verr *err);
 

@@ -51,13 +51,18 @@ static json_t *name_json(const struct node *disk, const struct snaprow *s)
     return snapname_make(disk->name, s->info.label, s->info.name_s, name) < 0 ? json_null() : vjson_text(name);
 }
 
+static json_int_t age_s(struct agent *a, int64_t ns)
+{
+    int64_t age;
+    return __builtin_sub_overflow(vclock_real_ns(a->conf.clock), ns, &age) ? 0 : age / 1000000000;
+}
+
 static json_t *snapshot_json(struct list *l, const struct node *disk, const struct snaprow *s)
 {
     char when[32];
-    int64_t age_ns = vclock_real_ns(l->a->conf.clock) - s->info.freeze_ns;
     agent_time_text(s->info.freeze_ns, when);
     return json_pack("{so so ss sI}", "name", name_json(disk, s), "id", vjson_id(&s->info.ref.snap), "time", when, "age_seconds",
-                     (json_int_t)(age_ns / 1000000000));
+                     age_s(l->a, s->info.freeze_ns));
 }
 
 static json_t *host_json(struct agent *a, const struct disk_report *d)
@@ -84,6 +89,7 @@ static int add_disk(void *ctx, const struct disk_report *d)
                           "host", host_json(l->a, d), "state", state_of(d), "flags", agent_flags_json(d->any ? d->newest.info.flags : 0),
                           "last_good", d->good ? snapshot_json(l, d->node, &d->last_good) : json_null());
     if (json_object_set_new(o, "newest", d->any ? snapshot_json(l, d->node, &d->newest) : json_null()) < 0
+        || json_object_set_new(o, "made_age_seconds", json_integer(age_s(l->a, d->node->btime_ns))) < 0
         || json_object_set_new(o, "pending", vjson_u64(d->pending)) < 0
         || json_object_set_new(o, "pending_bytes", vjson_u64(d->pending_bytes)) < 0
         || json_object_set_new(o, "failure", d->failure != NULL ? agent_failure_json(l->a, d->failure) : json_null()) < 0) {
@@ -99,8 +105,15 @@ static json_t *head_json(struct agent *a)
 {
     char now[32];
     agent_time_text(vclock_real_ns(a->conf.clock), now);
-    return json_pack("{si ss s{so so} so so}", "schema", 1, "time", now, "store", "path", vjson_text(store_path(a->store)), "id",
-                     vjson_id(&store_conf(a->store)->id), "host", vjson_text(a->host_name), "room", agent_room_json(a));
+    json_t *doc = json_pack("{si ss s{so so} so}", "schema", 1, "time", now, "store", "path", vjson_text(store_path(a->store)), "id",
+                            vjson_id(&store_conf(a->store)->id), "host", vjson_text(a->host_name));
+    json_t *condition = agent_condition_json(a);
+    if (condition == NULL || json_object_update(doc, condition) < 0) {
+        json_decref(doc);
+        doc = NULL;
+    }
+    json_decref(condition);
+    return doc;
 }
 
 int agent_list_json(struct agent *a, const struct node *below, const struct agent_viewer *who, char **text, size_t *len, struct verr *err)

@@ -16,9 +16,13 @@ static int state_room(const struct agent *a, struct agent_room *out)
     live_set_space(a->live, &space);
     out->state_bytes = (uint64_t)vfs.f_blocks * vfs.f_frsize;
     out->state_free = less((uint64_t)vfs.f_bavail * vfs.f_frsize, STATE_SPARE);
-    uint64_t bound = space.layer_limit == 0 ? UINT64_MAX : less(space.layer_limit, space.layers_bytes);
-    if (out->state_free > bound)
-        out->state_free = bound;
+    if (space.layer_limit == 0)
+        return 0;
+    uint64_t left = less(space.layer_limit, space.layers_bytes);
+    if (out->state_free > left)
+        out->state_free = left;
+    if (out->state_bytes > space.layer_limit)
+        out->state_bytes = space.layer_limit;
     return 0;
 }
 

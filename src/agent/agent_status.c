@@ -55,6 +55,15 @@ int agent_events(struct agent *a, char **text, size_t *len, struct verr *err)
     return 0;
 }
 
+void agent_damaged_read(struct agent *a)
+{
+    int64_t now = vclock_real_ns(a->conf.clock);
+    pthread_mutex_lock(&a->lock);
+    a->damaged_reads++;
+    a->damaged_ns = now;
+    pthread_mutex_unlock(&a->lock);
+}
+
 struct process_memory {
     uint64_t rss, rss_anon, rss_peak;
 };
@@ -229,10 +238,12 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
         "index", index_json(a), "round", round_json(a),
         "memory", "rss", vjson_u64(mem.rss), "rss_anon", vjson_u64(mem.rss_anon), "rss_peak", vjson_u64(mem.rss_peak),
         "waiting", w.list);
-    if (json_object_set_new(doc, "room", agent_room_json(a)) < 0 || json_object_set_new(doc, "failures", failures_json(a)) < 0) {
+    json_t *condition = agent_condition_json(a);
+    if (condition == NULL || json_object_update(doc, condition) < 0 || json_object_set_new(doc, "failures", failures_json(a)) < 0) {
         json_decref(doc);
         doc = NULL;
     }
+    json_decref(condition);
     return agent_json_text(doc, text, len, err);
 }
 

@@ -22,7 +22,7 @@ struct command {
 };
 extern const struct command *const commands[];
 
-extern const struct command cmd_init, cmd_mount, cmd_snapshot, cmd_log, cmd_list, cmd_status, cmd_wait, cmd_revert, cmd_verify, cmd_rebuild, cmd_dump;
+extern const struct command cmd_init, cmd_mount, cmd_snapshot, cmd_log, cmd_list, cmd_health, cmd_status, cmd_wait, cmd_revert, cmd_verify, cmd_rebuild, cmd_dump;
 
 /* Prints help of a command on stdout; returns EXIT_OK. usage_error: to stderr, with a reason; returns EXIT_USAGE. */
 int print_help(const struct command *cmd);
@@ -45,6 +45,8 @@ void progress_end(struct progress *p);
 
 /* Mount points of varve: calls fn for each (from /proc/self/mountinfo). Count. */
 int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx);
+/* The same for the mounts of one store (canonical path), without a look at others, which might not answer. */
+int each_mount_of(const char *store, int (*fn)(void *ctx, const char *mountpoint), void *ctx);
 
 /* Opens what is missing of 0, 1 and 2 on /dev/null, so that no file of ours becomes one of them. */
 void fill_standard_fds(void);

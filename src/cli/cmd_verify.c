@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/cli.h"
+#include "cli/reports.h"
 
+#include "agent/agent_verified.h"
+#include "base/clock.h"
 #include "base/verr.h"
 #include "base/vjson.h"
 #include "check/check.h"
@@ -12,6 +14,7 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -60,19 +63,76 @@ static void show_problem(void *ctx, const struct check_problem *p)
         printf("    and %llu more\n", (unsigned long long)(p->hits_total - p->nhits));
 }
 
-/* PATH is a mount point (or anything in one), or a STORE. */
-static int find_store(const char *path, char *out, size_t cap)
+/* ---- which store, and where the date of the verify is kept ---- */
+
+enum { STATES_MAX = 16 };
+
+struct place {
+    char store[PATH_MAX];
+    char states[STATES_MAX][1024];  /* of the hosts' mounts of this store that can be seen here */
+    unsigned nstates;
+};
+
+static int ask_mount(const char *path, struct varve_ioc_info *info)
 {
-    struct varve_ioc_info info;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    memset(&info, 0, sizeof info);
-    int mounted = ioctl(fd, VARVE_IOC_INFO, &info) == 0;
+    memset(info, 0, sizeof *info);
+    int r = ioctl(fd, VARVE_IOC_INFO, info) == 0 ? 1 : 0;
     close(fd);
-    info.store[sizeof info.store - 1] = '\0';
-    snprintf(out, cap, "%s", mounted ? info.store : path);
+    info->store[sizeof info->store - 1] = info->state[sizeof info->state - 1] = '\0';
+    return r;
+}
+
+static int add_state(void *ctx, const char *point)
+{
+    struct place *p = ctx;
+    struct varve_ioc_info info;
+    /* Only root is told the state directory. */
+    if (ask_mount(point, &info) == 1 && strcmp(info.store, p->store) == 0 && info.state[0] != '\0' && p->nstates < STATES_MAX)
+        snprintf(p->states[p->nstates++], sizeof p->states[0], "%s", info.state);
     return 0;
+}
+
+/* PATH is a mount point (or anything in one), or a STORE. */
+static int find_store(const char *path, const char *state, struct place *p)
+{
+    struct varve_ioc_info info;
+    int r = ask_mount(path, &info);
+    if (r < 0)
+        return r;
+    if (realpath(r == 1 ? info.store : path, p->store) == NULL)
+        return -errno;
+    if (state != NULL)
+        snprintf(p->states[p->nstates++], sizeof p->states[0], "%s", state);
+    else
+        each_mount_of(p->store, add_state, p);
+    return 0;
+}
+
+/* Where a mount without a state option keeps it. */
+static void default_state(struct place *p, const struct store *st)
+{
+    char id[VID_HEX];
+    vid_hex(&store_conf(st)->id, id);
+    snprintf(p->states[0], sizeof p->states[0], "/var/lib/varve/%s", id);
+    p->nstates = access(p->states[0], F_OK) == 0;
+}
+
+/* The date is for `varve health` and the metrics of a mount: a verify counts without it. */
+static void record(const struct place *p, const struct check_report *rep)
+{
+    const struct agent_verified v = {.ended_s = vclock_real_ns(&vclock_system) / 1000000000, .damaged = rep->damaged,
+                                     .snapshots = rep->snapshots};
+    for (unsigned i = 0; i < p->nstates; i++) {
+        struct verr err = {0};
+        if (agent_verified_write(p->states[i], &v, &err) < 0)
+            fprintf(stderr, "varve verify: the date of this verify is not recorded: %s\n", verr_str(&err));
+    }
+    if (p->nstates == 0)
+        fprintf(stderr, "varve verify: the date of this verify is not recorded: %s is not mounted here, and no state directory of it is "
+                "known (--state)\n", p->store);
 }
 
 static void print_report(const struct check_report *r, bool data)
@@ -98,8 +158,9 @@ static json_t *report_json(const struct check_report *r)
                      "snapshots_hit", (json_int_t)r->snapshots_hit);
 }
 
-static int verify_store(const char *path, bool data, bool json)
+static int verify_store(struct place *p, bool data, bool json)
 {
+    const char *path = p->store;
     struct verr err = {0};
     struct store *st = NULL;
     struct verify v = {.problems = json ? json_array() : NULL};
@@ -109,6 +170,8 @@ static int verify_store(const char *path, bool data, bool json)
     gid_t gid = 0;
     if (r == 0 && (r = store_owner(st, &uid, &gid)) < 0)
         verr_set(&err, -r, "%s: %s", path, strerror(-r));
+    if (r == 0 && p->nstates == 0)
+        default_state(p, st);
     if (r == 0)
         r = drop_privileges(uid, gid, &err);
     if (r == 0) {
@@ -117,6 +180,8 @@ static int verify_store(const char *path, bool data, bool json)
         progress_end(&v.bar);
     }
     store_close(st);
+    if (r == 0 && data)
+        record(p, &rep);
     if (r < 0) {
         json_decref(v.problems);
         return report_error(&cmd_verify, &err);
@@ -136,35 +201,40 @@ static int verify_store(const char *path, bool data, bool json)
 static int run_verify(int argc, char **argv)
 {
     static const struct option longs[] = {{"quick", no_argument, NULL, 'q'}, {"json", no_argument, NULL, 'j'},
-                                          {"help", no_argument, NULL, 'h'}, {0}};
+                                          {"state", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
     bool data = true, json = false;
-    char store[4096];
+    static struct place place;
+    const char *state = NULL;
     int c;
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
         switch (c) {
         case 'h': return print_help(&cmd_verify);
         case 'q': data = false; break;
         case 'j': json = true; break;
+        case 's': state = optarg; break;
         default: return EXIT_USAGE;
         }
     }
     if (optind + 1 != argc)
         return usage_error(&cmd_verify, "give one MOUNTPOINT or STORE");
-    int r = find_store(argv[optind], store, sizeof store);
+    int r = find_store(argv[optind], state, &place);
     if (r < 0)
         return report_errno(&cmd_verify, argv[optind], -r);
     signal(SIGINT, on_interrupt);
-    return verify_store(store, data, json);
+    return verify_store(&place, data, json);
 }
 
 const struct command cmd_verify = {
     "verify", "read and check everything that is stored",
-    "varve verify [--quick] [--json] MOUNTPOINT|STORE\n\n"
+    "varve verify [--quick] [--json] [--state DIR] MOUNTPOINT|STORE\n\n"
     "Reads each container once, recomputes every fingerprint, follows every\n"
     "snapshot's recipe. Names each damaged file and the snapshots that it hits.\n"
     "Changes nothing; may run while the store is mounted. Exit code 20 if damage was\n"
-    "found.\n\n"
-    "  --quick   structure only: no block is read\n"
-    "  --json    print JSON\n",
+    "found. When it ended is kept in the state directory of this host, for `varve\n"
+    "health` and metrics.\n\n"
+    "  --quick       structure only: no block is read, and no date is kept\n"
+    "  --state DIR   keep the date there (default: where the store is mounted, else\n"
+    "                /var/lib/varve/STOREID if there is one)\n"
+    "  --json        print JSON\n",
     run_verify, NULL,
 };

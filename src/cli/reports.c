@@ -77,6 +77,24 @@ const char *json_word(const json_t *o, const char *key)
     return s == NULL ? "" : s;
 }
 
+int parse_duration(const char *text, int64_t *seconds)
+{
+    static const struct { const char *unit; double seconds; } units[] = {
+        {"", 1}, {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86400}, {"w", 7 * 86400},
+    };
+    char *end;
+    double n = strtod(text, &end);
+    if (text[0] < '0' || text[0] > '9')
+        return -EINVAL;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].unit) == 0 && n * units[i].seconds < 1e12) {
+            *seconds = (int64_t)(n * units[i].seconds);
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
 void format_age(int64_t seconds, char out[16])
 {
     double s = (double)seconds;

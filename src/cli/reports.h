@@ -18,6 +18,8 @@ json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned 
 uint64_t json_number(const json_t *o, const char *key);
 const char *json_word(const json_t *o, const char *key);
 
+/* "90s", "15m", "26h", "2d", or seconds -> seconds. 0 or -EINVAL. */
+int parse_duration(const char *text, int64_t *seconds);
 /* Seconds in one unit: "5 min", "2.3 h", "12 d". */
 void format_age(int64_t seconds, char out[16]);
 

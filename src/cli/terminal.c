@@ -89,6 +89,11 @@ static void unescape(char *s)
 
 int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx)
 {
+    return each_mount_of(NULL, fn, ctx);
+}
+
+int each_mount_of(const char *store, int (*fn)(void *ctx, const char *mountpoint), void *ctx)
+{
     FILE *f = fopen("/proc/self/mountinfo", "re");
     if (f == NULL)
         return -errno;
@@ -96,13 +101,16 @@ int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx)
     size_t cap = 0;
     int count = 0, r = 0;
     while (r == 0 && getline(&line, &cap, f) > 0) {
-        char point[4096], type[64];
+        char point[4096], type[64], source[4096];
         const char *dash = strstr(line, " - ");
-        if (dash == NULL || sscanf(dash, " - %63s", type) != 1 || strcmp(type, "fuse.varve") != 0)
+        if (dash == NULL || sscanf(dash, " - %63s %4095s", type, source) != 2 || strcmp(type, "fuse.varve") != 0)
             continue;
         if (sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1)
             continue;
         unescape(point);
+        unescape(source);
+        if (store != NULL && strcmp(source, store) != 0)
+            continue;
         count++;
         r = fn(ctx, point);
     }

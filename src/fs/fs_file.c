@@ -295,10 +295,14 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void read_reply(fuse_req_t req, fuse_ino_t ino, const char *buf, ssize_t n, const struct verr *err)
 {
-    if (n < 0)
-        fuse_reply_err(req, fs_io_errno("read", ino, (int)n, err));
-    else
+    if (n < 0) {
+        int e = fs_io_errno("read", ino, (int)n, err);
+        if (e == EIO)
+            agent_damaged_read(fs_of(req)->agent);
+        fuse_reply_err(req, e);
+    } else {
         fuse_reply_buf(req, buf, (size_t)n);
+    }
 }
 
 static void read_now(struct fs *f, fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t len)
