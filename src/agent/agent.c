@@ -102,6 +102,26 @@ static int check_store(struct agent *a, struct verr *err)
     return 0;
 }
 
+/*
+ * A second copy of store.conf, for `varve init --restore-conf`. A mount without it works as well as one with it, so one that cannot be
+ * written is said and refuses nothing.
+ */
+static void keep_conf(const struct agent *a)
+{
+    char text[STORECONF_MAX];
+    uint8_t *have = NULL;
+    size_t len = storeconf_encode(store_conf(a->store), text), n = 0;
+    int r = file_load(a->state_fd, STATE_CONF, STORECONF_MAX, &have, &n);
+    if (r < 0 || n != len || memcmp(have, text, len) != 0)
+        r = file_replace(a->state_fd, STATE_CONF, text, len);
+    if (r < 0)
+        vlog(VLOG_WARN, "agent", "%s/" STATE_CONF ": the second copy of store.conf cannot be written: %s", a->state_path, strerror(-r));
+    if (have != NULL)
+        explicit_bzero(have, n);
+    free(have);
+    explicit_bzero(text, sizeof text);
+}
+
 static int load_host(struct agent *a, struct verr *err)
 {
     if (a->conf.host != NULL)
@@ -245,6 +265,8 @@ int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *e
         r = take_lock(a, err);
     if (r == 0)
         r = check_store(a, err);
+    if (r == 0)
+        keep_conf(a);
     if (r == 0)
         r = load_host(a, err);
     if (r == 0)

@@ -5,7 +5,7 @@
  * agent_run has returned.
  *
  * STATE/: lock (flock, pid inside), host (host id and name), instance (boot id, mount instance), store (id it belongs to),
- * catalog.sqlite, disks/, rounds/, verified (when `varve verify` ended last).
+ * store.conf (a second copy of STORE's), catalog.sqlite, disks/, rounds/, verified (when `varve verify` ended last).
  */
 #ifndef VARVE_AGENT_AGENT_H
 #define VARVE_AGENT_AGENT_H
@@ -22,6 +22,8 @@
 
 struct agent;
 struct statvfs;
+
+#define STATE_CONF "store.conf"         /* in STATE: a second copy of STORE/store.conf, written at each start that finds another */
 
 struct agent_conf {
     const char *store, *state;          /* paths; state NULL: /var/lib/varve/STOREID */

@@ -5,12 +5,16 @@
  * Order: directories -> generation 1 (leases/, empty deletion log) -> root node -> fsync of every directory -> store.conf
  * by link -> fsync of the root and of its parent. A crash before the link leaves a directory that no command takes for a
  * store; a crash after it leaves a complete store.
+ *
+ * A store.conf that was lost is put back by the same link, after the deletion log, which every store has and which names the store
+ * that it belongs to, has been compared with it.
  */
 #include "store/store.h"
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/verr.h"
+#include "format/deletions.h"
 #include "store/backend_dir.h"
 #include "store/store_internal.h"
 
@@ -59,6 +63,8 @@ static int root_open(struct init *in, struct verr *err)
     if (bk_stat_name(in->b, "", "store.conf", &st) == 0)
         return verr_set(err, EEXIST, "%s is a varve store already", in->path);
     r = bk_list(in->b, "", foreign_entry, NULL);
+    if (r > 0 && store_has_names(in->b))
+        return verr_set(err, ENOTEMPTY, "%s is a store that has lost its store.conf: --restore-conf puts it back", in->path);
     if (r > 0)
         return verr_set(err, ENOTEMPTY, "%s is not empty: choose another directory, or remove what an interrupted init left there",
                         in->path);
@@ -154,5 +160,59 @@ int store_init(const char *path, const struct store_conf *conf, uid_t uid, gid_t
     struct init in = {.path = path, .conf = conf, .uid = uid, .gid = gid};
     int r = build(&in, err);
     bk_destroy(in.b);
+    return r;
+}
+
+/* ---- a store.conf that was lost ---- */
+
+/* The store that the deletion log of the newest generation belongs to. */
+static int data_belong_to(struct store *st, struct vid *store, struct verr *err)
+{
+    char name[GENERATION_NAME + 16], generation[GENERATION_NAME];
+    const char *why = "";
+    struct deletion_log log;
+    uint64_t newest;
+    uint8_t *data;
+    size_t len;
+    int r = generation_newest(st, &newest, err);
+    if (r < 0)
+        return r;
+    generation_name(newest, generation);
+    snprintf(name, sizeof name, "%s/deletions", generation);
+    r = bk_load(st->b, store_dir_names[DIR_GENERATIONS], name, DELETION_LOG_MAX, &data, &len);
+    if (r < 0)
+        return store_fail(st, DIR_GENERATIONS, name, r, "reading", err);
+    r = deletion_log_decode(data, len, NULL, &log, &why);
+    if (r == 0)
+        *store = log.store;
+    free(data);
+    return r < 0 ? verr_set(err, -r, "%s/generations/%s, which says whose data these are, cannot be used: %s", st->path, name, why) : 0;
+}
+
+static int check_belongs(struct store *st, struct verr *err)
+{
+    char want[VID_HEX], have[VID_HEX];
+    struct vid store;
+    int r = data_belong_to(st, &store, err);
+    if (r < 0 || vid_eq(&store, &st->conf.id))
+        return r;
+    vid_hex(&st->conf.id, want);
+    vid_hex(&store, have);
+    return verr_set(err, EINVAL, "the copy is of store %s, but %s holds data of store %s", want, st->path, have);
+}
+
+int store_restore_conf(const char *path, const struct store_conf *conf, struct verr *err)
+{
+    struct store *st;
+    int r = store_open_as(path, conf, &st, err);
+    if (r < 0)
+        return r;
+    const struct init in = {.path = st->path, .conf = conf, .uid = (uid_t)-1, .gid = (gid_t)-1, .b = st->b};
+    r = check_belongs(st, err);
+    if (r == 0 && (r = publish_conf(&in)) == -EEXIST)
+        verr_set(err, EEXIST, "%s has a store.conf already, and nothing was changed: move it away if it is damaged", st->path);
+    else if (r < 0 && err->code == 0)
+        failed(&in, "store.conf", r, err);
+    store_close(st);
     return r;
 }

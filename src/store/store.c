@@ -23,15 +23,41 @@ int (store_fail)(const struct store *st, enum store_dir dir, const char *name, i
                     name != NULL ? name : "", strerror(-r));
 }
 
+static int second_node(void *ctx, const char *name)
+{
+    unsigned *nodes = ctx;
+    return name[0] != '.' && ++*nodes > 1;
+}
+
+bool store_has_names(struct backend *b)
+{
+    unsigned nodes = 0;
+    return bk_list(b, store_dir_names[DIR_NODES], second_node, &nodes) > 0;
+}
+
+static int conf_missing(const struct store *st, struct verr *err)
+{
+    if (!store_has_names(st->b))
+        return verr_set(err, ENOENT, "%s is no varve store: it has no store.conf (varve init makes a store)", st->path);
+    return verr_set(err, ENOENT, "%s has lost its store.conf: put it back with `varve init --restore-conf STATE-DIR %s`; a host that "
+                    "had the store mounted has a copy in its state directory, /var/lib/varve/ID", st->path, st->path);
+}
+
+static int conf_damaged(const struct store *st, const char *why, struct verr *err)
+{
+    return verr_set(err, EBADMSG, "%s/store.conf is damaged (%s): move it away, then `varve init --restore-conf STATE-DIR %s` puts back "
+                    "the copy that a host has in its state directory, /var/lib/varve/ID", st->path, why, st->path);
+}
+
 static int conf_load(struct store *st, struct verr *err)
 {
     uint8_t *text;
     size_t len;
     int r = bk_load(st->b, "", "store.conf", STORECONF_MAX, &text, &len);
     if (r == -ENOENT)
-        return verr_set(err, ENOENT, "%s is no varve store: it has no store.conf (varve init makes a store)", st->path);
+        return conf_missing(st, err);
     if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
-        return verr_set(err, EBADMSG, "%s/store.conf is damaged: not a file of at most %d bytes", st->path, STORECONF_MAX);
+        return conf_damaged(st, "too long, or not a file", err);
     if (r < 0)
         return verr_set(err, -r, "reading %s/store.conf: %s", st->path, strerror(-r));
     char why[128] = "";
@@ -39,9 +65,7 @@ static int conf_load(struct store *st, struct verr *err)
     free(text);
     if (r == -ENOTSUP)
         return verr_set(err, ENOTSUP, "%s/store.conf: made by a newer varve (%s): upgrade varve on this host", st->path, why);
-    if (r < 0)
-        return verr_set(err, -r, "%s/store.conf is damaged (%s): restore it from a copy", st->path, why);
-    return 0;
+    return r < 0 ? conf_damaged(st, why, err) : 0;
 }
 
 static int dirs_open(struct store *st, struct verr *err)
@@ -58,6 +82,11 @@ static int dirs_open(struct store *st, struct verr *err)
 }
 
 int store_open(const char *path, struct store **out, struct verr *err)
+{
+    return store_open_as(path, NULL, out, err);
+}
+
+int store_open_as(const char *path, const struct store_conf *conf, struct store **out, struct verr *err)
 {
     struct store *st = calloc(1, sizeof *st);
     if (st == NULL)
@@ -77,7 +106,11 @@ int store_open(const char *path, struct store **out, struct verr *err)
         verr_set(err, -r, "opening store %s: %s", st->path, strerror(-r));
         goto fail;
     }
-    if ((r = conf_load(st, err)) < 0 || (r = dirs_open(st, err)) < 0)
+    if (conf != NULL)
+        st->conf = *conf;
+    else if ((r = conf_load(st, err)) < 0)
+        goto fail;
+    if ((r = dirs_open(st, err)) < 0)
         goto fail;
     *out = st;
     return 0;

@@ -39,6 +39,10 @@ enum store_dir { DIR_CONTAINERS, DIR_SNAPSHOTS, DIR_ANCHORS, DIR_TRASH, DIR_GENE
  * Unless uid is -1, all objects are given to uid:gid. Durable on return. -EEXIST: a store is there already; -ENOTEMPTY. */
 int store_init(const char *path, const struct store_conf *conf, uid_t uid, gid_t gid, struct verr *err);
 
+/* Puts back the store.conf that a store has lost. conf: of a copy. Durable on return; the caller has become the owner of STORE, who will own
+ * it. Nothing is changed on an error. -EEXIST: there is one; -ENOTDIR, -EBADMSG: path holds no data of a store; -EINVAL: of another store. */
+int store_restore_conf(const char *path, const struct store_conf *conf, struct verr *err);
+
 /* -ENOENT: there is no store; -EBADMSG: store.conf is damaged or foreign, or a directory is missing; -ENOTSUP: a newer version. */
 int store_open(const char *path, struct store **out, struct verr *err);
 void store_close(struct store *st);

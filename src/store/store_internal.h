@@ -32,6 +32,11 @@ struct store {
 
 extern const char *const store_dir_names[STORE_DIRS];
 
+/* Are there names beside the root? An interrupted init leaves the root at most, so what has them is a store, also without store.conf. */
+bool store_has_names(struct backend *b);
+/* Opens STORE as store_open does, but takes conf, unless it is NULL, for what store.conf says; then no store.conf need be there. */
+int store_open_as(const char *path, const struct store_conf *conf, struct store **out, struct verr *err);
+
 enum { DISK_PATH_MAX = 16 + VID_HEX };
 /* snapshots/DISK or anchors/DISK. */
 void store_disk_path(enum store_dir dir, const struct vid *disk, char out[DISK_PATH_MAX]);
