@@ -2,6 +2,10 @@
 /*
  * fs_xattr: user.varve.* and, for root, trusted.varve.*; there are no others. `ls -l` asks for security.* and system.* of
  * every file; these are answered before any lock or query.
+ *
+ * They are read by name and not listed: rsync -X, cp -a and tar --xattrs would copy what is listed to a restored file, of which it is
+ * not true, and fail where they cannot set it. For a copy that has them all the same, removing one and setting one to the value that it
+ * has do nothing and succeed.
  */
 #include "fs/fs_internal.h"
 
@@ -17,11 +21,6 @@
 #define USER "user.varve."
 #define TRUSTED "trusted.varve."
 enum { VALUE_MAX = 2048 };
-
-static const char *const snap_keys[] = {"state", "flags", "id", "parent", "host", "note", "protected", NULL};
-static const char *const disk_keys[] = {"state", "flags", "id", "host", NULL};
-static const char *const dir_keys[] = {"id", NULL};
-static const char *const trusted_keys[] = {"digest", "levels", NULL};
 
 static int put_text(char *out, const char *text)
 {
@@ -193,71 +192,23 @@ void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t siz
     op_submit(op, op->f->io);
 }
 
-/* ---- list ---- */
-
-struct names_list {
-    char text[1024];
-    size_t len;
-};
-
-static void list_add(struct names_list *l, const char *prefix, const char *key)
-{
-    size_t room = sizeof l->text - l->len;
-    int n = snprintf(l->text + l->len, room, "%s%s", prefix, key);
-    if (n > 0 && (size_t)n < room)
-        l->len += (size_t)n + 1;
-}
-
-static void list_snap(struct fs *f, fuse_req_t req, const struct snaprow *s, struct names_list *l)
-{
-    char value[VALUE_MAX];
-    for (size_t i = 0; snap_keys[i] != NULL; i++)
-        if (value_snap(f, req, s, snap_keys[i], value) >= 0)
-            list_add(l, USER, snap_keys[i]);
-    for (size_t i = 0; trusted_keys[i] != NULL && s->state == SNAPST_STORED && fuse_req_ctx(req)->uid == 0; i++)
-        list_add(l, TRUSTED, trusted_keys[i]);
-}
-
 void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-    struct fs *f = fs_of(req);
     struct verr err = {0};
     struct what w;
-    struct names_list l = {.len = 0};
-    int rc = fs_what(f, ino, &w, &err);
-    if (rc < 0) {
+    int rc = fs_what(fs_of(req), ino, &w, &err);
+    if (rc < 0)
         fs_reply_fail(req, "listxattr", ino, rc, &err);
-        return;
-    }
-    /* The kernel checks no permission for a list; only callers that may read a snapshot learn that it has a note. */
-    if (w.kind == WHAT_SNAP) {
-        if (fs_may(req, w.snap.info.uid, w.snap.info.gid, w.snap.info.mode, 4))
-            list_snap(f, req, &w.snap, &l);
-    } else if ((w.kind == WHAT_NODE || w.kind == WHAT_ORPHAN) && fs_may(req, w.node.uid, w.node.gid, w.node.mode, 4)) {
-        const char *const *keys = w.node.kind == NODE_DISK ? disk_keys : dir_keys;
-        for (size_t i = 0; keys[i] != NULL; i++)
-            list_add(&l, USER, keys[i]);
-    }
-    reply_value(req, l.text, l.len, size);
+    else
+        reply_value(req, "", 0, size);
 }
 
 /* ---- set ---- */
 
-static int set_value(struct fs *f, uint64_t ino, const char *key, const char *value, size_t len, unsigned flags, struct verr *err)
+/* Sets the note or the protection of a snapshot. */
+static int set_value(struct fs *f, const struct snaprow *s, const char *key, const char *value, size_t len, struct verr *err)
 {
-    struct what w;
-    int rc = fs_what(f, ino, &w, err);
-    if (rc < 0)
-        return rc;
-    if (w.kind != WHAT_SNAP)
-        return -EOPNOTSUPP;
-    bool note = strcmp(key, "note") == 0;
-    bool there = !note || w.snap.info.note[0] != '\0';
-    if ((flags & XATTR_CREATE) && there)
-        return -EEXIST;
-    if ((flags & XATTR_REPLACE) && !there)
-        return -ENODATA;
-    if (note) {
+    if (strcmp(key, "note") == 0) {
         char text[NOTE_MAX + 1];
         if (len > NOTE_MAX)
             return -E2BIG;
@@ -266,19 +217,12 @@ static int set_value(struct fs *f, uint64_t ino, const char *key, const char *va
         if (len > 0)
             memcpy(text, value, len);
         text[len] = '\0';
-        return names_snap_set(f->names, &w.snap.info.ref.snap, text, NULL, NULL, NULL, NULL, err);
+        return names_snap_set(f->names, &s->info.ref.snap, text, NULL, NULL, NULL, NULL, err);
     }
     if (len != 1 || (value[0] != '0' && value[0] != '1'))
         return -EINVAL;
     bool on = value[0] == '1';
-    return names_snap_set(f->names, &w.snap.info.ref.snap, NULL, &on, NULL, NULL, NULL, err);
-}
-
-static void set_run(struct op *op)
-{
-    struct verr err = {0};
-    int rc = set_value(op->f, op->ino, op->name + sizeof USER - 1, op->data, op->data_len, op->flags, &err);
-    fuse_reply_err(op->req, rc < 0 ? fs_errno("setxattr", op->ino, rc, &err) : 0);
+    return names_snap_set(f->names, &s->info.ref.snap, NULL, &on, NULL, NULL, NULL, err);
 }
 
 static bool name_is_writable(const char *name)
@@ -286,10 +230,44 @@ static bool name_is_writable(const char *name)
     return strcmp(name, USER "note") == 0 || strcmp(name, USER "protected") == 0;
 }
 
+/* The present value of the op's attribute. Its length, or -errno; -ENODATA: there is none. */
+static int present_value(struct op *op, char value[VALUE_MAX], struct verr *err)
+{
+    return value_of(op->f, op->req, op->ino, op->name, value, err);
+}
+
+static int set_xattr(struct op *op, struct verr *err)
+{
+    struct what w;
+    char value[VALUE_MAX];
+    int n = present_value(op, value, err);
+    if (n < 0 && n != -ENODATA)
+        return n;
+    if ((op->flags & XATTR_CREATE) && n >= 0)
+        return -EEXIST;
+    if ((op->flags & XATTR_REPLACE) && n < 0)
+        return -ENODATA;
+    if (n >= 0 && (size_t)n == op->data_len && (n == 0 || memcmp(value, op->data, op->data_len) == 0))
+        return 0;
+    int rc = fs_what(op->f, op->ino, &w, err);
+    if (rc < 0)
+        return rc;
+    if (w.kind != WHAT_SNAP || !name_is_writable(op->name))
+        return -EOPNOTSUPP;
+    return set_value(op->f, &w.snap, op->name + sizeof USER - 1, op->data, op->data_len, err);
+}
+
+static void set_run(struct op *op)
+{
+    struct verr err = {0};
+    int rc = set_xattr(op, &err);
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("setxattr", op->ino, rc, &err) : 0);
+}
+
 void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
     /* All other names get EOPNOTSUPP: `cp -a` first sets system.posix_acl_access, and omits chmod if that succeeds. */
-    if (!name_is_writable(name) || ino_is_control(ino)) {
+    if (!name_is_ours(name) || ino_is_control(ino)) {
         fuse_reply_err(req, EOPNOTSUPP);
         return;
     }
@@ -301,18 +279,31 @@ void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char
     op_submit(op, op->f->ctl);
 }
 
+static int remove_xattr(struct op *op, struct verr *err)
+{
+    struct what w;
+    char value[VALUE_MAX];
+    int n = present_value(op, value, err);
+    if (n < 0)
+        return n;
+    int rc = fs_what(op->f, op->ino, &w, err);
+    if (rc < 0 || w.kind != WHAT_SNAP || !name_is_writable(op->name))
+        return rc;
+    bool note = strcmp(op->name, USER "note") == 0;
+    return set_value(op->f, &w.snap, op->name + sizeof USER - 1, note ? "" : "0", note ? 0 : 1, err);
+}
+
 static void remove_run(struct op *op)
 {
     struct verr err = {0};
-    bool note = strcmp(op->name, USER "note") == 0;
-    int rc = set_value(op->f, op->ino, op->name + sizeof USER - 1, note ? "" : "0", note ? 0 : 1, XATTR_REPLACE, &err);
+    int rc = remove_xattr(op, &err);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("removexattr", op->ino, rc, &err) : 0);
 }
 
 void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-    if (!name_is_writable(name) || ino_is_control(ino)) {
-        fuse_reply_err(req, name_is_ours(name) ? EOPNOTSUPP : ENODATA);
+    if (!name_is_ours(name) || ino_is_control(ino)) {
+        fuse_reply_err(req, ENODATA);
         return;
     }
     struct op *op = op_new(req, remove_run, name, NULL, NULL, 0);

@@ -18,7 +18,9 @@ setfattr -n user.varve.protected -v 1 "$MNT/vm/disk@keep.img"
 manifest() {
     (cd "$MNT" && find . -mindepth 1 -type d -printf '%p %m %U %G\n' | sort; find . -type f -printf '%p %m %U %G %s %T@\n' | sort
      find . -type f | sort | xargs sha256sum
-     find . -name '*@*' | sort | while read -r f; do getfattr -d -m 'user.varve' "$f" 2>/dev/null; done)
+     find . -name '*@*' | sort | while read -r f; do
+         for a in state flags id parent host note protected; do getfattr -n "user.varve.$a" "$f" 2>/dev/null || echo "$f has no $a"; done
+     done)
 }
 manifest >"$T/before"
 stop_varve
