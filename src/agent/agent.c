@@ -211,6 +211,7 @@ static void agent_destroy(struct agent *a)
     segread_free(a->segread);
     creader_free(a->reader);
     store_close(a->store);
+    known_close(a->known);
     if (a->rounds_fd >= 0)
         close(a->rounds_fd);
     if (a->lock_fd >= 0)
@@ -279,6 +280,8 @@ int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *e
         if (fd >= 0)
             close(fd);
     }
+    if (r == 0)
+        r = known_open(a->state_fd, &a->known, err);
     if (r == 0)
         r = agent_state_give(a, err);
     if (r < 0) {

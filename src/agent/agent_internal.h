@@ -12,6 +12,7 @@
 #define VARVE_AGENT_INTERNAL_H
 
 #include "agent/agent.h"
+#include "agent/agent_known.h"
 
 #include "base/pool.h"
 #include "base/verr.h"
@@ -54,6 +55,7 @@ struct agent {
     gid_t gid;
 
     struct store *store;
+    struct known *known;
     struct creader *reader;
     struct segread *segread;
     struct catalog *catalog;
@@ -102,6 +104,11 @@ int agent_state_give(struct agent *a, struct verr *err);
 
 /* Writes the name of this run to STATE (agent.c). Durable on return. */
 int agent_instance_write(struct agent *a, struct verr *err);
+
+/* A store that was put back from an older copy (agent_putback.c). _begin: before the first place is read; _places: before the first number
+ * is taken. */
+int agent_putback_begin(struct agent *a, struct verr *err);
+int agent_putback_places(struct agent *a, struct verr *err);
 
 /* Space kept for removals (agent_reserve.c). fill makes it; -errno: there is no room yet. use gives it up if result says that space
  * ran out; true: the caller tries again, also when another removal has just given it up, and then calls end, after which the agent's

@@ -30,7 +30,7 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
         r = snap_open(a->store, a->segread, &s->info.ref, &snap, err);
     if (r == 0) {
         struct live_anchor anchor = {.ref = s->info.ref};
-        const struct live_target to = {snap_header(snap)->info.size, snap_header(snap)->info.alloc_bytes, snap_place, snap, &anchor};
+        const struct live_target to = {snap_header(snap)->info.size, snap_header(snap)->info.alloc_bytes, snap_point, snap, &anchor};
         r = live_revert(l, &to, unsaved, err);
     }
     if (r == 0)
@@ -54,7 +54,7 @@ static int shifted_place(void *ctx, uint64_t segment, bool *zero, uint64_t *plac
     struct shifted *s = ctx;
     uint64_t from = segment - s->dst_first + s->src_first;
     if (s->snap != NULL)
-        return snap_place(s->snap, from, zero, place, pages, err);
+        return snap_point(s->snap, from, zero, place, pages, err);
     struct seg_entry e;
     int r = live_segment_pure(s->live, from, &e, err);
     if (r < 0)

@@ -137,7 +137,7 @@ static int publish_table(struct agent *a, struct live *l, struct publication *pu
     if (fault != 0)
         r = verr_set(err, fault, "finishing a snapshot: fault injected");
     else
-        r = live_pending_published(l, ref->seq, snap_place, pub->snap, &mine, pub->drop, DROPS_MAX, &pub->dropped, err);
+        r = live_pending_published(l, ref->seq, snap_point, pub->snap, &mine, pub->drop, DROPS_MAX, &pub->dropped, err);
     fault_point("agent.finish.after_pointers");
     /* Once it is pending no more nothing here is tried again, and what the recipe says is true: the row comes in any case. */
     if (r < 0 && live_pending_by_seq(l, ref->seq, &now, NULL) != -ENOENT)

@@ -364,12 +364,16 @@ int agent_recover(struct agent *a, struct verr *err)
     if (r == 0)
         r = open_parts(a, err);
     if (r == 0)
+        r = agent_putback_begin(a, err);
+    if (r == 0)
         r = open_live(a, err);
     if (r == 0 && a->trusted)
         r = agent_instance_write(a, err);
     if (r < 0)
         return r;
     r = live_set_each(a->live, recover_disk, &(struct recovering){a, err}, err);
+    if (r == 0)
+        r = agent_putback_places(a, err);
     if (r == 0)
         r = mend_leftovers(a, err);
     if (r == 0)

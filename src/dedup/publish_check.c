@@ -62,7 +62,10 @@ static int collect_same(struct round *r, struct extsort *xs, struct bad_list *ba
     struct segrcp rcp;
     struct fp fp;
     struct verr why = {0};
-    int rc = segread_recipe(r->env->segread, s->place, &rcp, &why);
+    struct segread_sound sound = {REF_NONE, 0};
+    int rc = segread_check(r->env->segread, s->place, &sound, &why);
+    if (rc == 0)
+        rc = segread_recipe(r->env->segread, s->place, &rcp, &why);
     if (rc == -ENOMEM)
         return verr_set(err, ENOMEM, "%s", verr_str(&why));
     if (rc < 0)

@@ -30,6 +30,8 @@ struct completion {
     struct snap_levels lv;
     struct segrcp *rcp;             /* scratch */
     bool revoked;
+    struct segread_sound sound;
+    uint64_t lost;                  /* clean segments that STORE does not have any more */
 };
 
 /* ---- one segment recipe ---- */
@@ -161,17 +163,52 @@ static int complete_segment(struct completion *c, struct plan_seg *s, uint64_t i
 
 /* ---- all segments of the disk ---- */
 
+/*
+ * A clean segment is what the live table says, and STORE may have been put back from an older copy since. The recipe keeps the place, so
+ * that the segment is an error until that copy is replaced by a newer one; but a place that is another file's by now would show another
+ * disk's bytes, and PLACE_OF_NONE, in a container that no host ever makes, stands for it. 0, or -errno of device or memory.
+ */
+#define PLACE_OF_NONE ref_make(0, 1)
+static int clean_place(struct completion *c, uint64_t *place, struct verr *err)
+{
+    struct verr why = {0};
+    int rc = segread_check(c->r->env->segread, *place, &c->sound, &why);
+    if (rc == 0)
+        return 0;
+    if (rc != -ENODATA && rc != -ENOENT && rc != -EBADMSG && rc != -ENOTSUP && rc != -ESTALE)
+        return verr_set(err, -rc, "%s", verr_str(&why));
+    if (rc == -ESTALE)
+        *place = PLACE_OF_NONE;
+    if (c->lost++ == 0)
+        round_note(c->r, "stage_4b", &why);
+    return 0;
+}
+
+/* A snapshot that lacks some of its segments says so, before it is published and for good. */
+static int mark_lost(struct completion *c, struct verr *err)
+{
+    struct dedup_job *job = c->js->job;
+    if (c->lost == 0)
+        return 0;
+    job->recipe.info.flags |= SNAP_PARTIAL;
+    int rc = live_pending_update(job->live, job->pend.ref.seq, SNAP_PARTIAL, 0, NULL, err);
+    return rc < 0 ? verr_prefix(err, -rc, "marking a snapshot whose segments are lost") : 0;
+}
+
 static int clean_segment(struct completion *c, const struct seg_entry *e, uint64_t segment, struct verr *err)
 {
     uint64_t left = c->js->job->pend.size - (segment << SEG_SHIFT);
     uint64_t bytes = left < SEG_BYTES ? left : SEG_BYTES;
     if (e->kind == SEGK_FROZEN)
         return verr_set(err, EINVAL, "segment %llu still waits for an older snapshot of this disk", (unsigned long long)segment);
-    if (e->kind == SEGK_ZERO)
+    if (e->kind == SEGK_ZERO) {
         c->lv.zero += bytes;
-    else
-        c->lv.clean += bytes;
-    return commit_segment(c->commit, segment, e->kind == SEGK_ZERO, e->kind == SEGK_ZERO ? REF_ZERO : e->place, err);
+        return commit_segment(c->commit, segment, true, REF_ZERO, err);
+    }
+    uint64_t place = e->place;
+    int rc = clean_place(c, &place, err);
+    c->lv.clean += bytes;
+    return rc < 0 ? rc : commit_segment(c->commit, segment, false, place, err);
 }
 
 static int complete_segments(struct completion *c, struct seqin *result, struct verr *err)
@@ -260,6 +297,8 @@ static int complete_files(struct completion *c, struct verr *err)
     rc = answers_rewind(&r->answers, err);
     if (rc == 0)
         rc = complete_segments(c, &result, err);
+    if (rc == 0)
+        rc = mark_lost(c, err);
     seqin_close(&result);
     return rc < 0 ? rc : seal_both(c, err);
 }
@@ -307,7 +346,7 @@ static int publish_job(struct round *r, struct jobstate *js, struct segrcp *rcp,
     int rc = -ESTALE;
     fill_header(r, js, hdr);
     for (unsigned attempt = 0; attempt < PUBLISH_ATTEMPTS && again; attempt++) {
-        struct completion c = {.r = r, .js = js, .rcp = rcp};
+        struct completion c = {.r = r, .js = js, .rcp = rcp, .sound = {REF_NONE, 0}};
         rc = publish_once(&c, attempt > 0, hdr, err);
         again = c.revoked;
         completion_end(&c);

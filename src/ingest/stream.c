@@ -190,7 +190,7 @@ static void point_runs(struct stream *s)
     for (unsigned i = 0; i < s->nruns; i++) {
         const struct run *run = &s->runs[i];
         if (r == 0)
-            r = live_point_held(s->l, run->first, run->count, at.size, snap_place, s->parent, &s->anchor, &why);
+            r = live_point_held(s->l, run->first, run->count, at.size, snap_point, s->parent, &s->anchor, &why);
         if (r < 0)
             r = copy_run(s, run, &why);
         if (r < 0)

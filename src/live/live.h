@@ -222,6 +222,12 @@ int live_point(struct live *l, uint64_t first_segment, uint64_t count, uint64_t 
 /* 1: live_point may point to what the live segment is: its kind is STORED or ZERO and the open layer has none of its pages. 0; -errno. */
 int live_segment_pure(struct live *l, uint64_t segment, struct seg_entry *out, struct verr *err);
 
+/* ---- what is believed of STORE ---- */
+/* Calls fn for each segment of the live image, and with `pending` of each pending snapshot, that a table says is stored and that the
+ * layer above it does not have whole. An answer other than 0 ends the walk and is returned. Held back data are not given. */
+typedef int (*live_believed_fn)(void *ctx, uint64_t segment, uint64_t place);
+int live_believed_each(struct live *l, bool pending, live_believed_fn fn, void *ctx, struct verr *err);
+
 /* ---- cache budget ---- */
 /* Brings published layers below cache_limit (least recently published disk first). Each segment: check, durable table
  * change, punch, under its exclusive lock. Called by the agent; never from a FUSE thread. */

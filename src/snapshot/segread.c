@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ enum { PAGE_WORDS = SEG_PAGES / 64 };
 struct decoded {
     uint64_t place;
     unsigned refs;          /* guarded by segread.lock; the cache's slot counts as one */
+    _Atomic bool checked;   /* its container is the one that the host knows */
     struct segrcp rcp;
     uint32_t *run_off;      /* nruns + 1: byte in the segment where each run begins; the last one is rcp.bytes */
     uint32_t *run_block;    /* nruns: number of the run's first block */
@@ -41,6 +43,8 @@ struct slot {
  * slot has refs >= 1. */
 struct segread {
     struct creader *reader;
+    struct segread_belief belief;
+    _Atomic uint64_t noted;     /* container of the last place that was noted */
     unsigned nslots;
     pthread_mutex_t lock;
     uint64_t clock;
@@ -227,6 +231,7 @@ int segread_new(struct creader *r, unsigned recipes, struct segread **out, struc
     if (sr == NULL)
         return verr_set(err, ENOMEM, "segment reader: out of memory");
     sr->reader = r;
+    atomic_init(&sr->noted, UINT64_MAX);
     sr->nslots = recipes;
     int e = pthread_mutex_init(&sr->lock, NULL);
     if (e != 0) {
@@ -292,19 +297,92 @@ static int read_decoded(struct segread *sr, const struct decoded *d, uint32_t of
     return 0;
 }
 
-int segread_read(struct segread *sr, uint64_t place, uint32_t off, void *buf, size_t len, struct verr *err)
+/* ---- places out of STATE ---- */
+
+void segread_believe(struct segread *sr, const struct segread_belief *b) { sr->belief = *b; }
+
+static int check_container(struct segread *sr, uint64_t place, uint32_t *ordinals, struct verr *err)
+{
+    struct vid version;
+    int r = creader_version(sr->reader, ref_container(place), &version, ordinals, err);
+    if (r == 0 && sr->belief.check != NULL)
+        r = sr->belief.check(sr->belief.ctx, ref_container(place), &version, err);
+    return r;
+}
+
+int segread_check(struct segread *sr, uint64_t place, struct segread_sound *sound, struct verr *err)
+{
+    struct footer_entry entry;
+    uint64_t container = ref_container(place);
+    uint32_t ordinals = 0;
+    if (!ref_is_block(place))
+        return verr_set(err, EINVAL, "segment recipe: %#" PRIx64 " is no place", place);
+    if (container == sound->container && ref_ordinal(place) < sound->ordinals)
+        return 0;
+    int r = check_container(sr, place, &ordinals, err);
+    if (r < 0)
+        return r;
+    *sound = (struct segread_sound){container, ordinals};
+    return ref_ordinal(place) < ordinals ? 0 : creader_entries(sr->reader, place, 1, &entry, err);
+}
+
+int segread_note(struct segread *sr, uint64_t place, struct verr *err)
+{
+    struct vid version;
+    uint32_t ordinals;
+    uint64_t container = ref_container(place);
+    if (sr->belief.note == NULL || atomic_load(&sr->noted) == container)
+        return 0;
+    int r = creader_version(sr->reader, container, &version, &ordinals, err);
+    if (r == 0)
+        r = sr->belief.note(sr->belief.ctx, container, &version, err);
+    if (r == 0)
+        atomic_store(&sr->noted, container);
+    return r;
+}
+
+/* get() for a place out of STATE. */
+static int get_believed(struct segread *sr, uint64_t place, struct decoded **out, struct verr *err)
+{
+    uint32_t ordinals;
+    int r = get(sr, place, out, err);
+    if (r < 0 || atomic_load(&(*out)->checked))
+        return r;
+    r = check_container(sr, place, &ordinals, err);
+    if (r == 0)
+        atomic_store(&(*out)->checked, true);
+    else
+        put(sr, *out);
+    if (r == -ESTALE) {     /* to readers that is an error of the device, final */
+        r = -EIO;
+        if (err != NULL)
+            err->code = EIO;
+    }
+    return r < 0 ? verr_prefix(err, -r, "segment recipe %#" PRIx64, place) : 0;
+}
+
+/* ---- reading ---- */
+
+typedef int (*get_fn)(struct segread *sr, uint64_t place, struct decoded **out, struct verr *err);
+
+static int read_by(get_fn getter, struct segread *sr, uint64_t place, uint32_t off, void *buf, size_t len, struct verr *err)
 {
     if (off > SEG_BYTES || len > SEG_BYTES - off)
         return verr_set(err, EINVAL, "read of a segment beyond its end");
     if (len == 0)
         return 0;
     struct decoded *d = NULL;
-    int r = get(sr, place, &d, err);
+    int r = getter(sr, place, &d, err);
     if (r < 0)
         return r;
     r = read_decoded(sr, d, off, buf, (uint32_t)len, err);
     put(sr, d);
     return r;
+}
+
+int segread_read(struct segread *sr, uint64_t place, uint32_t off, void *buf, size_t len, struct verr *err)
+{
+    return read_by(get, sr, place, off, buf, len, err);
 }
 
 static uint32_t next_page(const struct decoded *d, uint32_t page, bool hole)
@@ -319,14 +397,14 @@ static uint32_t next_page(const struct decoded *d, uint32_t page, bool hole)
     return SEG_PAGES;
 }
 
-int segread_seek(struct segread *sr, uint64_t place, uint32_t off, bool hole, uint32_t *out, struct verr *err)
+static int seek_by(get_fn getter, struct segread *sr, uint64_t place, uint32_t off, bool hole, uint32_t *out, struct verr *err)
 {
     if (off >= SEG_BYTES) {
         *out = SEG_BYTES;
         return 0;
     }
     struct decoded *d = NULL;
-    int r = get(sr, place, &d, err);
+    int r = getter(sr, place, &d, err);
     if (r < 0)
         return r;
     uint32_t at = next_page(d, off / PAGE_BYTES, hole) * PAGE_BYTES;
@@ -335,10 +413,15 @@ int segread_seek(struct segread *sr, uint64_t place, uint32_t off, bool hole, ui
     return 0;
 }
 
-int segread_pages(struct segread *sr, uint64_t place, uint32_t *out, struct verr *err)
+int segread_seek(struct segread *sr, uint64_t place, uint32_t off, bool hole, uint32_t *out, struct verr *err)
+{
+    return seek_by(get, sr, place, off, hole, out, err);
+}
+
+static int pages_by(get_fn getter, struct segread *sr, uint64_t place, uint32_t *out, struct verr *err)
 {
     struct decoded *d = NULL;
-    int r = get(sr, place, &d, err);
+    int r = getter(sr, place, &d, err);
     if (r < 0)
         return r;
     uint32_t pages = 0;
@@ -347,6 +430,11 @@ int segread_pages(struct segread *sr, uint64_t place, uint32_t *out, struct verr
     *out = pages;
     put(sr, d);
     return 0;
+}
+
+int segread_pages(struct segread *sr, uint64_t place, uint32_t *out, struct verr *err)
+{
+    return pages_by(get, sr, place, out, err);
 }
 
 /* Decodes anew instead of copying from the cache: only `format` knows how segrcp_release frees the arrays. */
@@ -359,17 +447,17 @@ int segread_recipe(struct segread *sr, uint64_t place, struct segrcp *out, struc
 
 static int source_read(void *ctx, uint64_t place, uint32_t off, void *buf, size_t len, struct verr *err)
 {
-    return segread_read(ctx, place, off, buf, len, err);
+    return read_by(get_believed, ctx, place, off, buf, len, err);
 }
 
 static int source_seek(void *ctx, uint64_t place, uint32_t off, bool hole, uint32_t *out, struct verr *err)
 {
-    return segread_seek(ctx, place, off, hole, out, err);
+    return seek_by(get_believed, ctx, place, off, hole, out, err);
 }
 
 static int source_pages(void *ctx, uint64_t place, uint32_t *out, struct verr *err)
 {
-    return segread_pages(ctx, place, out, err);
+    return pages_by(get_believed, ctx, place, out, err);
 }
 
 struct seg_source segread_source(struct segread *sr)

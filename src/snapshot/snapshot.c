@@ -311,6 +311,13 @@ int snap_place(void *snap, uint64_t segment, bool *zero, uint64_t *place, uint32
     return 0;
 }
 
+int snap_point(void *snap, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err)
+{
+    struct snap *s = snap;
+    int r = snap_place(snap, segment, zero, place, pages, err);
+    return r == 0 && !*zero ? segread_note(s->segread, *place, err) : r;
+}
+
 int snap_each_run(struct snap *s, int (*fn)(void *ctx, const struct snaprun *run), void *ctx, struct verr *err)
 {
     struct run_page *copy = malloc(sizeof *copy);   /* fn runs outside the lock */

@@ -32,6 +32,8 @@ off_t snap_seek(struct snap *s, uint64_t off, bool hole, struct verr *err);
 off_t snap_seek_near(struct snap *s, uint64_t off, bool hole, uint64_t steps, struct verr *err);
 /* The place of a segment, or *zero. Has the type live_place_fn; snap is a struct snap. *pages: 0, or UINT32_MAX (unknown). */
 int snap_place(void *snap, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);
+/* The same for a place that enters a table of STATE: what is known of its container is durable on return (segread_note). */
+int snap_point(void *snap, uint64_t segment, bool *zero, uint64_t *place, uint32_t *pages, struct verr *err);
 /* Calls fn for each run in order, without a lock held. An answer other than 0 stops and is returned. */
 int snap_each_run(struct snap *s, int (*fn)(void *ctx, const struct snaprun *run), void *ctx, struct verr *err);
 

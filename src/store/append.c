@@ -117,7 +117,8 @@ static int file_new(struct cwriter *w)
     return r;
 }
 
-/* Checks header and last trailer of a file in which the writer would go on. Readers check the rest of it. */
+/* Checks header and last trailer of a file in which the writer would go on, and that it is as this mount left it. Readers check the
+ * rest of it. */
 static int resume_check(const struct cwriter *w, uint64_t number, struct cw_file *f)
 {
     uint8_t head[CHEADER_BYTES], tail[CTRAILER_BYTES];
@@ -134,6 +135,8 @@ static int resume_check(const struct cwriter *w, uint64_t number, struct cw_file
     if (!vid_eq(&h.id.store, &w->st->conf.id) || h.id.container != number || h.type != w->type || h.flags != w->flags)
         return -ENODATA;
     if (!container_id_eq(&h.id, &t.id) || trailer_end(&t) != st.bytes)
+        return -ENODATA;
+    if (!container_ends(w->st, number, &h.id.version, st.bytes))
         return -ENODATA;
     f->id = h.id;
     f->off = f->hint = st.bytes;

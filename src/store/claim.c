@@ -4,8 +4,9 @@
  *
  * number = claim << 16 | n, file containers/CCCCCC/NNNN.vc. A mount takes a claim by making its directory; another mount gets EEXIST and
  * tries the next. Only this mount gives out the claim's numbers, so hosts need not coordinate. Claim directories are never
- * removed, and a claim is durable before its first number is used: no number is ever given out twice. Claim 0 is not used, so
- * that no reference is 0.
+ * removed, and a claim is durable before its first number is used: no number is ever given out twice. Nor is it when STORE comes back
+ * from an older copy, as long as this host remembers the highest claim (struct store_memory). Claim 0 is not used, so that no
+ * reference is 0.
  */
 #include "base/hex.h"
 #include "base/verr.h"
@@ -44,13 +45,24 @@ static int highest_entry(void *ctx, const char *name)
     return 0;
 }
 
+int store_claim_highest(struct store *st, uint32_t *out, struct verr *err)
+{
+    *out = 0;
+    int r = bk_list(st->b, "containers", highest_entry, out);
+    return r < 0 ? store_fail(st, DIR_CONTAINERS, NULL, r, "listing", err) : 0;
+}
+
+void store_remember(struct store *st, const struct store_memory *m) { st->memory = *m; }
+
 /* Takes a new claim. Making the directory decides, not the listing: a stale listing only costs tries. */
 static int claim_take(struct store *st, uint32_t *out, struct verr *err)
 {
     uint32_t claim = 0;
-    int r = bk_list(st->b, "containers", highest_entry, &claim);
+    int r = store_claim_highest(st, &claim, err);
     if (r < 0)
-        return store_fail(st, DIR_CONTAINERS, NULL, r, "listing", err);
+        return r;
+    if (claim < st->memory.claim)
+        claim = st->memory.claim;
     for (int i = 0; i < CLAIM_TRIES && claim < CLAIM_MAX; i++) {
         char name[16];
         snprintf(name, sizeof name, "%06" PRIx32, ++claim);
@@ -64,7 +76,7 @@ static int claim_take(struct store *st, uint32_t *out, struct verr *err)
         if (r < 0)
             return store_fail(st, DIR_CONTAINERS, NULL, r, "fsync of", err);
         *out = claim;
-        return 0;
+        return st->memory.claimed == NULL ? 0 : st->memory.claimed(st->memory.ctx, claim, err);
     }
     return verr_set(err, ENOSPC, "%s/containers: no free claim directory found", st->path);
 }
@@ -83,7 +95,7 @@ static bool number_next(struct store *st, uint64_t *number)
 /* Takes a number that was never used. Threads that find the claim used up each take a new one; the last of these stays in use. */
 static int number_take(struct store *st, uint64_t *number, struct verr *err)
 {
-    uint32_t claim;
+    uint32_t claim = 0;
     if (number_next(st, number))
         return 0;
     int r = claim_take(st, &claim, err);
@@ -132,6 +144,33 @@ bool container_condemned(struct store *st, uint64_t number)
     bool found = st->ncondemned > CONDEMNED_MAX;
     for (unsigned i = 0; i < st->ncondemned && !found; i++)
         found = st->condemned[i] == number;
+    pthread_mutex_unlock(&st->claim_lock);
+    return found;
+}
+
+/* ---- where a writer may go on ---- */
+
+void container_sealed(struct store *st, uint64_t number, const struct vid *version, uint64_t end)
+{
+    pthread_mutex_lock(&st->claim_lock);
+    unsigned i = 0;
+    while (i < st->nown && st->own[i].number != number)
+        i++;
+    if (i == st->nown && st->nown < OWN_MAX)
+        st->nown++;
+    if (i == st->nown)
+        i--;                /* the one sealed longest ago is forgotten: its next writer begins a new container */
+    memmove(&st->own[1], &st->own[0], i * sizeof st->own[0]);
+    st->own[0] = (struct own_tail){.number = number, .end = end, .version = *version};
+    pthread_mutex_unlock(&st->claim_lock);
+}
+
+bool container_ends(struct store *st, uint64_t number, const struct vid *version, uint64_t end)
+{
+    bool found = false;
+    pthread_mutex_lock(&st->claim_lock);
+    for (unsigned i = 0; i < st->nown && !found; i++)
+        found = st->own[i].number == number && st->own[i].end == end && vid_eq(&st->own[i].version, version);
     pthread_mutex_unlock(&st->claim_lock);
     return found;
 }

@@ -5,7 +5,8 @@
  * A container is an append-only file of sections; a section = frames (zstd, or stored when that is smaller) + footer
  * pages + trailer. Fsyncs, seals and references are for whole sections. A writer goes on in the file of the VM's last
  * backup while that is below 64 MiB and ends in a valid trailer, and else starts a new file: a torn tail is never
- * repaired but left behind.
+ * repaired but left behind. It never goes on in a file of an earlier mount: so an ordinal of a file with a certain version id means
+ * one block for ever, even when STORE is put back from an older copy.
  */
 #ifndef VARVE_STORE_CONTAINER_H
 #define VARVE_STORE_CONTAINER_H
@@ -26,7 +27,8 @@ struct verr;
 struct cwriter;
 
 /* Opens a writer without writing anything. type: CONTAINER_BLOCKS or CONTAINER_RECIPES; flags: CONTAINER_SHARED or _PRIVATE.
- * last: the container to go on in, or REF_NONE; it is silently ignored when it is missing, full, torn, or has another type or flags. */
+ * last: the container to go on in, or REF_NONE; it is silently ignored when it is missing, full, torn, or has another type or flags, and
+ * when its end is not the one that a writer of this open store sealed. */
 int cwriter_open(struct store *st, uint32_t type, uint32_t flags, uint64_t last, struct cwriter **out, struct verr *err);
 
 /* Lets the pool compress frames; called before the first append. The pool must outlive the writer. The bytes written are the same
@@ -63,6 +65,10 @@ int creader_entries(struct creader *r, uint64_t ref, uint32_t count, struct foot
  * Each decode checks the frame's checksum. A container that was replaced, or ESTALE, makes it reopen the file once. -EBADMSG, -EIO;
  * -ENODATA: no sealed section has the ordinal, it is a tombstone, or there is no such container. An error may leave buf changed. */
 int creader_read(struct creader *r, uint64_t ref, uint32_t count, uint64_t skip, void *buf, size_t len, struct verr *err);
+
+/* The version id of the container, which every file that ever has the number has anew, and the number of ordinals in its sealed sections,
+ * which later seals raise: both may come from memory (creader_forget). -ENODATA: there is no such container; -EBADMSG: damage. */
+int creader_version(struct creader *r, uint64_t number, struct vid *version, uint32_t *ordinals, struct verr *err);
 
 /* Drops the cached descriptor, sections and footer pages of a container: the next call reads the file anew. The publish
  * check calls this once for each container of a lease, after deletions_load, because it must not use older footers. */

@@ -380,6 +380,23 @@ int creader_entries(struct creader *r, uint64_t ref, uint32_t count, struct foot
     return code;
 }
 
+int creader_version(struct creader *r, uint64_t number, struct vid *version, uint32_t *ordinals, struct verr *err)
+{
+    struct cfile *c;
+    int code = cfile_get(r, number, &c, err);
+    if (code == -ESTALE)
+        code = stale_again(cfile_get(r, number, &c, err), err);
+    if (code < 0)
+        return code;
+    pthread_mutex_lock(&c->lock);
+    const struct section *last = c->nsections == 0 ? NULL : &c->section[c->nsections - 1];
+    *version = c->id.version;
+    *ordinals = last == NULL ? 0 : last->first_ordinal + last->entries;
+    pthread_mutex_unlock(&c->lock);
+    cfile_put(r, c);
+    return 0;
+}
+
 void creader_forget(struct creader *r, uint64_t number)
 {
     pcache_forget(r->pages, number);

@@ -133,12 +133,14 @@ int cw_sync_dirs(struct cwriter *w)
 }
 
 /* Begins a new section of the open file behind its trailer. */
-static void section_next(struct cw_file *f, const struct waiting *sealed)
+static void section_next(struct cwriter *w, const struct waiting *sealed)
 {
+    struct cw_file *f = &w->file;
     f->prev_trailer = sealed->trailer_off;
     f->off = f->hint = sealed->trailer_off + CTRAILER_BYTES;
     f->section++;
     cw_section_begin(f);
+    container_sealed(w->st, f->id.container, &f->id.version, f->off);
 }
 
 int cw_seal(struct cwriter *w)
@@ -156,7 +158,7 @@ int cw_seal(struct cwriter *w)
     if (r < 0)
         leave_behind(w, n);
     else if (in_section)
-        section_next(&w->file, open_file);
+        section_next(w, open_file);
     waiting_close(w);
     fault_point("store.seal.done");
     return r;

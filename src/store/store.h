@@ -51,6 +51,20 @@ const struct store_conf *store_conf(const struct store *st);
 const char *store_path(const struct store *st);                  /* canonical; for messages only, not to open anything */
 /* The backend of STORE, for fpindex, which keeps its files in "index". */
 struct backend *store_index(struct store *st);
+
+/* ---- numbers of containers ----
+ * STORE alone cannot tell which numbers were issued: put back from an older copy it shows fewer. So the caller keeps the highest claim
+ * (65 536 numbers, docs/FORMAT.md "Container") elsewhere, and the store takes none up to it. */
+struct store_memory {
+    uint32_t claim;             /* the highest one that was ever seen; 0: none */
+    /* A claim was taken: durable on return, before any of its numbers is used. */
+    int (*claimed)(void *ctx, uint32_t claim, struct verr *err);
+    void *ctx;
+};
+/* Before the first writer is opened. Without a call, what STORE shows counts. */
+void store_remember(struct store *st, const struct store_memory *m);
+/* The highest claim in STORE; 0: there is none. */
+int store_claim_highest(struct store *st, uint32_t *out, struct verr *err);
 int store_space(const struct store *st, struct statvfs *out);       /* as statvfs(3) */
 int store_owner(const struct store *st, uid_t *uid, gid_t *gid);
 /* Reserves space that a removal can use in a full store: an object of this host in nodes/, which readers ignore. 1: made, 0: it is

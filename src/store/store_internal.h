@@ -14,7 +14,10 @@
 
 enum { CLAIM_NUMBERS = 65536, CLAIM_MAX = 0xfffffe };
 
-enum { CONDEMNED_MAX = 64 };
+enum { CONDEMNED_MAX = 64, OWN_MAX = 2048 };
+
+/* A container of this mount as its last seal left it. */
+struct own_tail { uint64_t number, end; struct vid version; };
 
 struct store {
     char *path;                 /* canonical */
@@ -24,9 +27,12 @@ struct store {
     pthread_mutex_t claim_lock; /* guards the members from claim to ncondemned; never held across I/O */
     uint32_t claim;             /* claim directory of this mount; 0: none yet */
     uint32_t claim_next;        /* next number in it */
+    struct own_tail own[OWN_MAX];   /* containers in which a writer of this mount may go on, the one sealed last in front */
+    unsigned nown;
     uint64_t condemned[CONDEMNED_MAX];  /* containers whose fsync failed: no writer goes on in them, even if they look intact */
     unsigned ncondemned;        /* more than CONDEMNED_MAX: no writer goes on in any container */
 
+    struct store_memory memory; /* set before there are writers */
     struct snaps_state snaps;
 };
 
@@ -53,6 +59,11 @@ int container_make(struct store *st, uint64_t *number, struct bfile **out, struc
 /* Marks a container whose fsync failed: no writer of this mount goes on in it. After a new mount, the end of the file decides. */
 void container_condemn(struct store *st, uint64_t number);
 bool container_condemned(struct store *st, uint64_t number);
+
+/* A writer goes on only in a container that this mount made, and only where its own last seal ended. The file of an earlier mount may
+ * have come back from an older copy of STORE: it is shorter then, and its next ordinals were issued before. */
+void container_sealed(struct store *st, uint64_t number, const struct vid *version, uint64_t end);
+bool container_ends(struct store *st, uint64_t number, const struct vid *version, uint64_t end);
 
 /* ---- generations and owners (publish.h), also for init and tests ---- */
 

@@ -458,6 +458,82 @@ static void full_file_is_followed_by_a_new_one(void **state)
     cwriter_free(w);
 }
 
+/* STORE as it was after the first section, while another mount has sealed a second one: the same ordinals must not come again. */
+static void writer_does_not_go_on_where_its_mount_did_not_end(void **state)
+{
+    (void)state;
+    struct block b[30], x;
+    uint64_t number = make_container(b, 1, 10, 1000), size = container_size(number);
+    struct cwriter *w = writer(number);
+    put_ok(w, &b[10], 1000);
+    seal_ok(w);
+    cwriter_free(w);
+    int fd = open_container(number, O_WRONLY);
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    close(fd);
+    assert_int_equal(info_of(number).entries, 10);
+    w = writer(number);     /* put back under the mount */
+    put_ok(w, &x, 1000);
+    assert_int_not_equal(ref_container(x.ref), number);
+    cwriter_free(w);
+
+    number = make_container(b, 1, 10, 1000);
+    store_close(m.st);
+    assert_int_equal(store_open(m.path, &m.st, &err), 0);
+    w = writer(number);     /* of an earlier mount, whatever its end */
+    put_ok(w, &x, 1000);
+    assert_int_not_equal(ref_container(x.ref), number);
+    seal_ok(w);
+    uint64_t mine = cwriter_container(w);
+    cwriter_free(w);
+    w = writer(mine);
+    put_ok(w, &x, 1000);
+    assert_int_equal(ref_container(x.ref), mine);
+    cwriter_free(w);
+}
+
+static uint32_t remembered;
+
+static int remember(void *ctx, uint32_t claim, struct verr *e)
+{
+    (void)ctx;
+    (void)e;
+    remembered = claim;
+    return 0;
+}
+
+static int forget(void *ctx, uint32_t claim, struct verr *e)
+{
+    (void)ctx;
+    return verr_set(e, EIO, "claim %u cannot be noted", claim);
+}
+
+static void claims_up_to_the_remembered_one_are_not_taken(void **state)
+{
+    (void)state;
+    struct block b[5];
+    uint32_t highest;
+    struct store_memory memory = {.claim = 7, .claimed = remember};
+    store_remember(m.st, &memory);
+    assert_int_equal(make_container(b, 1, 5, 100), 8 << 16);
+    assert_int_equal(remembered, 8);
+    assert_int_equal(store_claim_highest(m.st, &highest, &err), 0);
+    assert_int_equal(highest, 8);
+    /* what cannot be noted is not used */
+    struct store *mine = m.st;
+    struct cwriter *w;
+    uint64_t ref;
+    assert_int_equal(store_open(m.path, &m.st, &err), 0);
+    memory.claimed = forget;
+    store_remember(m.st, &memory);
+    w = writer(REF_NONE);
+    struct fp fp = {{1}};
+    assert_int_equal(cwriter_append(w, &fp, "x", 1, &ref, &err), -EIO);
+    cwriter_free(w);
+    store_close(m.st);
+    m.st = mine;
+}
+
 static int collect(void *ctx, uint64_t number)
 {
     uint64_t *list = ctx;
@@ -1070,6 +1146,7 @@ int main(int argc, char **argv)
         T(bad_arguments_are_refused_and_do_no_harm),
         T(next_backup_appends_a_section), T(writer_does_not_go_on_where_it_must_not),
         T(writer_does_not_go_on_in_another_file_than_is_meant), T(full_file_is_followed_by_a_new_one),
+        T(writer_does_not_go_on_where_its_mount_did_not_end), T(claims_up_to_the_remembered_one_are_not_taken),
         T(each_mount_claims_numbers_of_its_own), T(torn_tail_is_left_behind_and_what_is_sealed_before_it_reads),
         T(what_was_not_sealed_gives_its_space_back),
         T(every_truncation_is_a_torn_tail), T(no_flipped_byte_gives_wrong_data),

@@ -230,6 +230,63 @@ static void the_source_table_answers_alike(void **state)
     assert_int_equal(x, y);
 }
 
+struct beliefs { struct vid version; unsigned asked, noted; };
+
+static int believes(void *ctx, uint64_t container, const struct vid *version, struct verr *err)
+{
+    struct beliefs *b = ctx;
+    b->asked++;
+    return vid_eq(&b->version, version) ? 0 : verr_set(err, ESTALE, "container %llu is another one", (unsigned long long)container);
+}
+
+static int notes(void *ctx, uint64_t container, const struct vid *version, struct verr *err)
+{
+    struct beliefs *b = ctx;
+    (void)container;
+    (void)err;
+    b->version = *version;
+    b->noted++;
+    return 0;
+}
+
+/* The source table, which serves places out of STATE, reads only from the container that is known; segread_read reads from any. */
+static void a_place_of_state_is_read_from_the_known_container_only(void **state)
+{
+    struct fixture *f = *state;
+    struct segread *sr;
+    struct beliefs b = {.version = {{1}}};
+    struct segread_belief belief = {.check = believes, .note = notes, .ctx = &b};
+    struct segread_sound sound = {REF_NONE, 0};
+    struct verr err = {0};
+    uint8_t buf[100];
+    uint32_t n;
+    MK_OK(segread_new(f->m.reader, 4, &sr, &mk_err_));
+    segread_believe(sr, &belief);
+    struct seg_source src = segread_source(sr);
+    MK_OK(segread_read(sr, f->place[1], 0, buf, sizeof buf, &mk_err_));
+    assert_int_equal(b.asked, 0);
+    for (int again = 0; again < 2; again++) {       /* a recipe that is cached is no reason to believe it */
+        assert_int_equal(src.read(src.ctx, f->place[1], 0, buf, sizeof buf, &err), -EIO);
+        assert_int_equal(err.code, EIO);
+        assert_int_equal(src.seek(src.ctx, f->place[1], 0, true, &n, &err), -EIO);
+        assert_int_equal(src.pages(src.ctx, f->place[1], &n, &err), -EIO);
+    }
+    assert_int_equal(segread_check(sr, f->place[1], &sound, &err), -ESTALE);
+    assert_int_equal(segread_check(sr, ref_make(0, 1), &sound, &err), -ENODATA);
+
+    MK_OK(segread_note(sr, f->place[1], &mk_err_));
+    MK_OK(segread_note(sr, f->place[1], &mk_err_));
+    assert_int_equal(b.noted, 1);
+    MK_OK(src.read(src.ctx, f->place[1], 0, buf, sizeof buf, &mk_err_));
+    b.asked = 0;
+    MK_OK(src.read(src.ctx, f->place[1], 0, buf, sizeof buf, &mk_err_));
+    MK_OK(segread_check(sr, f->place[1], &sound, &mk_err_));
+    MK_OK(segread_check(sr, f->place[1], &sound, &mk_err_));
+    assert_int_equal(b.asked, 1);
+    assert_int_equal(segread_check(sr, ref_make(ref_container(f->place[1]), sound.ordinals), &sound, &err), -ENODATA);
+    segread_free(sr);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +299,7 @@ int main(void)
         cmocka_unit_test(a_private_copy_outlives_the_cache),
         cmocka_unit_test(threads_share_a_cache_that_is_too_small),
         cmocka_unit_test(the_source_table_answers_alike),
+        cmocka_unit_test(a_place_of_state_is_read_from_the_known_container_only),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a host knows of containers: it outlives the process, contradicts what came back from an older copy, and is never unlearned. */
+#include "agent/agent_known.h"
+
+#include "base/file.h"
+#include "base/verr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char path[64];
+static int state_fd;
+static struct known *k;
+static struct verr err;
+
+static void again(void)
+{
+    known_close(k);
+    k = NULL;
+    err = (struct verr){0};
+    assert_int_equal(known_open(state_fd, &k, &err), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(path, sizeof path, "/var/tmp/test_known.XXXXXX");
+    assert_non_null(mkdtemp(path));
+    state_fd = open(path, O_RDONLY | O_DIRECTORY);
+    assert_true(state_fd >= 0);
+    again();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    known_close(k);
+    k = NULL;
+    close(state_fd);
+    return tree_remove(AT_FDCWD, path);
+}
+
+static void settle(void)
+{
+    assert_true(known_is_new(k));
+    assert_int_equal(known_settle(k, &err), 0);
+    again();
+    assert_false(known_is_new(k));
+}
+
+static void claims_are_remembered(void **state)
+{
+    (void)state;
+    settle();
+    assert_int_equal(known_claim(k), 0);
+    assert_int_equal(known_claimed(k, 5, &err), 0);
+    assert_int_equal(known_claimed(k, 3, &err), 0);
+    assert_int_equal(known_claimed(k, 5, &err), 0);
+    assert_int_equal(known_claim(k), 5);
+    again();
+    assert_int_equal(known_claim(k), 5);
+}
+
+static void a_container_has_one_file_for_ever(void **state)
+{
+    (void)state;
+    const uint64_t number = (UINT64_C(9) << 16) + 300;
+    struct vid one = vid_random(), two = vid_random();
+    settle();
+    assert_int_equal(known_note(k, number, &one, &err), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(known_note(k, number, &one, &err), 0);
+        assert_int_equal(known_check(k, number, &one, &err), 0);
+        assert_int_equal(known_note(k, number, &two, &err), -ESTALE);
+        assert_int_equal(known_check(k, number, &two, &err), -ESTALE);
+        assert_int_equal(known_check(k, number, &one, &err), 0);
+        again();
+    }
+    assert_int_equal(known_claim(k), 9);        /* its numbers are in use, whoever claimed them */
+    assert_int_equal(known_check(k, number + 1, &two, &err), 0);        /* unknown: learned */
+    assert_int_equal(known_check(k, number + 1, &one, &err), -ESTALE);
+}
+
+static void until_it_is_settled_each_start_begins_anew(void **state)
+{
+    (void)state;
+    assert_int_equal(known_claimed(k, 4, &err), 0);
+    assert_int_equal(known_claim(k), 4);
+    again();
+    assert_true(known_is_new(k));
+    assert_int_equal(known_claim(k), 0);
+}
+
+static void a_damaged_entry_is_unknown(void **state)
+{
+    (void)state;
+    struct vid one = vid_random(), two = vid_random();
+    settle();
+    assert_int_equal(known_note(k, 1 << 16, &one, &err), 0);
+    int fd = openat(state_fd, "containers/000001", O_RDWR);
+    assert_int_equal(pwrite(fd, "x", 1, 4), 1);
+    close(fd);
+    assert_int_equal(known_check(k, 1 << 16, &two, &err), 0);
+    assert_int_equal(known_check(k, 1 << 16, &two, &err), 0);
+    assert_int_equal(known_check(k, 1 << 16, &one, &err), -ESTALE);
+}
+
+struct seen { unsigned claims, containers; uint64_t sum; };
+
+static int see_claim(void *ctx, uint32_t claim)
+{
+    struct seen *s = ctx;
+    s->claims++;
+    s->sum += claim;
+    return 0;
+}
+
+static int see_container(void *ctx, uint64_t container)
+{
+    struct seen *s = ctx;
+    s->containers++;
+    s->sum += container;
+    return 0;
+}
+
+static void all_is_listed(void **state)
+{
+    (void)state;
+    struct vid v = vid_random();
+    struct seen s = {0};
+    const uint64_t a = (2 << 16) + 1, b = (2 << 16) + 65535, c = 7 << 16;
+    settle();
+    assert_int_equal(known_claimed(k, 1, &err), 0);
+    assert_int_equal(known_note(k, a, &v, &err), 0);
+    assert_int_equal(known_note(k, b, &v, &err), 0);
+    assert_int_equal(known_note(k, c, &v, &err), 0);
+    assert_int_equal(known_each(k, &(struct known_walk){.claim = see_claim, .container = see_container, .ctx = &s}, &err), 0);
+    assert_int_equal(s.claims, 3);
+    assert_int_equal(s.containers, 3);
+    assert_true(s.sum == 1 + 2 + 7 + a + b + c);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(claims_are_remembered), T(a_container_has_one_file_for_ever), T(until_it_is_settled_each_start_begins_anew),
+        T(a_damaged_entry_is_unknown), T(all_is_listed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
