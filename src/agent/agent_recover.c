@@ -86,20 +86,21 @@ static int open_parts(struct agent *a, struct verr *err)
     return r;
 }
 
-/* Unused disks stay open for their next use, as far as the limit of open files allows. A disk takes eight files; half of the limit is
- * left for the disks of a round (a quarter as many) and those in use. */
-static unsigned disks_kept_open(void)
+/* What stays open of live images, as far as the limit of open files allows. Half of the limit is for the files of all disks; each open
+ * disk takes one descriptor more: a sixteenth is for unused ones. The rest is for disks in use, STORE, and a round. */
+enum { FILES_MOST = 4096, DISKS_MOST = 256 };
+
+static unsigned part_of_limit(unsigned part, unsigned most)
 {
-    enum { FILES_OF_A_DISK = 8, MOST = 256 };
     struct rlimit l;
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur / 2 / FILES_OF_A_DISK > MOST)
-        return MOST;
-    return (unsigned)(l.rlim_cur / 2 / FILES_OF_A_DISK);
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur / part > most)
+        return most;
+    return (unsigned)(l.rlim_cur / part);
 }
 
 static int open_live(struct agent *a, struct verr *err)
 {
-    a->disks_open = disks_kept_open();
+    a->disks_open = part_of_limit(16, DISKS_MOST);
     struct live_env env = {
         .state_dirfd = a->state_fd,
         .source = segread_source(a->segread),
@@ -109,6 +110,7 @@ static int open_live(struct agent *a, struct verr *err)
         .spare = STATE_SPARE,
         .cache_limit = a->conf.cache_limit,
         .open_max = a->disks_open,
+        .files_max = part_of_limit(2, FILES_MOST),
     };
     return live_set_open(&env, &a->live, err);
 }

@@ -40,7 +40,6 @@ int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_se
     snprintf(temp, sizeof temp, ".tmp-%s", l->hex);
     l->set = set;
     l->id = *disk;
-    l->jfd = -1;
     l->next_rec = 1;
     l->next_no = 3;
     pthread_mutex_init(&l->head_lock, NULL);
@@ -57,12 +56,11 @@ int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_se
         r = live_fail(l, err, EIO, "the directory of disks cannot be fsynced");
     if (r < 0)
         tree_remove(set->disksfd, temp);
-    if (l->dirfd >= 0)
-        close(l->dirfd);
-    if (l->jfd >= 0)
-        close(l->jfd);
+    lfile_end(&l->journal);
     ltable_unref(l->cur.table);
     llayer_unref(l->cur.layer);
+    if (l->dirfd >= 0)
+        close(l->dirfd);
     live_head_release(&l->head);
     pthread_mutex_destroy(&l->head_lock);
     free(l);

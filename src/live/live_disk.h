@@ -16,6 +16,7 @@
  *   seg         rwlock  striped by segment: shared to read entry and slot, exclusive to change them
  *   head_lock   mutex   head, journal, list of files to remove, attributes in the vol file; leaf
  *   live_memo's locks   of the set, never held across I/O; leaves
+ *   lfiles' lock        of the set: which files are open (live_files.c); innermost, never held across I/O
  * `freeze` of several disks is taken in the order of their ids (live_freeze). The set's lock is a leaf of its own, never
  * held across I/O of a disk. Changing cur, lv or cache takes freeze exclusively AND head_lock, so either lock suffices to read them.
  *
@@ -34,6 +35,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 enum {
     LIVE_STRIPES = 32,
@@ -44,10 +46,34 @@ enum {
     NAME_BYTES = 40,
 };
 
+struct lfile;
+struct lfiles {
+    pthread_mutex_t lock;           /* guards all below, and of each file what lfile says */
+    pthread_cond_t moved;           /* a file is no longer busy */
+    struct lfile *hand;             /* in the ring of open files */
+    unsigned open, max;
+};
+
+/* A file of a disk, open or not: live_files.c. */
+struct lfile {
+    struct live *l;
+    const char *stem, *suffix;      /* constants; suffix NULL: stem is the whole name */
+    uint64_t no;
+    bool is_volatile;               /* nothing of it needs to be durable */
+    bool is_cache;                  /* its name may still be the layer's */
+    int fd;                         /* of users alone */
+    _Atomic unsigned users;
+    _Atomic bool used;              /* since the hand came by */
+    _Atomic bool written;           /* since its last fdatasync at the latest */
+    bool busy;                      /* } lfiles' lock */
+    struct lfile *prev, *next;      /* } */
+    uint64_t ino;                   /* 0: never opened. Changed by the thread for which it is busy */
+};
+
 struct ltable {
     uint64_t no;
     _Atomic uint64_t memo;          /* owner of its entries in live_memo */
-    int fd;
+    struct lfile file;
     _Atomic unsigned refs;
     bool fresh;                     /* never fsynced since it was made (head_lock) */
     uint64_t synced_bytes;          /* length known durable (head_lock) */
@@ -57,7 +83,7 @@ struct ltable {
 struct llayer {
     struct live *l;
     uint64_t no, memo;              /* memo: owner of its slots in live_memo */
-    int fd, mapfd, volfd;           /* mapfd -1: a cache layer has no durable presence */
+    struct lfile data, map, vol;    /* a cache layer has no map: no durable presence */
     _Atomic unsigned refs;
     bool fresh;                     /* map header never fsynced (head_lock) */
     uint64_t map_bytes;             /* length of map known durable (head_lock) */
@@ -120,7 +146,7 @@ struct live {
     /* head_lock from here on */
     struct live_head head;          /* as in the last record; head.size is the size whose data are durable */
     uint64_t next_no;
-    int jfd;
+    struct lfile journal;
     uint64_t jend, jsynced;
     bool jtorn;                     /* part of a record lies behind jend */
     uint64_t next_rec, durable_rec; /* number of the next record; of the last durable one */
@@ -141,6 +167,7 @@ struct live_set {
     unsigned unused;
     _Atomic int64_t layer_bytes, cache_bytes;
     struct lmemo *memo;
+    struct lfiles *files;
     _Atomic int64_t granted;        /* bytes that data may take before the free room is looked up again */
 };
 
@@ -161,6 +188,34 @@ void live_distrust(struct live *l);
 int live_sync_fd(struct live *l, int fd, const char *stem, uint64_t no, const char *suffix, struct verr *err);
 /* 0, or the error of every change after a failed fsync. */
 int live_check_failed(struct live *l, struct verr *err);
+
+/* ---- live_files.c: files that are open only while they are used. Any thread; -errno as the system calls. ---- */
+/* max: the number of files of all disks that stay open; 0: no bound. */
+struct lfiles *lfiles_new(unsigned max);
+void lfiles_free(struct lfiles *fs);
+/* The file "STEM-NO SUFFIX" (or, suffix NULL, STEM) in the disk's directory. Opens nothing. */
+void lfile_init(struct lfile *f, struct live *l, const char *stem, uint64_t no, const char *suffix);
+/* It belongs to a cache from now on: its name changes, now or later, from "layer" to "cache". */
+void lfile_to_cache(struct lfile *f);
+/* Opens it for the first time, with these flags besides O_RDWR. */
+int lfile_open(struct lfile *f, int flags);
+/* True: lfile_open opened or made it, and neither lfile_end nor lfile_shut came since. */
+bool lfile_known(const struct lfile *f);
+/* Its descriptor, good until lfile_done. -EBADMSG: it is gone, or it is another file by now. */
+int lfile_use(struct lfile *f);
+void lfile_done(struct lfile *f);
+/* Closes it for good. Nobody uses it. */
+void lfile_end(struct lfile *f);
+/* The same, but durable before; the next use opens what the name leads to then. */
+void lfile_shut(struct lfile *f);
+ssize_t lfile_read(struct lfile *f, void *buf, size_t n, off_t off);
+int lfile_write(struct lfile *f, const void *buf, size_t n, off_t off);
+int lfile_stat(struct lfile *f, struct stat *st);
+off_t lfile_seek(struct lfile *f, off_t off, int whence);
+int lfile_truncate(struct lfile *f, off_t size);
+void lfile_times(struct lfile *f, const struct timespec times[2]);
+void lfile_punch(struct lfile *f, off_t off, off_t len);        /* a failure costs only space */
+int lfile_sync(struct lfile *f, struct verr *err);              /* live_sync_fd */
 
 static inline pthread_rwlock_t *live_seg_lock(struct live *l, uint64_t seg) { return &l->segs[seg % LIVE_STRIPES]; }
 /* Takes the lock of a segment, or freeze. False: reach is REACH_LOCAL and another thread, which may wait for STORE, has the lock. */

@@ -97,7 +97,7 @@ static uint64_t next_cached(struct live *l, uint64_t seg)
     pthread_rwlock_rdlock(&l->freeze);
     uint64_t next = l->cache != NULL ? llayer_next(l->cache, seg) : UINT64_MAX;
     struct stat st;
-    if (next != UINT64_MAX && (fstat(l->cache->volfd, &st) < 0 || (off_t)(LIVE_HEADER_BYTES + next * LIVE_SLOT_BYTES) >= st.st_size))
+    if (next != UINT64_MAX && (lfile_stat(&l->cache->vol, &st) < 0 || (off_t)(LIVE_HEADER_BYTES + next * LIVE_SLOT_BYTES) >= st.st_size))
         next = UINT64_MAX;
     pthread_rwlock_unlock(&l->freeze);
     return next;
@@ -108,7 +108,7 @@ static void settle(struct live *l)
 {
     struct stat st;
     pthread_rwlock_rdlock(&l->freeze);
-    if (l->cache != NULL && fstat(l->cache->fd, &st) == 0)
+    if (l->cache != NULL && lfile_stat(&l->cache->data, &st) == 0)
         llayer_charge(l->cache, (int64_t)st.st_blocks * 512 - atomic_load(&l->cache->charged));
     pthread_rwlock_unlock(&l->freeze);
 }
@@ -118,7 +118,7 @@ static void keep_time(struct live *l, const struct timespec times[2])
 {
     pthread_rwlock_rdlock(&l->freeze);
     if (l->cache != NULL)
-        futimens(l->cache->volfd, times);
+        lfile_times(&l->cache->vol, times);
     pthread_rwlock_unlock(&l->freeze);
 }
 

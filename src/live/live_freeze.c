@@ -161,7 +161,7 @@ static void take_back(struct frozen *f)
 {
     struct live *l = f->l;
     if (f->recorded) {
-        if (ftruncate(l->jfd, (off_t)f->jend) < 0)
+        if (lfile_truncate(&l->journal, (off_t)f->jend) < 0)
             atomic_store(&l->failed, EIO);
         l->jend = f->jend;
         l->next_rec--;

@@ -109,13 +109,10 @@ int ljournal_head(struct live *l, const struct ljournal_scan *s, uint64_t offset
 
 int ljournal_open(struct live *l, struct verr *err)
 {
-    int fd = openat(l->dirfd, "journal", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return live_fail(l, err, errno, "journal: %s", strerror(errno));
-    if (l->jfd >= 0)
-        close(l->jfd);
-    l->jfd = fd;
-    return 0;
+    lfile_end(&l->journal);
+    lfile_init(&l->journal, l, "journal", 0, NULL);
+    int r = lfile_open(&l->journal, 0);
+    return r < 0 ? live_fail(l, err, -r, "journal: %s", strerror(-r)) : 0;
 }
 
 /* ---- writing ---- */
@@ -152,14 +149,14 @@ int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct ver
         return live_fail(l, err, ENOMEM, "journal: no memory");
     int fault = fault_errno("live.journal.put");
     /* Part of a record that failed must not stand behind the next one. */
-    if (l->jtorn && ftruncate(l->jfd, (off_t)l->jend) < 0)
-        r = -errno;
+    if (l->jtorn)
+        r = lfile_truncate(&l->journal, (off_t)l->jend);
     l->jtorn = r < 0;
     if (r == 0)
-        r = fault ? -fault : pwrite_full(l->jfd, buf, len, (off_t)l->jend);
+        r = fault ? -fault : lfile_write(&l->journal, buf, len, (off_t)l->jend);
     free(buf);
     if (r < 0) {
-        l->jtorn = ftruncate(l->jfd, (off_t)l->jend) < 0;   /* a part that stays is a torn end, which recovery knows */
+        l->jtorn = lfile_truncate(&l->journal, (off_t)l->jend) < 0;   /* a part that stays is a torn end, which recovery knows */
         return live_fail(l, err, -r, "journal: %s", strerror(-r));
     }
     l->jend += len;
@@ -171,9 +168,8 @@ int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct ver
 /* After file_replace failed: the disk fails if the name leads to another journal than the open one. */
 static void check_same_journal(struct live *l)
 {
-    struct stat open_st, name_st;
-    if (fstat(l->jfd, &open_st) < 0 || fstatat(l->dirfd, "journal", &name_st, AT_SYMLINK_NOFOLLOW) < 0 ||
-        open_st.st_ino != name_st.st_ino)
+    struct stat st;
+    if (fstatat(l->dirfd, "journal", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != l->journal.ino)
         atomic_store(&l->failed, EIO);
 }
 
@@ -192,7 +188,7 @@ int ljournal_replace(struct live *l, struct live_head *nh, struct verr *err)
     r = file_replace(l->dirfd, "journal", buf, len);
     free(buf);
     if (r < 0) {
-        if (l->jfd >= 0)
+        if (lfile_known(&l->journal))
             check_same_journal(l);
         return live_fail(l, err, -r, "journal: cannot be replaced: %s", strerror(-r));
     }
@@ -296,11 +292,10 @@ int ljournal_sync(struct live *l, struct verr *err)
     pthread_mutex_lock(&l->head_lock);
     uint64_t end = l->jend, rec = l->next_rec - 1;
     bool needed = rec > l->durable_rec;
-    int fd = l->jfd;                /* replaced only under sync_lock, which the caller holds */
     pthread_mutex_unlock(&l->head_lock);
     if (needed) {
         fault_point("live.journal.before_sync");
-        int r = live_sync_fd(l, fd, "journal", 0, "", err);
+        int r = lfile_sync(&l->journal, err);      /* replaced only under sync_lock, which the caller holds */
         if (r < 0)
             return r;
         pthread_mutex_lock(&l->head_lock);

@@ -6,7 +6,6 @@
 #include "live/live_level.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -63,7 +62,7 @@ int llayer_capture(struct live *l, struct llayer *ly, size_t max, struct lcaptur
     }
     for (size_t i = 0; i < c.n; i++) {
         uint8_t *block = c.data + i * BLOCK_BYTES;
-        ssize_t got = pread_full(ly->volfd, block, BLOCK_BYTES, block_off(c.index[i]));
+        ssize_t got = lfile_read(&ly->vol, block, BLOCK_BYTES, block_off(c.index[i]));
         if (got < 0) {
             llayer_capture_undo(ly, &c);
             llayer_capture_free(&c);
@@ -79,7 +78,7 @@ int llayer_map_put(struct live *l, struct llayer *ly, const struct lcapture *c, 
 {
     atomic_store(&ly->map_unsynced, c->n > 0 || atomic_load(&ly->map_unsynced));
     for (size_t i = 0; i < c->n; i++) {
-        int r = fault_errno("live.map.put") ? -EIO : pwrite_full(ly->mapfd, c->data + i * BLOCK_BYTES, BLOCK_BYTES, block_off(c->index[i]));
+        int r = fault_errno("live.map.put") ? -EIO : lfile_write(&ly->map, c->data + i * BLOCK_BYTES, BLOCK_BYTES, block_off(c->index[i]));
         if (r < 0)
             return live_fail(l, err, -r, "layer-%" PRIu64 ".map: %s", ly->no, strerror(-r));
     }
@@ -108,9 +107,13 @@ void llayer_capture_free(struct lcapture *c)
 
 int llayer_data_sync(struct live *l, struct llayer *ly, struct verr *err)
 {
+    (void)l;
     if (!atomic_exchange(&ly->unsynced, false))
         return 0;
-    return live_sync_fd(l, ly->fd, "layer", ly->no, "", err);
+    int r = lfile_sync(&ly->data, err);
+    if (r < 0)
+        atomic_store(&ly->unsynced, true);
+    return r;
 }
 
 int llayer_map_sync(struct live *l, struct llayer *ly, struct verr *err)
@@ -118,12 +121,15 @@ int llayer_map_sync(struct live *l, struct llayer *ly, struct verr *err)
     struct stat st;
     if (!atomic_load(&ly->map_unsynced))
         return 0;
-    if (fstat(ly->mapfd, &st) < 0)
-        return live_fail(l, err, errno, "layer-%" PRIu64 ".map: %s", ly->no, strerror(errno));
-    atomic_store(&ly->map_unsynced, false);
-    int r = live_sync_fd(l, ly->mapfd, "layer", ly->no, ".map", err);
+    int r = lfile_stat(&ly->map, &st);
     if (r < 0)
+        return live_fail(l, err, -r, "layer-%" PRIu64 ".map: %s", ly->no, strerror(-r));
+    atomic_store(&ly->map_unsynced, false);
+    r = lfile_sync(&ly->map, err);
+    if (r < 0) {
+        atomic_store(&ly->map_unsynced, true);
         return r;
+    }
     pthread_mutex_lock(&l->head_lock);
     ly->map_bytes = (uint64_t)st.st_size;
     ly->fresh = false;

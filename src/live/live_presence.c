@@ -42,42 +42,38 @@ static int layer_new(struct live *l, uint64_t no, struct llayer **out)
     ly->l = l;
     ly->no = no;
     ly->memo = lmemo_owner();
-    ly->fd = ly->mapfd = ly->volfd = -1;
+    lfile_init(&ly->data, l, "layer", no, "");
+    lfile_init(&ly->map, l, "layer", no, ".map");
+    lfile_init(&ly->vol, l, "layer", no, ".vol");
+    ly->vol.is_volatile = true;
     atomic_store(&ly->refs, 1);
     *out = ly;
     return 0;
 }
 
-/* Opens layer-N. A cache layer is looked for as cache-N first: a kill may have kept it from getting that name. */
-static int open_file(struct live *l, uint64_t no, const char *suffix, int flags, bool cache, int *fd, struct verr *err)
+static int open_file(struct live *l, struct lfile *f, int flags, struct verr *err)
 {
-    char name[NAME_BYTES];
-    live_name(name, cache ? "cache" : "layer", no, suffix);
-    *fd = openat(l->dirfd, name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (*fd < 0 && cache && errno == ENOENT) {
-        live_name(name, "layer", no, suffix);
-        *fd = openat(l->dirfd, name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-    }
-    if (*fd >= 0)
+    int r = lfile_open(f, flags);
+    if (r == 0)
         return 0;
-    int e = errno;
-    return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? LIVE_MISSING : strerror(e));
+    return live_fail(l, err, r == -ENOENT ? EBADMSG : -r, "%s-%" PRIu64 "%s: %s", f->stem, f->no, f->suffix,
+                     r == -ENOENT ? LIVE_MISSING : strerror(-r));
 }
 
-static int put_header(struct live *l, const struct llayer *ly, enum live_file kind, int fd, struct verr *err)
+static int put_header(struct live *l, enum live_file kind, struct lfile *f, struct verr *err)
 {
     uint8_t head[LIVE_STATE_OFF];
-    live_header_encode(kind, &l->id, ly->no, head);
-    int r = pwrite_full(fd, head, sizeof head, 0);
+    live_header_encode(kind, &l->id, f->no, head);
+    int r = lfile_write(f, head, sizeof head, 0);
     /* The header fills its page, so that slots begin at LIVE_HEADER_BYTES in a file of at least that length. */
-    if (r == 0 && kind == LIVE_MAP && ftruncate(fd, LIVE_HEADER_BYTES) < 0)
-        r = -errno;
-    return r < 0 ? live_fail(l, err, -r, "layer-%" PRIu64 "%s: %s", ly->no, kind == LIVE_MAP ? ".map" : ".vol", strerror(-r)) : 0;
+    if (r == 0 && kind == LIVE_MAP)
+        r = lfile_truncate(f, LIVE_HEADER_BYTES);
+    return r < 0 ? live_fail(l, err, -r, "layer-%" PRIu64 "%s: %s", f->no, f->suffix, strerror(-r)) : 0;
 }
 
 int llayer_vol_header(struct live *l, struct llayer *ly, struct verr *err)
 {
-    return put_header(l, ly, LIVE_VOL, ly->volfd, err);
+    return put_header(l, LIVE_VOL, &ly->vol, err);
 }
 
 int llayer_create(struct live *l, uint64_t no, const struct live_state *st, struct llayer **out, struct verr *err)
@@ -87,15 +83,15 @@ int llayer_create(struct live *l, uint64_t no, const struct live_state *st, stru
     if (r < 0)
         return live_fail(l, err, -r, "layer-%" PRIu64 ": no memory", no);
     const int flags = O_CREAT | O_EXCL;
-    r = open_file(l, no, "", flags, false, &ly->fd, err);
+    r = open_file(l, &ly->data, flags, err);
     if (r == 0)
-        r = open_file(l, no, ".map", flags, false, &ly->mapfd, err);
+        r = open_file(l, &ly->map, flags, err);
     if (r == 0)
-        r = open_file(l, no, ".vol", flags, false, &ly->volfd, err);
+        r = open_file(l, &ly->vol, flags, err);
     if (r == 0 && fault_errno("live.layer.create"))
         r = live_fail(l, err, EIO, "layer-%" PRIu64 ": fault", no);
     if (r == 0)
-        r = put_header(l, ly, LIVE_MAP, ly->mapfd, err);
+        r = put_header(l, LIVE_MAP, &ly->map, err);
     if (r == 0)
         r = live_state_put(l, ly, st, err);
     if (r == 0)
@@ -111,30 +107,29 @@ int llayer_create(struct live *l, uint64_t no, const struct live_state *st, stru
     return 0;
 }
 
-static int check_header(struct live *l, uint64_t no, enum live_file kind, int fd, struct verr *err)
+static int check_header(struct live *l, enum live_file kind, struct lfile *f, struct verr *err)
 {
     uint8_t head[LIVE_HEADER_BYTES] = {0};     /* a vol file may be shorter */
-    const char *suffix = kind == LIVE_MAP ? ".map" : ".vol";
-    ssize_t got = pread_full(fd, head, sizeof head, 0);
+    ssize_t got = lfile_read(f, head, sizeof head, 0);
     if (got < 0)
-        return live_fail(l, err, (int)-got, "layer-%" PRIu64 "%s: %s", no, suffix, strerror((int)-got));
-    int r = live_header_page_decode(kind, &l->id, no, head);
+        return live_fail(l, err, (int)-got, "layer-%" PRIu64 "%s: %s", f->no, f->suffix, strerror((int)-got));
+    int r = live_header_page_decode(kind, &l->id, f->no, head);
     if (r == -ENODATA && kind == LIVE_VOL)
         return r;
     if (r == -ENOTSUP)
-        return live_fail(l, err, ENOTSUP, "layer-%" PRIu64 "%s: has a newer format", no, suffix);
-    return r < 0 ? live_fail(l, err, EBADMSG, "layer-%" PRIu64 "%s: header is damaged or of another disk", no, suffix) : 0;
+        return live_fail(l, err, ENOTSUP, "layer-%" PRIu64 "%s: has a newer format", f->no, f->suffix);
+    return r < 0 ? live_fail(l, err, EBADMSG, "layer-%" PRIu64 "%s: header is damaged or of another disk", f->no, f->suffix) : 0;
 }
 
 int llayer_vol_valid(struct live *l, uint64_t no, struct verr *err)
 {
-    char name[NAME_BYTES];
-    live_name(name, "layer", no, ".vol");
-    int fd = openat(l->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return errno == ENOENT ? 0 : live_fail(l, err, errno, "%s: %s", name, strerror(errno));
-    int r = check_header(l, no, LIVE_VOL, fd, err);
-    close(fd);
+    struct lfile f;
+    lfile_init(&f, l, "layer", no, ".vol");
+    int r = lfile_open(&f, 0);
+    if (r < 0)
+        return r == -ENOENT ? 0 : live_fail(l, err, -r, "layer-%" PRIu64 ".vol: %s", no, strerror(-r));
+    r = check_header(l, LIVE_VOL, &f, err);
+    lfile_end(&f);
     return r == 0 ? 1 : r == -ENODATA ? 0 : r;
 }
 
@@ -143,12 +138,12 @@ static int rebuild_vol(struct live *l, struct llayer *ly, struct verr *err)
 {
     uint8_t block[BLOCK_SEGS * LIVE_SLOT_BYTES];
     for (off_t at = LIVE_HEADER_BYTES;; at += (off_t)sizeof block) {
-        off_t data = lseek(ly->mapfd, at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
+        off_t data = lfile_seek(&ly->map, at, SEEK_DATA);
+        if (data == -ENXIO)
             return 0;
         if (data > at)
             at = data / (off_t)sizeof block * (off_t)sizeof block;
-        ssize_t got = pread_full(ly->mapfd, block, sizeof block, at);
+        ssize_t got = lfile_read(&ly->map, block, sizeof block, at);
         if (got < 0)
             return live_fail(l, err, (int)-got, "layer-%" PRIu64 ".map: %s", ly->no, strerror((int)-got));
         if (got == 0)
@@ -160,23 +155,24 @@ static int rebuild_vol(struct live *l, struct llayer *ly, struct verr *err)
             if (live_slot_decode(&l->id, first + i, block + i * LIVE_SLOT_BYTES, &s) < 0)
                 return live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".map: the slot of segment %" PRIu64 " is damaged", ly->no, first + i);
         }
-        int r = pwrite_full(ly->volfd, block, sizeof block, at);
+        int r = lfile_write(&ly->vol, block, sizeof block, at);
         if (r < 0)
             return live_fail(l, err, -r, "layer-%" PRIu64 ".vol: %s", ly->no, strerror(-r));
     }
 }
 
-static int64_t allocated(int fd)
+static int64_t allocated(struct lfile *f)
 {
     struct stat st;
-    return fstat(fd, &st) < 0 ? 0 : (int64_t)st.st_blocks * 512;
+    return lfile_stat(f, &st) < 0 ? 0 : (int64_t)st.st_blocks * 512;
 }
 
-static int check_map_length(struct live *l, const struct llayer *ly, struct verr *err)
+static int check_map_length(struct live *l, struct llayer *ly, struct verr *err)
 {
     struct stat st;
-    if (fstat(ly->mapfd, &st) < 0)
-        return live_fail(l, err, errno, "layer-%" PRIu64 ".map: %s", ly->no, strerror(errno));
+    int r = lfile_stat(&ly->map, &st);
+    if (r < 0)
+        return live_fail(l, err, -r, "layer-%" PRIu64 ".map: %s", ly->no, strerror(-r));
     if ((uint64_t)st.st_size < ly->map_bytes)
         return live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".map: is %jd bytes long, %" PRIu64 " were written", ly->no,
                          (intmax_t)st.st_size, ly->map_bytes);
@@ -190,9 +186,9 @@ int llayer_map_look(struct live *l, uint64_t no, uint64_t min_map_bytes, struct 
     if (r < 0)
         return live_fail(l, err, -r, "layer-%" PRIu64 ": no memory", no);
     ly->map_bytes = min_map_bytes;
-    r = open_file(l, no, ".map", 0, false, &ly->mapfd, err);
+    r = open_file(l, &ly->map, 0, err);
     if (r == 0)
-        r = check_header(l, no, LIVE_MAP, ly->mapfd, err);
+        r = check_header(l, LIVE_MAP, &ly->map, err);
     if (r == 0)
         r = check_map_length(l, ly, err);
     llayer_unref(ly);
@@ -203,17 +199,17 @@ static int open_files(struct live *l, struct llayer *ly, enum layer_open how, st
 {
     bool cache = how == LAYER_CACHE, rebuild = how == LAYER_REBUILD || how == LAYER_REBUILD_HEADLESS;
     /* A layer without durable presence may be missing after a power loss: its directory entry never was made durable. */
-    int r = open_file(l, ly->no, "", rebuild ? O_CREAT : 0, cache, &ly->fd, err);
+    int r = open_file(l, &ly->data, rebuild ? O_CREAT : 0, err);
     if (r == 0 && !cache)
-        r = open_file(l, ly->no, ".map", 0, false, &ly->mapfd, err);
+        r = open_file(l, &ly->map, 0, err);
     if (r == 0 && !cache)
-        r = check_header(l, ly->no, LIVE_MAP, ly->mapfd, err);
+        r = check_header(l, LIVE_MAP, &ly->map, err);
     if (r == 0 && !cache)
         r = check_map_length(l, ly, err);
     if (r == 0)
-        r = open_file(l, ly->no, ".vol", rebuild ? O_CREAT | O_TRUNC : 0, cache, &ly->volfd, err);
+        r = open_file(l, &ly->vol, rebuild ? O_CREAT | O_TRUNC : 0, err);
     if (r == 0 && !rebuild)
-        r = check_header(l, ly->no, LIVE_VOL, ly->volfd, err);
+        r = check_header(l, LIVE_VOL, &ly->vol, err);
     if (r == 0 && rebuild)
         r = rebuild_vol(l, ly, err);
     if (r == 0 && how == LAYER_REBUILD)
@@ -228,6 +224,10 @@ int llayer_open(struct live *l, uint64_t no, enum layer_open how, uint64_t min_m
     if (r < 0)
         return live_fail(l, err, -r, "layer-%" PRIu64 ": no memory", no);
     ly->map_bytes = min_map_bytes;
+    if (how == LAYER_CACHE) {
+        lfile_to_cache(&ly->data);
+        lfile_to_cache(&ly->vol);
+    }
     r = open_files(l, ly, how, err);
     if (r < 0) {
         llayer_unref(ly);
@@ -237,7 +237,7 @@ int llayer_open(struct live *l, uint64_t no, enum layer_open how, uint64_t min_m
     ly->map_unsynced = how != LAYER_CACHE;
     ly->is_cache = how == LAYER_CACHE;
     /* live_set_open counted these bytes. */
-    ly->charged = allocated(ly->fd);
+    ly->charged = allocated(&ly->data);
     *out = ly;
     return 0;
 }
@@ -252,12 +252,9 @@ void llayer_unref(struct llayer *ly)
 {
     if (ly == NULL || atomic_fetch_sub(&ly->refs, 1) != 1)
         return;
-    if (ly->fd >= 0)
-        close(ly->fd);
-    if (ly->mapfd >= 0)
-        close(ly->mapfd);
-    if (ly->volfd >= 0)
-        close(ly->volfd);
+    lfile_end(&ly->data);
+    lfile_end(&ly->map);
+    lfile_end(&ly->vol);
     pthread_mutex_destroy(&ly->lock);
     free(ly->blocks);
     free(ly);
@@ -268,12 +265,12 @@ void llayer_discard(struct live *l, struct llayer *ly)
     static const char *const suffixes[] = {"", ".map", ".vol"};
     if (ly == NULL)
         return;
-    const int fds[] = {ly->fd, ly->mapfd, ly->volfd};
+    const struct lfile *const files[] = {&ly->data, &ly->map, &ly->vol};
     for (unsigned i = 0; i < 3; i++) {
         char name[NAME_BYTES];
         live_name(name, "layer", ly->no, suffixes[i]);
         /* Only files that this object made; none after a failed fsync: a journal that names them may have reached the disk. */
-        if (fds[i] >= 0 && atomic_load(&l->failed) == 0)
+        if (lfile_known(files[i]) && atomic_load(&l->failed) == 0)
             unlinkat(l->dirfd, name, 0);
     }
     llayer_charge(ly, -atomic_load(&ly->charged));
@@ -288,7 +285,7 @@ int lslot_get(struct live *l, struct llayer *ly, uint64_t seg, struct live_slot 
     uint64_t count;
     if (lmemo_get(l->set->memo, ly->memo, seg, out, sizeof *out, &count))
         return 0;
-    ssize_t got = pread_full(ly->volfd, raw, sizeof raw, slot_off(seg));
+    ssize_t got = lfile_read(&ly->vol, raw, sizeof raw, slot_off(seg));
     if (got < 0)
         return live_fail(l, err, (int)-got, "%s-%" PRIu64 ".vol: %s", stem_of(ly), ly->no, strerror((int)-got));
     memset(raw + got, 0, sizeof raw - (size_t)got);
@@ -331,11 +328,11 @@ int lslot_put(struct live *l, struct llayer *ly, uint64_t seg, const struct live
         return r;
     live_slot_encode(&l->id, seg, s, raw);
     /* The mark comes first: a mark too many costs a copy, a missing one would lose data at a power loss after fsync. */
-    r = ly->mapfd >= 0 ? mark_block(ly, seg / BLOCK_SEGS) : 0;
+    r = atomic_load(&ly->is_cache) ? 0 : mark_block(ly, seg / BLOCK_SEGS);
     struct live_slot back;          /* as a read would have it */
     lmemo_write(l->set->memo, ly->memo, seg, NULL, 0);
     if (r == 0)
-        r = fault_errno("live.slot.put") ? -EIO : pwrite_full(ly->volfd, raw, sizeof raw, slot_off(seg));
+        r = fault_errno("live.slot.put") ? -EIO : lfile_write(&ly->vol, raw, sizeof raw, slot_off(seg));
     bool good = r == 0 && live_slot_decode(&l->id, seg, raw, &back) == 0;
     lmemo_write(l->set->memo, ly->memo, seg, good ? &back : NULL, sizeof back);
     return r < 0 ? live_fail(l, err, -r, "%s-%" PRIu64 ".vol: %s", stem_of(ly), ly->no, strerror(-r)) : 0;
@@ -343,9 +340,9 @@ int lslot_put(struct live *l, struct llayer *ly, uint64_t seg, const struct live
 
 uint64_t llayer_next(struct llayer *ly, uint64_t seg)
 {
-    off_t at = lseek(ly->volfd, slot_off(seg), SEEK_DATA);
+    off_t at = lfile_seek(&ly->vol, slot_off(seg), SEEK_DATA);
     if (at < 0)
-        return errno == ENXIO ? UINT64_MAX : seg;
+        return at == -ENXIO ? UINT64_MAX : seg;
     uint64_t found = ((uint64_t)at - LIVE_HEADER_BYTES) / LIVE_SLOT_BYTES;
     return found > seg ? found : seg;
 }
@@ -354,11 +351,10 @@ int llayer_mark_all(struct llayer *ly)
 {
     for (uint64_t seg = llayer_next(ly, 0); seg != UINT64_MAX; seg = llayer_next(ly, (seg / BLOCK_SEGS + 1) * BLOCK_SEGS)) {
         struct stat st;
-        if (fstat(ly->volfd, &st) < 0)
-            return -errno;
-        if (slot_off(seg) >= st.st_size)
-            return 0;
-        int r = mark_block(ly, seg / BLOCK_SEGS);
+        int r = lfile_stat(&ly->vol, &st);
+        if (r < 0 || slot_off(seg) >= st.st_size)
+            return r;
+        r = mark_block(ly, seg / BLOCK_SEGS);
         if (r < 0)
             return r;
     }
@@ -369,7 +365,7 @@ int llayer_mark_all(struct llayer *ly)
 
 int llayer_read(struct live *l, struct llayer *ly, uint64_t off, void *buf, size_t len, struct verr *err)
 {
-    ssize_t got = pread_full(ly->fd, buf, len, (off_t)off);
+    ssize_t got = lfile_read(&ly->data, buf, len, (off_t)off);
     if (got < 0)
         return live_fail(l, err, (int)-got, "%s-%" PRIu64 ": %s", stem_of(ly), ly->no, strerror((int)-got));
     if ((size_t)got != len)
@@ -379,15 +375,14 @@ int llayer_read(struct live *l, struct llayer *ly, uint64_t off, void *buf, size
 
 int llayer_write(struct live *l, struct llayer *ly, uint64_t off, const void *buf, size_t len, struct verr *err)
 {
-    int r = pwrite_full(ly->fd, buf, len, (off_t)off);
+    int r = lfile_write(&ly->data, buf, len, (off_t)off);
     atomic_store(&ly->unsynced, true);
     return r < 0 ? live_fail(l, err, -r, "%s-%" PRIu64 ": %s", stem_of(ly), ly->no, strerror(-r)) : 0;
 }
 
 void llayer_punch(struct llayer *ly, uint64_t off, uint64_t len)
 {
-    /* A failure costs only space: the pages stay allocated and unread. */
-    (void)!fallocate(ly->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+    lfile_punch(&ly->data, (off_t)off, (off_t)len);      /* where it fails the pages stay allocated and unread */
     atomic_store(&ly->unsynced, true);
 }
 

@@ -250,7 +250,7 @@ static int trim(struct live *l, struct verr *err)
         if (seg > LIVE_SIZE_MAX >> SEG_SHIFT)
             break;
         struct stat st;
-        if (fstat(l->cur.layer->volfd, &st) < 0 || (off_t)(LIVE_HEADER_BYTES + seg * LIVE_SLOT_BYTES) >= st.st_size)
+        if (lfile_stat(&l->cur.layer->vol, &st) < 0 || (off_t)(LIVE_HEADER_BYTES + seg * LIVE_SLOT_BYTES) >= st.st_size)
             break;
         r = trim_segment(l, seg, size, err);
     }
@@ -259,10 +259,10 @@ static int trim(struct live *l, struct verr *err)
 
 static int dirty_present(struct live *l, struct verr *err)
 {
-    int r = 0;
     struct stat st;
-    if (fstat(l->cur.layer->volfd, &st) < 0)
-        return live_fail(l, err, errno, "layer: %s", strerror(errno));
+    int r = lfile_stat(&l->cur.layer->vol, &st);
+    if (r < 0)
+        return live_fail(l, err, -r, "layer: %s", strerror(-r));
     for (uint64_t seg = 0; r == 0; seg++) {
         struct live_slot s;
         struct live_entry e;
@@ -367,8 +367,11 @@ static int recover_trusted(struct live *l, struct verr *err)
         return r;
     /* A record that a kill cut short is taken off before anything is appended, and after the rest was found whole. */
     struct stat js;
-    if (fstat(l->jfd, &js) < 0 || (js.st_size > (off_t)l->jend && ftruncate(l->jfd, (off_t)l->jend) < 0))
-        return live_fail(l, err, errno, "journal: %s", strerror(errno));
+    r = lfile_stat(&l->journal, &js);
+    if (r == 0 && js.st_size > (off_t)l->jend)
+        r = lfile_truncate(&l->journal, (off_t)l->jend);
+    if (r < 0)
+        return live_fail(l, err, -r, "journal: %s", strerror(-r));
     open_cache(l);
     atomic_store(&l->size, st.size);
     atomic_store(&l->mtime_ns, st.mtime_ns);

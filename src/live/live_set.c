@@ -39,7 +39,7 @@ static struct live *live_new(struct live_set *set, const struct vid *disk)
     l->set = set;
     l->id = *disk;
     vid_hex(disk, l->hex);
-    l->dirfd = l->jfd = -1;
+    l->dirfd = -1;
     l->stage = LIVE_OPENING;
     bool ok = pthread_mutex_init(&l->hold_lock, NULL) == 0 && pthread_mutex_init(&l->sync_lock, NULL) == 0 &&
               pthread_mutex_init(&l->head_lock, NULL) == 0 && init_rwlock(&l->freeze) == 0;
@@ -81,8 +81,7 @@ static void live_release(struct live *l)
     free(l->lv);
     free(l->gone);
     live_head_release(&l->head);
-    if (l->jfd >= 0)
-        close(l->jfd);
+    lfile_end(&l->journal);
     if (l->dirfd >= 0)
         close(l->dirfd);
     for (unsigned i = 0; i < LIVE_STRIPES; i++)
@@ -449,7 +448,9 @@ static int enter_disk(void *ctx, const struct vid *disk)
 int live_set_open(const struct live_env *env, struct live_set **out, struct verr *err)
 {
     struct live_set *set = calloc(1, sizeof *set);
-    if (set == NULL || (set->memo = lmemo_new()) == NULL) {
+    if (set == NULL || (set->memo = lmemo_new()) == NULL || (set->files = lfiles_new(env->files_max)) == NULL) {
+        if (set != NULL)
+            lmemo_free(set->memo);
         free(set);
         return verr_set(err, ENOMEM, "no memory");
     }
@@ -474,6 +475,7 @@ int live_set_open(const struct live_env *env, struct live_set **out, struct verr
         pthread_cond_destroy(&set->moved);
         pthread_mutex_destroy(&set->lock);
         lmemo_free(set->memo);
+        lfiles_free(set->files);
         free(set);
         return r;
     }
@@ -499,6 +501,7 @@ int live_set_close(struct live_set *set, struct verr *err)
     pthread_cond_destroy(&set->moved);
     pthread_mutex_destroy(&set->lock);
     lmemo_free(set->memo);
+    lfiles_free(set->files);
     free(set);
     return r;
 }

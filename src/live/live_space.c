@@ -67,5 +67,7 @@ void llayer_to_cache(struct llayer *ly)
     int64_t bytes = atomic_load(&ly->charged);
     atomic_fetch_sub(&set->layer_bytes, bytes);
     atomic_store(&ly->is_cache, true);
+    lfile_to_cache(&ly->data);
+    lfile_to_cache(&ly->vol);
     atomic_fetch_add(&set->cache_bytes, bytes);
 }

@@ -7,8 +7,6 @@
  */
 #include "live/live_disk.h"
 
-#include "base/file.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -20,7 +18,7 @@ enum { MTIME_STEP_NS = 1000000000 };
 int live_state_get(struct live *l, struct llayer *ly, struct live_state *out, struct verr *err)
 {
     uint8_t raw[LIVE_STATE_BYTES];
-    ssize_t got = pread_full(ly->volfd, raw, sizeof raw, LIVE_STATE_OFF);
+    ssize_t got = lfile_read(&ly->vol, raw, sizeof raw, LIVE_STATE_OFF);
     if (got < 0)
         return live_fail(l, err, (int)-got, "layer-%" PRIu64 ".vol: %s", ly->no, strerror((int)-got));
     if (got != (ssize_t)sizeof raw || live_state_decode(&l->id, ly->no, raw, out) < 0)
@@ -32,7 +30,7 @@ int live_state_put(struct live *l, struct llayer *ly, const struct live_state *s
 {
     uint8_t raw[LIVE_STATE_BYTES];
     live_state_encode(&l->id, ly->no, st, raw);
-    int r = pwrite_full(ly->volfd, raw, sizeof raw, LIVE_STATE_OFF);
+    int r = lfile_write(&ly->vol, raw, sizeof raw, LIVE_STATE_OFF);
     return r < 0 ? live_fail(l, err, -r, "layer-%" PRIu64 ".vol: %s", ly->no, strerror(-r)) : 0;
 }
 

@@ -6,7 +6,6 @@
 #include "live/live_level.h"
 
 #include "base/fault.h"
-#include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,34 +20,31 @@ static off_t entry_off(uint64_t seg)
     return (off_t)(LIVE_HEADER_BYTES + seg * LIVE_ENTRY_BYTES);
 }
 
-static struct ltable *table_new(uint64_t no, int fd)
+static struct ltable *table_new(struct live *l, uint64_t no)
 {
     struct ltable *t = calloc(1, sizeof *t);
     if (t == NULL)
         return NULL;
     t->no = no;
     t->memo = lmemo_owner();
-    t->fd = fd;
+    lfile_init(&t->file, l, "table", no, "");
     atomic_store(&t->refs, 1);
     return t;
 }
 
 int ltable_create(struct live *l, uint64_t no, struct ltable **out, struct verr *err)
 {
-    char name[NAME_BYTES];
-    live_name(name, "table", no, "");
-    int fd = openat(l->dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return live_fail(l, err, errno, "%s: cannot be made: %s", name, strerror(errno));
+    struct ltable *t = table_new(l, no);
+    if (t == NULL)
+        return live_fail(l, err, ENOMEM, "table-%" PRIu64 ": no memory", no);
+    int r = lfile_open(&t->file, O_CREAT | O_EXCL);
     uint8_t head[LIVE_HEADER_BYTES] = {0};
     live_header_encode(LIVE_TABLE, &l->id, no, head);
-    int r = fault_errno("live.table.create") ? -EIO : pwrite_full(fd, head, sizeof head, 0);
-    struct ltable *t = r == 0 ? table_new(no, fd) : NULL;
-    if (t == NULL) {
-        r = r < 0 ? r : -ENOMEM;
-        close(fd);
-        unlinkat(l->dirfd, name, 0);
-        return live_fail(l, err, -r, "%s: %s", name, strerror(-r));
+    if (r == 0)
+        r = fault_errno("live.table.create") ? -EIO : lfile_write(&t->file, head, sizeof head, 0);
+    if (r < 0) {
+        ltable_discard(l, t);
+        return live_fail(l, err, -r, "table-%" PRIu64 ": cannot be made: %s", no, strerror(-r));
     }
     t->fresh = true;
     t->unsynced = true;
@@ -57,14 +53,15 @@ int ltable_create(struct live *l, uint64_t no, struct ltable **out, struct verr 
     return 0;
 }
 
-static int check_table(struct live *l, int fd, uint64_t no, uint64_t min_bytes, uint64_t *bytes, struct verr *err)
+static int check_table(struct live *l, struct ltable *t, uint64_t no, uint64_t min_bytes, uint64_t *bytes, struct verr *err)
 {
     uint8_t head[LIVE_HEADER_BYTES];
     struct stat st;
-    ssize_t got = pread_full(fd, head, sizeof head, 0);
-    if (got < 0 || fstat(fd, &st) < 0)
-        return live_fail(l, err, EIO, "table-%" PRIu64 ": cannot be read: %s", no, strerror(got < 0 ? (int)-got : errno));
-    int r = got == (ssize_t)sizeof head ? live_header_page_decode(LIVE_TABLE, &l->id, no, head) : -EBADMSG;
+    ssize_t got = lfile_read(&t->file, head, sizeof head, 0);
+    int r = got < 0 ? (int)got : lfile_stat(&t->file, &st);
+    if (r < 0)
+        return live_fail(l, err, EIO, "table-%" PRIu64 ": cannot be read: %s", no, strerror(-r));
+    r = got == (ssize_t)sizeof head ? live_header_page_decode(LIVE_TABLE, &l->id, no, head) : -EBADMSG;
     if (r == -ENOTSUP)
         return live_fail(l, err, ENOTSUP, "table-%" PRIu64 ": has a newer format", no);
     if (r < 0)
@@ -78,19 +75,18 @@ static int check_table(struct live *l, int fd, uint64_t no, uint64_t min_bytes, 
 
 int ltable_open(struct live *l, uint64_t no, uint64_t min_bytes, struct ltable **out, struct verr *err)
 {
-    char name[NAME_BYTES];
-    live_name(name, "table", no, "");
-    int fd = openat(l->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
-        int e = errno;
-        return live_fail(l, err, e == ENOENT ? EBADMSG : e, "%s: %s", name, e == ENOENT ? LIVE_MISSING : strerror(e));
-    }
     uint64_t bytes = 0;
-    int r = check_table(l, fd, no, min_bytes, &bytes, err);
-    struct ltable *t = r == 0 ? table_new(no, fd) : NULL;
-    if (t == NULL) {
-        close(fd);
-        return r < 0 ? r : live_fail(l, err, ENOMEM, "%s: no memory", name);
+    struct ltable *t = table_new(l, no);
+    if (t == NULL)
+        return live_fail(l, err, ENOMEM, "table-%" PRIu64 ": no memory", no);
+    int r = lfile_open(&t->file, 0);
+    if (r < 0)
+        r = live_fail(l, err, r == -ENOENT ? EBADMSG : -r, "table-%" PRIu64 ": %s", no, r == -ENOENT ? LIVE_MISSING : strerror(-r));
+    else
+        r = check_table(l, t, no, min_bytes, &bytes, err);
+    if (r < 0) {
+        ltable_unref(t);
+        return r;
     }
     /* An earlier run's writes may not be durable: the next fsync syncs them. */
     t->unsynced = true;
@@ -109,7 +105,7 @@ void ltable_unref(struct ltable *t)
 {
     if (t == NULL || atomic_fetch_sub(&t->refs, 1) != 1)
         return;
-    close(t->fd);
+    lfile_end(&t->file);
     free(t);
 }
 
@@ -119,7 +115,7 @@ void ltable_discard(struct live *l, struct ltable *t)
         return;
     char name[NAME_BYTES];
     live_name(name, "table", t->no, "");
-    if (atomic_load(&l->failed) == 0)       /* else a journal that names it may have reached the disk */
+    if (lfile_known(&t->file) && atomic_load(&l->failed) == 0)      /* else a journal that names it may have reached the disk */
         unlinkat(l->dirfd, name, 0);
     ltable_unref(t);
 }
@@ -135,7 +131,7 @@ int ltable_get(struct live *l, struct ltable *t, uint64_t seg, struct live_entry
     uint64_t count, owner = atomic_load(&t->memo);
     if (lmemo_get(l->set->memo, owner, seg, out, sizeof *out, &count))
         return 0;
-    ssize_t got = pread_full(t->fd, raw, sizeof raw, entry_off(seg));
+    ssize_t got = lfile_read(&t->file, raw, sizeof raw, entry_off(seg));
     if (got < 0)
         return live_fail(l, err, (int)-got, "table-%" PRIu64 ": %s", t->no, strerror((int)-got));
     memset(raw + got, 0, sizeof raw - (size_t)got);
@@ -155,7 +151,7 @@ int ltable_put(struct live *l, struct ltable *t, uint64_t seg, const struct live
     struct live_entry back;         /* as a read would have it */
     uint64_t owner = atomic_load(&t->memo);
     lmemo_write(l->set->memo, owner, seg, NULL, 0);
-    r = fault_errno("live.table.put") ? -EIO : pwrite_full(t->fd, raw, sizeof raw, entry_off(seg));
+    r = fault_errno("live.table.put") ? -EIO : lfile_write(&t->file, raw, sizeof raw, entry_off(seg));
     atomic_store(&t->unsynced, true);
     bool good = r == 0 && live_entry_decode(&l->id, seg, raw, &back) == 0;
     lmemo_write(l->set->memo, owner, seg, good ? &back : NULL, sizeof back);
@@ -165,7 +161,7 @@ int ltable_put(struct live *l, struct ltable *t, uint64_t seg, const struct live
 int ltable_slice_get(struct live *l, struct ltable *t, uint64_t first, struct lslice *out, struct verr *err)
 {
     uint8_t raw[SLICE_SEGS * LIVE_ENTRY_BYTES];
-    ssize_t got = pread_full(t->fd, raw, sizeof raw, entry_off(first));
+    ssize_t got = lfile_read(&t->file, raw, sizeof raw, entry_off(first));
     if (got < 0)
         return live_fail(l, err, (int)-got, "table-%" PRIu64 ": %s", t->no, strerror((int)-got));
     memset(raw + got, 0, sizeof raw - (size_t)got);
@@ -184,7 +180,7 @@ int ltable_slice_put(struct live *l, struct ltable *t, const struct lslice *s, s
         return r;
     for (unsigned i = 0; i < SLICE_SEGS; i++)
         live_entry_encode(&l->id, s->first + i, &s->e[i], raw + i * LIVE_ENTRY_BYTES);
-    r = fault_errno("live.table.slice") ? -EIO : pwrite_full(t->fd, raw, sizeof raw, entry_off(s->first));
+    r = fault_errno("live.table.slice") ? -EIO : lfile_write(&t->file, raw, sizeof raw, entry_off(s->first));
     atomic_store(&t->unsynced, true);
     /* What the memo has of the table, and what readers are about to fill in, belongs to an owner that nobody asks for again. */
     atomic_store(&t->memo, lmemo_owner());
@@ -193,9 +189,9 @@ int ltable_slice_put(struct live *l, struct ltable *t, const struct lslice *s, s
 
 uint64_t ltable_next(struct ltable *t, uint64_t seg)
 {
-    off_t at = lseek(t->fd, entry_off(seg), SEEK_DATA);
+    off_t at = lfile_seek(&t->file, entry_off(seg), SEEK_DATA);
     if (at < 0)
-        return errno == ENXIO ? UINT64_MAX : seg;
+        return at == -ENXIO ? UINT64_MAX : seg;
     uint64_t found = ((uint64_t)at - LIVE_HEADER_BYTES) / LIVE_ENTRY_BYTES;
     return found > seg ? found : seg;
 }
@@ -205,12 +201,15 @@ int ltable_sync(struct live *l, struct ltable *t, struct verr *err)
     struct stat st;
     if (!atomic_load(&t->unsynced))
         return 0;
-    if (fstat(t->fd, &st) < 0)
-        return live_fail(l, err, errno, "table-%" PRIu64 ": %s", t->no, strerror(errno));
-    atomic_store(&t->unsynced, false);
-    int r = live_sync_fd(l, t->fd, "table", t->no, "", err);
+    int r = lfile_stat(&t->file, &st);
     if (r < 0)
+        return live_fail(l, err, -r, "table-%" PRIu64 ": %s", t->no, strerror(-r));
+    atomic_store(&t->unsynced, false);
+    r = lfile_sync(&t->file, err);
+    if (r < 0) {
+        atomic_store(&t->unsynced, true);
         return r;
+    }
     pthread_mutex_lock(&l->head_lock);
     t->synced_bytes = (uint64_t)st.st_size;
     t->fresh = false;

@@ -14,6 +14,7 @@
 #include "base/fault.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,15 +48,12 @@ static int share_data(struct live *dst, struct live *src, struct llayer *ly, str
     live_name(from, "layer", src->cur.layer->no, "");
     if (unlinkat(dst->dirfd, to, 0) < 0 || linkat(src->dirfd, from, dst->dirfd, to, 0) < 0)
         return live_fail(dst, err, errno, "%s: cannot link the data of another disk: %s", to, strerror(errno));
-    int fd = openat(dst->dirfd, to, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        int e = errno;
-        if (fd >= 0)
-            close(fd);
-        return live_fail(dst, err, e, "%s: %s", to, strerror(e));
-    }
-    close(ly->fd);
-    ly->fd = fd;
+    lfile_shut(&ly->data);          /* from now on the name leads to the shared file */
+    int r = lfile_open(&ly->data, 0);
+    if (r == 0)
+        r = lfile_stat(&ly->data, &st);
+    if (r < 0)
+        return live_fail(dst, err, -r, "%s: %s", to, strerror(-r));
     llayer_charge(ly, (int64_t)st.st_blocks * 512);
     return 0;
 }
@@ -164,21 +162,16 @@ int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, str
 
 /* ---- when both disks stay ---- */
 
-/* The freeze lock is held exclusively: no thread reads or writes through the descriptor meanwhile. */
+/* The freeze lock is held exclusively: no thread reads or writes the file meanwhile. */
 static int reopen_data(struct live *l, struct verr *err)
 {
     struct llayer *ly = l->cur.layer;
-    char name[NAME_BYTES];
     int r = live_unshare(l, ly->no, err);
     if (r < 0)
         return r;
-    live_name(name, "layer", ly->no, "");
-    int fd = openat(l->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || dup3(fd, ly->fd, O_CLOEXEC) < 0)
-        r = live_fail(l, err, errno, "%s: %s", name, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return r;
+    lfile_shut(&ly->data);
+    r = lfile_open(&ly->data, 0);
+    return r < 0 ? live_fail(l, err, -r, "layer-%" PRIu64 ": %s", ly->no, strerror(-r)) : 0;
 }
 
 int live_own(struct live *dst, struct live *src, struct verr *err)

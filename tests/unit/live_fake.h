@@ -182,6 +182,8 @@ static __attribute__((unused)) struct live_set *open_set(const char *state, stru
 {
     struct verr err = {0};
     struct live_env env = more != NULL ? *more : (struct live_env){.open_max = 4};
+    if (env.files_max == 0)
+        env.files_max = 5;          /* fewer than one disk has */
     env.state_dirfd = dir_open(AT_FDCWD, state);
     assert_true(env.state_dirfd >= 0);
     env.source = fake_table(f);

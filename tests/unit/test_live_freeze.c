@@ -13,6 +13,7 @@ struct box {
     struct live_set *set;
     struct live *l[N];
     struct vid id[N];
+    unsigned crashes;
 };
 
 static struct verr err;
@@ -67,7 +68,7 @@ static void box_open(struct box *b, const char *where, bool trusted, const struc
 
 static void box_crash(struct box *b, bool trusted)
 {
-    fake_remove(b->copy);
+    snprintf(b->copy, sizeof b->copy, "%s/copy%u", b->root, b->crashes++);     /* an earlier one may be in use */
     copy_tree(b->state, b->copy);
     box_close(b);
     box_open(b, b->copy, trusted, &cached);
