@@ -29,22 +29,28 @@ static struct group *group_of(const struct groups *g, const struct vid *id)
     return g->n == 0 ? NULL : bsearch(&key, g->v, g->n, sizeof *g->v, by_id);
 }
 
+static bool pending_members(struct agent *a, const struct snaprow *s, uint32_t *members)
+{
+    struct snapinfo p;
+    struct live *l;
+    if (live_get(a->live, &s->info.ref.disk, &l, NULL) < 0)
+        return false;
+    bool found = live_pending_by_seq(l, s->info.ref.seq, &p, NULL) == 0;
+    if (found)
+        *members = p.group_members;
+    live_put(l);
+    return found;
+}
+
 static uint32_t members_of(struct agent *a, const struct snaprow *s)
 {
     struct snaprcp hdr;
     struct snapattr attr;
-    struct snapinfo p;
-    struct live *l;
     uint32_t members = 1;
-    if (s->state == SNAPST_STORED)
-        return snaps_load(a->store, &s->info.ref, &hdr, &attr,
-                         NULL) == 0 ? hdr.info.group_members : 1;
-    if (live_get(a->live, &s->info.ref.disk, &l, NULL) == 0) {
-        if (live_pending_by_seq(l, s->info.ref.seq, &p, NULL) == 0)
-            members = p.group_members;
-        live_put(l);
-    }
-    return members;
+    if (s->state != SNAPST_STORED && pending_members(a, s, &members))
+        return members;
+    /* Stored, or it has been stored since the row was read. */
+    return snaps_load(a->store, &s->info.ref, &hdr, &attr, NULL) == 0 ? hdr.info.group_members : 1;
 }
 
 static int count_member(void *ctx, const struct snaprow *s)

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/history.h"
 #include "cli/reports.h"
 
-#include "varve/ioctl.h"
-
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static void print_row(const json_t *s)
 {
@@ -34,27 +32,30 @@ static void print_row(const json_t *s)
            added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", part, json_word(s, "note"));
 }
 
-static int print_table(const char *text, const char *path)
+static void print_snapshots(const json_t *disk)
 {
-    json_error_t e;
-    json_t *doc = json_loads(text, 0, &e), *list = json_object_get(doc, "snapshots");
-    if (!json_is_array(list)) {
-        json_decref(doc);
-        return report_errno(&cmd_log, path, EPROTO);
-    }
+    const json_t *snaps = json_object_get(disk, "snapshots");
+    for (size_t i = 0; i < json_array_size(snaps); i++)
+        print_row(json_array_get(snaps, i));
+}
+
+static void print_table(const json_t *doc)
+{
     printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s\n", "NAME", "STATE", "SIZE", "DIRTY", "1:CLEAN", "2:PARENT", "3-4:DUP",
            "NEW", "ADDED", "NOTE");
-    for (size_t i = 0; i < json_array_size(list); i++)
-        print_row(json_array_get(list, i));
-    json_decref(doc);
-    return EXIT_OK;
+    if (!json_is_array(doc))
+        print_snapshots(doc);
+    for (size_t i = 0; i < json_array_size(doc); i++)
+        print_snapshots(json_array_get(doc, i));
 }
 
 static int run_log(int argc, char **argv)
 {
     static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     bool json = false;
-    int c, code = EXIT_OK;
+    struct verr err = {0};
+    struct stat st;
+    int c;
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
         if (c == 'h')
             return print_help(&cmd_log);
@@ -64,21 +65,23 @@ static int run_log(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return usage_error(&cmd_log, "give one PATH");
-    char *text = report_fetch(&cmd_log, argv[optind], VARVE_IOC_LOG, &code);
-    if (text == NULL)
-        return code;
-    if (json)
-        fputs(text, stdout);
-    else
-        code = print_table(text, argv[optind]);
-    free(text);
-    return code;
+    const char *path = argv[optind];
+    json_t *doc = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? history_of_dir(path, &err) : history_of_disk(path, &err);
+    if (doc == NULL)
+        return report_error(&cmd_log, &err);
+    if (!json)
+        print_table(doc);
+    else if (json_dumpf(doc, stdout, JSON_INDENT(2)) == 0)
+        putchar('\n');
+    json_decref(doc);
+    return EXIT_OK;
 }
 
 const struct command cmd_log = {
     "log", "history of a disk, with what each level removed",
     "varve log [--json] PATH\n\n"
-    "PATH is a live disk or one of its snapshots. Columns: DIRTY, the segments that\n"
+    "PATH is a live disk or one of its snapshots, or a directory: then the histories\n"
+    "of all its disks are shown, removed ones too. Columns: DIRTY, the segments that\n"
     "were written since the snapshot before; what level 1 (clean segments), level 2\n"
     "(parent) and levels 3-4 (duplicates elsewhere) settled; NEW blocks; ADDED, bytes\n"
     "that the snapshot added to the store. [group 1 of 2]: two disks were frozen at\n"

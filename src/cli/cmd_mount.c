@@ -253,6 +253,9 @@ static int prepare(struct mount_options *o, const char *store, const char *point
         return r;
     if (realpath(store, store_full) == NULL)
         return verr_set(err, errno, "store %s: %s%s", store, strerror(errno), errno == ENOENT ? " (varve init makes one)" : "");
+    struct stat st;
+    if (stat(store_full, &st) == 0 && !S_ISDIR(st.st_mode))
+        return verr_set(err, ENOENT, "store %s: is a file, and a store is a directory (varve init makes one)", store);
     r = check_nesting(full, "store", store_full, err);
     if (r < 0)
         return r;

@@ -3,6 +3,8 @@
 
 #include "base/verr.h"
 #include "base/vjson.h"
+#include "cli/history.h"
+#include "cli/reports.h"
 #include "varve/ioctl.h"
 
 #include <errno.h>
@@ -14,13 +16,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int open_target(const char *path)
+static int open_target(const char *path, bool *is_dir)
 {
     struct stat st;
     if (stat(path, &st) < 0)
         return -errno;
+    *is_dir = S_ISDIR(st.st_mode);
     /* Access mode 3: the kernel checks the right to read and write, and the disk does not count as in use by us. */
-    int fd = open(path, (S_ISDIR(st.st_mode) ? O_RDONLY | O_DIRECTORY : O_ACCMODE) | O_CLOEXEC);
+    int fd = open(path, (*is_dir ? O_RDONLY | O_DIRECTORY : O_ACCMODE) | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 
@@ -34,10 +37,60 @@ static int write_mapped(int fd)
     return S_ISREG(st.st_mode) && sync_file_range(fd, 0, 0, all) < 0 ? -errno : 0;
 }
 
+/* ---- what was taken ---- */
+
+/* The group in which the snapshot of that name was taken, or NULL. */
+static const json_t *group_of(const json_t *disks, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(disks); i++) {
+        const json_t *snaps = json_object_get(json_array_get(disks, i), "snapshots");
+        for (size_t k = 0; k < json_array_size(snaps); k++)
+            if (strcmp(json_word(json_array_get(snaps, k), "name"), name) == 0)
+                return json_object_get(json_array_get(snaps, k), "group");
+    }
+    return NULL;
+}
+
+static void add_members(json_t *names, const json_t *snaps, const json_t *group)
+{
+    for (size_t k = 0; k < json_array_size(snaps); k++) {
+        const json_t *snap = json_array_get(snaps, k), *other = json_object_get(snap, "group");
+        if (other != NULL && strcmp(json_word(other, "id"), json_word(group, "id")) == 0)
+            json_array_append(names, json_object_get(snap, "name"));
+    }
+}
+
+/* The names of the snapshots that one request made. Who may not see the whole group is told its first one. */
+static json_t *names_taken(const char *path, const struct varve_ioc_snapshot *req)
+{
+    struct verr err = {0};
+    json_t *names = json_array(), *disks = req->count > 1 ? history_of_dir(path, &err) : NULL;
+    const json_t *group = group_of(disks, req->name);
+    for (size_t i = 0; group != NULL && i < json_array_size(disks); i++)
+        add_members(names, json_object_get(json_array_get(disks, i), "snapshots"), group);
+    if (json_array_size(names) == 0 && req->count > 0)
+        json_array_append_new(names, vjson_text(req->name));
+    json_decref(disks);
+    return names;
+}
+
+/* Prints paths that `varve revert` takes. */
+static void print_taken(const char *path, bool is_dir, const json_t *names)
+{
+    const char *slash = strrchr(path, '/');
+    int dir = is_dir ? (int)strlen(path) : slash != NULL ? (int)(slash - path) + 1 : 0;
+    for (size_t i = 0; i < json_array_size(names); i++)
+        printf("%.*s%s%s\n", dir, path, is_dir && (dir == 0 || path[dir - 1] != '/') ? "/" : "",
+               json_string_value(json_array_get(names, i)));
+    if (json_array_size(names) == 0)
+        fprintf(stderr, "%s: nothing changed, no snapshot made\n", path);
+}
+
 static int take_one(const char *path, const char *label, const char *note, json_t *list)
 {
     static struct varve_ioc_snapshot req;
-    int fd = open_target(path);
+    bool is_dir = false;
+    int fd = open_target(path, &is_dir);
     if (fd < 0)
         return report_errno(&cmd_snapshot, path, -fd);
     int wrote = write_mapped(fd);
@@ -60,12 +113,13 @@ static int take_one(const char *path, const char *label, const char *note, json_
     }
     if (r != 0)
         return report_errno(&cmd_snapshot, path, r);
-    if (list != NULL)
-        json_array_append_new(list, json_pack("{so so si}", "path", vjson_text(path), "name", vjson_text(req.name), "count", (int)req.count));
-    else if (req.count == 0)
-        fprintf(stderr, "%s: nothing changed, no snapshot made\n", path);
+    json_t *names = names_taken(path, &req);
+    if (list == NULL)
+        print_taken(path, is_dir, names);
     else
-        printf("%s%s\n", req.name, req.count > 1 ? " ..." : "");
+        json_array_append_new(list, json_pack("{so so si sO}", "path", vjson_text(path), "name", vjson_text(req.name), "count",
+                                              (int)req.count, "names", names));
+    json_decref(names);
     return EXIT_OK;
 }
 
@@ -110,8 +164,9 @@ const struct command cmd_snapshot = {
     "snapshot", "take snapshots now",
     "varve snapshot [--label LABEL] [--note TEXT] [--json] PATH...\n\n"
     "PATH is a live disk in a varve mount, or a directory: then all its changed disks\n"
-    "are frozen at one instant. Returns when the data are safe on this host (power\n"
-    "loss included); `varve wait` waits until they are in the store. Prints names.\n\n"
+    "are frozen at one instant; with a label, unchanged ones too. Returns when the\n"
+    "data are safe on this host (power loss included); `varve wait` waits until they\n"
+    "are in the store. Prints the paths of the snapshots.\n\n"
     "  --label LABEL   name it NAME@LABEL.EXT: [A-Za-z0-9._-], up to 64\n"
     "  --note TEXT     kept with it (user.varve.note)\n"
     "  --json          print JSON\n",

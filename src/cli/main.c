@@ -46,7 +46,10 @@ static int exit_code(const struct command *cmd, int code)
     case EBUSY: return EXIT_BUSY;
     case EBADMSG: return EXIT_DAMAGE;
     case EINTR: return EXIT_INTERRUPTED;
+    case ENOTDIR: return cmd == &cmd_verify || cmd == &cmd_rebuild ? EXIT_NO_STORE : EXIT_FAIL;
     case ENOENT: return cmd == &cmd_mount || cmd == &cmd_verify || cmd == &cmd_rebuild ? EXIT_NO_STORE : EXIT_FAIL;
+    case EINVAL:    /* a label that is no label, or that another snapshot has */
+    case EEXIST: return cmd == &cmd_snapshot ? EXIT_USAGE : EXIT_FAIL;
     default: return EXIT_FAIL;
     }
 }

@@ -34,36 +34,32 @@ static int fetch_piece(int fd, unsigned long request, char **text, size_t *len, 
     return req.len > 0 && *len < req.total;
 }
 
-char *report_fetch(const struct command *cmd, const char *path, unsigned long request, int *code)
+json_t *report_load(int dirfd, const char *path, unsigned long request, const char *key, int *error)
 {
     char *text = NULL;
     size_t len = 0, cap = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
     int r = fd < 0 ? -errno : 1;
     while (r > 0)
         r = fetch_piece(fd, request, &text, &len, &cap);
     if (fd >= 0)
         close(fd);
-    if (r < 0) {
-        *code = report_errno(cmd, path, -r);
-        free(text);
-        return NULL;
-    }
-    return text;
-}
-
-json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code)
-{
-    char *text = report_fetch(cmd, path, request, code);
-    if (text == NULL)
-        return NULL;
-    json_t *doc = json_loads(text, 0, NULL);
+    json_t *doc = r == 0 ? json_loads(text, 0, NULL) : NULL;
     free(text);
     if (json_is_array(json_object_get(doc, key)))
         return doc;
     json_decref(doc);
-    *code = report_errno(cmd, path, EPROTO);
+    *error = r < 0 ? -r : EPROTO;
     return NULL;
+}
+
+json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code)
+{
+    int error = 0;
+    json_t *doc = report_load(AT_FDCWD, path, request, key, &error);
+    if (doc == NULL)
+        *code = report_errno(cmd, path, error);
+    return doc;
 }
 
 uint64_t json_number(const json_t *o, const char *key)

@@ -8,10 +8,10 @@
 #include <jansson.h>
 #include <limits.h>
 
-/* Fetches a text that the daemon hands out in pieces: VARVE_IOC_LOG, VARVE_IOC_LIST. malloc'ed; NULL: an error was printed, and *code is
- * the exit code. */
-char *report_fetch(const struct command *cmd, const char *path, unsigned long request, int *code);
-/* The same, parsed; a text without the array `key` counts as wrong. */
+/* Fetches and parses a text that the daemon hands out in pieces: VARVE_IOC_LOG, VARVE_IOC_LIST. A text without the array `key` counts as
+ * wrong. NULL: *error is an errno. */
+json_t *report_load(int dirfd, const char *path, unsigned long request, const char *key, int *error);
+/* The same; NULL: an error was printed, and *code is the exit code. */
 json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code);
 
 /* Members of an object: 0 or "" if there is none of that type. */

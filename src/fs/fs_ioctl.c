@@ -25,6 +25,7 @@ static void ioc_text(int32_t *error, char text[VARVE_ERROR_TEXT], const char *wh
 struct group {
     struct fs *f;
     fuse_req_t req;
+    enum due_occasion occasion;     /* of a directory: a label is wanted of unchanged disks too */
     struct node *disks;
     uint32_t *flags;                /* of the freeze of each */
     unsigned n, cap;
@@ -38,7 +39,7 @@ static int group_add(struct group *g, const struct node *n, enum due_occasion re
     struct due_case c = {.occasion = request, .node = n};
     int rc = live_get(g->f->live, &n->id, &l, g->err);
     if (rc < 0)
-        return rc == -ENOENT && request == DUE_REQUEST_DIR ? 0 : rc;
+        return rc;
     rc = due_ask(&c, l, g->err);
     live_put(l);
     if (rc <= 0)
@@ -70,7 +71,9 @@ static int group_entry(void *ctx, const char *name, const struct entry *e)
     if (!fs_may(g->req, e->node.uid, e->node.gid, e->node.mode, 2))
         g->rc = verr_set(g->err, EACCES, "%s: no permission to write to it; a snapshot of the directory takes all disks in it", name);
     else
-        g->rc = group_add(g, &e->node, DUE_REQUEST_DIR);
+        g->rc = group_add(g, &e->node, g->occasion);
+    if (g->rc == -ENOENT)
+        g->rc = 0;                  /* without a live image */
     return g->rc < 0;
 }
 
@@ -109,7 +112,7 @@ static int group_seal(struct group *g, const struct snaprow *rows)
 
 static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *err)
 {
-    struct group g = {.f = op->f, .req = op->req, .err = err};
+    struct group g = {.f = op->f, .req = op->req, .err = err, .occasion = io->label[0] ? DUE_REQUEST : DUE_REQUEST_DIR};
     struct freeze_req fr = {.label = io->label[0] ? io->label : NULL, .note = io->note[0] ? io->note : NULL};
     struct snaprow *rows = NULL;
     if (memchr(io->label, '\0', sizeof io->label) == NULL || memchr(io->note, '\0', sizeof io->note) == NULL || io->flags != 0
