@@ -151,6 +151,9 @@ struct agent_viewer {
 int agent_pending_ids(struct agent *a, const struct node *below, const struct agent_viewer *who, struct vid **ids, unsigned *n,
                       struct verr *err);
 
+/* Disks with snapshots that are not stored, and what has failed and is tried again. Takes locks of the agent, and reads no file. */
+struct agent_backlog { unsigned waiting, failed; };
+void agent_backlog(struct agent *a, struct agent_backlog *out);
 /* status.json, metrics (Prometheus text) and the last events, one a line. The text is malloc'ed. */
 int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *err);
 int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err);

@@ -29,6 +29,14 @@ int agent_failures(struct agent *a, struct agent_failures *out, struct verr *err
     return 0;
 }
 
+void agent_backlog(struct agent *a, struct agent_backlog *out)
+{
+    pthread_mutex_lock(&a->lock);   /* an agent that is locked up does not answer */
+    pthread_mutex_unlock(&a->lock);
+    out->waiting = work_count(a->work, WORK_STORE, NULL);
+    out->failed = work_failures(a->work, REPORTED, NULL, 0);
+}
+
 json_t *agent_failure_json(struct agent *a, const struct work_failure *f)
 {
     char path[512], tried[32], next[32];

@@ -22,7 +22,7 @@ struct command {
 };
 extern const struct command *const commands[];
 
-extern const struct command cmd_init, cmd_mount, cmd_snapshot, cmd_log, cmd_list, cmd_health, cmd_status, cmd_wait, cmd_revert, cmd_verify, cmd_rebuild, cmd_dump;
+extern const struct command cmd_init, cmd_mount, cmd_snapshot, cmd_log, cmd_list, cmd_health, cmd_status, cmd_wait, cmd_umount, cmd_revert, cmd_verify, cmd_rebuild, cmd_dump;
 
 /* Prints help of a command on stdout; returns EXIT_OK. usage_error: to stderr, with a reason; returns EXIT_USAGE. */
 int print_help(const struct command *cmd);

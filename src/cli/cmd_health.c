@@ -17,10 +17,11 @@
 enum severity { HEALTH_OK = 0, HEALTH_WARNING = 1, HEALTH_CRITICAL = 2 };
 static const char *const severity_text[] = {"OK", "WARNING", "CRITICAL"};
 
-enum { DAY = 86400, SHOWN_MAX = 5, FREE_DIVISOR = 5 };
+#define HOUR_MS INT64_C(3600000)
+enum { SHOWN_MAX = 5, FREE_DIVISOR = 5 };
 
 struct health {
-    int64_t max_age, verify_age;    /* seconds; 0: not asked */
+    int64_t max_age, verify_age;    /* milliseconds; 0: not asked */
     unsigned min_free;              /* per cent */
     bool json;
     enum severity worst;
@@ -59,10 +60,10 @@ static void check_age(struct health *h, const char *path, const json_t *disk)
     bool any = json_is_object(good);
     int64_t seconds = (int64_t)json_number(any ? good : disk, any ? "age_seconds" : "made_age_seconds");
     format_age(seconds, age);
-    format_age(h->max_age, limit);
+    format_age(h->max_age / 1000, limit);
     if (any && seconds > h->oldest)
         h->oldest = seconds;
-    if (seconds <= h->max_age)
+    if (seconds * 1000 <= h->max_age)
         return;     /* a disk without a snapshot: not older than a snapshot may be */
     if (any)
         problem(h, HEALTH_CRITICAL, path, "no good snapshot for %s (limit %s)", age, limit);
@@ -121,10 +122,10 @@ static void check_verify(struct health *h, const char *point, const json_t *doc)
     if (json_number(last, "damaged") > 0)
         problem(h, HEALTH_CRITICAL, point, "the last varve verify found damage (%llu problems, %s)",
                 (unsigned long long)json_number(last, "damaged"), json_word(last, "time"));
-    if (h->verify_age == 0 || seconds <= h->verify_age)
+    if (h->verify_age == 0 || seconds * 1000 <= h->verify_age)
         return;
     format_age(seconds, age);
-    format_age(h->verify_age, limit);
+    format_age(h->verify_age / 1000, limit);
     if (any)
         problem(h, HEALTH_WARNING, point, "the last varve verify is %s old (limit %s)", age, limit);
     else
@@ -187,7 +188,7 @@ static void print_line(const struct health *h)
     if (total == 0)
         printf("%llu disks, the oldest last good snapshot is %s old", (unsigned long long)h->disks, oldest);
     printf(" | disks=%llu problems=%zu oldest=%llds;;%lld\n", (unsigned long long)h->disks, total, (long long)h->oldest,
-           (long long)h->max_age);
+           (long long)(h->max_age / 1000));
 }
 
 static void print_json(const struct health *h)
@@ -243,7 +244,7 @@ static int parse_options(struct health *h, int argc, char **argv)
 
 static int run_health(int argc, char **argv)
 {
-    struct health h = {.max_age = 26 * 3600, .verify_age = 35 * DAY, .min_free = 5};
+    struct health h = {.max_age = 26 * HOUR_MS, .verify_age = 35 * 24 * HOUR_MS, .min_free = 5};
     int code = parse_options(&h, argc, argv);
     if (code >= 0)
         return code;

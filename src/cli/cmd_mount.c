@@ -9,6 +9,7 @@
 #include "base/verr.h"
 #include "base/vlog.h"
 #include "cli/options.h"
+#include "cli/service.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -162,6 +163,8 @@ static int serve(struct mount_options *o, int pipe_fd)
     struct verr err = {0};
     mallopt(M_ARENA_MAX, 2);
     allow_open_files();
+    if (pipe_fd < 0)
+        service_begin();    /* a daemon in the background is no service: systemd watches the process that it started */
     int r = start_agent(o, &a, &f, &err);
     if (r < 0) {
         tell(pipe_fd, 1, &err);
@@ -172,7 +175,9 @@ static int serve(struct mount_options *o, int pipe_fd)
     }
     vlog(VLOG_INFO, "mount", "%s mounted on %s", o->fs.store_path, o->fs.mountpoint);
     tell(pipe_fd, 0, NULL);
+    service_ready(a);
     r = fs_serve(f, &err);
+    service_stopping();
     if (r < 0)
         vlog(VLOG_ERROR, "mount", "%s", verr_str(&err));
     int rc = agent_close(a, &err);

@@ -1,77 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/reports.h"
 
-#include "base/clock.h"
-#include "varve/ioctl.h"
-
-#include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
-/* Shows how far the round is. Only root may read that: others see no bar. */
-static void show_round(struct progress *bar, const char *mountpoint)
-{
-    char path[PATH_MAX];
-    json_t *doc, *round;
-    if (snprintf(path, sizeof path, "%s/.varve/status.json", mountpoint) >= (int)sizeof path)
-        return;
-    doc = json_load_file(path, 0, NULL);
-    if (doc == NULL)
-        return;
-    round = json_object_get(doc, "round");
-    if (json_is_true(json_object_get(round, "running")))
-        progress_show(bar, (uint64_t)json_integer_value(json_object_get(round, "done")),
-                      (uint64_t)json_integer_value(json_object_get(round, "total")));
-    json_decref(doc);
-}
-
-/* Asks again every half second: an interrupt answers soon, and the bar moves. Only the first request has what failed tried again. */
-static int wait_one(const char *path, int64_t timeout_ms)
-{
-    struct progress bar = {.title = "storing"};
-    struct varve_ioc_wait req;
-    char point[PATH_MAX];
-    int found = mount_of(path, point);
-    if (found < 0)
-        return report_errno(&cmd_wait, path, -found);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return report_errno(&cmd_wait, path, errno);
-    int64_t begin = vclock_mono_ns(&vclock_system);
-    uint32_t flags = VARVE_WAIT_BEGINS;
-    int r;
-    for (;;) {
-        int64_t left = timeout_ms < 0 ? 500 : timeout_ms - (vclock_mono_ns(&vclock_system) - begin) / 1000000;
-        memset(&req, 0, sizeof req);
-        req.pending = flags;
-        flags = 0;
-        req.timeout_ms = left > 500 ? 500 : left < 0 ? 0 : left;
-        r = ioctl(fd, VARVE_IOC_WAIT, &req) < 0 ? errno : req.error;
-        if (r != ETIMEDOUT || (timeout_ms >= 0 && left <= 500))
-            break;
-        if (isatty(STDERR_FILENO))
-            show_round(&bar, point);
-    }
-    progress_end(&bar);
-    close(fd);
-    if (r == 0)
-        return EXIT_OK;
-    if (r == ETIMEDOUT)
-        fprintf(stderr, "varve wait: %s: %u snapshot(s) still not stored after %lld s\n", path, req.pending,
-                (long long)(timeout_ms / 1000));
-    else if (r == EIO)
-        fprintf(stderr, "varve wait: %s: %s\n", path,
-                req.text[0] != '\0' ? req.text : "storing a snapshot failed");
-    else
-        return report_errno(&cmd_wait, path, r);
-    return EXIT_FAIL;
-}
 
 struct wait_all {
     int64_t timeout_ms;
@@ -81,7 +11,7 @@ struct wait_all {
 static int wait_mount(void *ctx, const char *point)
 {
     struct wait_all *w = ctx;
-    int code = wait_one(point, w->timeout_ms);
+    int code = wait_stored(&cmd_wait, point, w->timeout_ms);
     if (code != EXIT_OK)
         w->code = code;
     return 0;
@@ -91,20 +21,17 @@ static int run_wait(int argc, char **argv)
 {
     static const struct option longs[] = {{"timeout", required_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct wait_all w = {.timeout_ms = -1};
-    char *end;
     int c;
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
         if (c == 'h')
             return print_help(&cmd_wait);
         if (c != 't')
             return EXIT_USAGE;
-        double s = strtod(optarg, &end);
-        if (*optarg == '\0' || *end != '\0' || !(s >= 0 && s < 1e9))
-            return usage_error(&cmd_wait, "--timeout %s: give seconds", optarg);
-        w.timeout_ms = (int64_t)(s * 1000);
+        if (parse_duration(optarg, &w.timeout_ms) < 0)
+            return usage_error(&cmd_wait, "--timeout %s: give seconds, or a time such as 10m", optarg);
     }
     for (int i = optind; i < argc; i++) {
-        int code = wait_one(argv[i], w.timeout_ms);
+        int code = wait_stored(&cmd_wait, argv[i], w.timeout_ms);
         if (code != EXIT_OK)
             w.code = code;
     }
@@ -115,7 +42,7 @@ static int run_wait(int argc, char **argv)
 
 const struct command cmd_wait = {
     "wait", "wait until snapshots are stored",
-    "varve wait [--timeout SECONDS] [PATH|MOUNTPOINT]...\n\n"
+    "varve wait [--timeout TIME] [PATH|MOUNTPOINT]...\n\n"
     "Waits for what is pending or provisional there now (default: all mounts); makes\n"
     "no snapshot. Exit code 1 once one of them has failed an attempt, or at timeout.\n",
     run_wait, NULL,

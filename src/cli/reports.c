@@ -73,7 +73,7 @@ const char *json_word(const json_t *o, const char *key)
     return s == NULL ? "" : s;
 }
 
-int parse_duration(const char *text, int64_t *seconds)
+int parse_duration(const char *text, int64_t *ms)
 {
     static const struct { const char *unit; double seconds; } units[] = {
         {"", 1}, {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86400}, {"w", 7 * 86400},
@@ -84,7 +84,7 @@ int parse_duration(const char *text, int64_t *seconds)
         return -EINVAL;
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         if (strcmp(end, units[i].unit) == 0 && n * units[i].seconds < 1e12) {
-            *seconds = (int64_t)(n * units[i].seconds);
+            *ms = (int64_t)(n * units[i].seconds * 1000);
             return 0;
         }
     }

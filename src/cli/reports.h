@@ -18,10 +18,14 @@ json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned 
 uint64_t json_number(const json_t *o, const char *key);
 const char *json_word(const json_t *o, const char *key);
 
-/* "90s", "15m", "26h", "2d", or seconds -> seconds. 0 or -EINVAL. */
-int parse_duration(const char *text, int64_t *seconds);
+/* "90s", "15m", "26h", "2d", or seconds ("0.5") -> milliseconds. 0 or -EINVAL. */
+int parse_duration(const char *text, int64_t *ms);
 /* Seconds in one unit: "5 min", "2.3 h", "12 d". */
 void format_age(int64_t seconds, char out[16]);
+
+/* Waits until all that is pending or provisional at the path now is stored; what failed is tried again first. timeout_ms < 0: no limit.
+ * Prints why it ended otherwise, and shows progress. The exit code. */
+int wait_stored(const struct command *cmd, const char *path, int64_t timeout_ms);
 
 /* The mount point of varve that a path lies in; "" if it lies in none. 0; -errno: the path cannot be looked at. */
 int mount_of(const char *path, char out[PATH_MAX]);
