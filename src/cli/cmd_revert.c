@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -26,14 +27,15 @@ static int live_path(const char *snap, char out[PATH_MAX])
     return n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-/* Waits until the snapshot is stored (a pending one has no recipe to point to) and reads its id. */
-static int stored_id(const char *snap, char id[40])
+/* Waits until the snapshot is stored (a pending one has no recipe to point to) and reads its id, and the device of its mount. */
+static int stored_id(const char *snap, char id[40], dev_t *dev)
 {
     struct varve_ioc_wait wait = {.timeout_ms = -1};
+    struct stat st;
     int fd = open(snap, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return report_errno(&cmd_revert, snap, errno);
-    int r = ioctl(fd, VARVE_IOC_WAIT, &wait) < 0 ? errno : 0;
+    int r = fstat(fd, &st) < 0 || ioctl(fd, VARVE_IOC_WAIT, &wait) < 0 ? errno : 0;
     ssize_t n = r == 0 ? fgetxattr(fd, "user.varve.id", id, 39) : 0;
     if (r == 0 && n < 0)
         r = errno;
@@ -41,13 +43,42 @@ static int stored_id(const char *snap, char id[40])
     if (r != 0)
         return report_errno(&cmd_revert, snap, r);
     id[n] = '\0';
+    *dev = st.st_dev;
     return EXIT_OK;
+}
+
+/* Is `disk` a name for a disk in the mount of that device? Asked before a file of that name is made. 0, or a positive errno. */
+static int check_target(const char *disk, dev_t dev)
+{
+    const char *slash = strrchr(disk, '/');
+    char dir[PATH_MAX];
+    struct stat st;
+    if (strchr(slash == NULL ? disk : slash + 1, '@') != NULL)
+        return EINVAL;
+    int n = snprintf(dir, sizeof dir, "%.*s/.", slash == NULL ? 1 : (int)(slash - disk), slash == NULL ? "." : disk);
+    if (n >= (int)sizeof dir)
+        return ENAMETOOLONG;
+    if (stat(disk, &st) < 0 && stat(dir, &st) < 0)
+        return errno;
+    return st.st_dev == dev ? 0 : EXDEV;
+}
+
+static int report_target(const char *disk, int error)
+{
+    struct verr err = {0};
+    verr_set(&err, error, "%s: %s", disk, error == EXDEV    ? "not in the varve mount that the snapshot is in"
+                                          : error == EINVAL ? "the name of a snapshot cannot be that of a disk"
+                                                            : strerror(error));
+    return report_error(&cmd_revert, &err);
 }
 
 static int revert_to(const char *disk, const char *id)
 {
     static struct varve_ioc_revert req;
-    int fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    int fd = open(disk, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    bool made = fd >= 0;
+    if (!made && errno == EEXIST)
+        fd = open(disk, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return report_errno(&cmd_revert, disk, errno);
     memset(&req, 0, sizeof req);
@@ -56,6 +87,8 @@ static int revert_to(const char *disk, const char *id)
     close(fd);
     if (r == 0)
         return EXIT_OK;
+    if (made && r != EBUSY)     /* EBUSY: somebody writes to it already */
+        unlink(disk);
     struct verr err = {0};
     verr_set(&err, r, "%s: %s", disk, req.text[0] != '\0' ? req.text : r == EBUSY ? "another process has it open for writing: stop it first"
                                                                                    : strerror(r));
@@ -79,8 +112,13 @@ static int run_revert(int argc, char **argv)
         return usage_error(&cmd_revert, "give one SNAPSHOT");
     if (to == NULL && live_path(argv[optind], disk) < 0)
         return usage_error(&cmd_revert, "%s is no snapshot's name (NAME@WHEN.EXT)", argv[optind]);
-    int code = stored_id(argv[optind], id);
-    return code != EXIT_OK ? code : revert_to(to == NULL ? disk : to, id);
+    const char *target = to == NULL ? disk : to;
+    dev_t dev;
+    int code = stored_id(argv[optind], id, &dev);
+    if (code != EXIT_OK)
+        return code;
+    int wrong = check_target(target, dev);
+    return wrong != 0 ? report_target(target, wrong) : revert_to(target, id);
 }
 
 const struct command cmd_revert = {

@@ -261,10 +261,12 @@ static int setattr_snap(struct op *op, const struct snaprow *s, struct verr *err
     uint32_t mode = op->attr.st_mode & 0777 & ~0222u, uid = op->attr.st_uid, gid = op->attr.st_gid;
     const uint32_t *pm = op->flags & FUSE_SET_ATTR_MODE ? &mode : NULL, *pu = op->flags & FUSE_SET_ATTR_UID ? &uid : NULL;
     const uint32_t *pg = op->flags & FUSE_SET_ATTR_GID ? &gid : NULL;
-    if (op->flags & FUSE_SET_ATTR_SIZE)
+    /* `touch` of a label that exists would take no snapshot, and must not look as if it had. Times that are named, as `cp -p` and
+     * rsync do, are ignored. */
+    if (op->flags & (FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW))
         return -EROFS;
     if (pm == NULL && pu == NULL && pg == NULL)
-        return 0;       /* times alone change nothing, but succeed for `touch` and `cp -p` */
+        return 0;
     return names_snap_set(op->f->names, &s->info.ref.snap, NULL, NULL, pm, pu, pg, err);
 }
 
@@ -371,8 +373,8 @@ static void setattr_run(struct op *op)
         case WHAT_SNAP:
             rc = setattr_snap(op, &w.snap, &err);
             break;
-        case WHAT_LABEL:        /* `touch` sets times after its open; the shell's `>` truncates to 0 */
-            rc = op->flags & FUSE_SET_ATTR_SIZE && op->attr.st_size != 0 ? -EROFS : 0;
+        case WHAT_LABEL:        /* `touch` sets times after its open */
+            rc = op->flags & FUSE_SET_ATTR_SIZE ? -EROFS : 0;
             break;
         case WHAT_NODE:
         case WHAT_ORPHAN:
@@ -395,13 +397,18 @@ static void setattr_run(struct op *op)
 void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
     struct fs *f = fs_of(req);
+    struct handle *h = handle_of(fi);
+    if ((to_set & FUSE_SET_ATTR_SIZE) && h != NULL && h->kind == HANDLE_LABEL) {
+        fs_label_refuse(req, ino, h);
+        return;
+    }
     struct op *op = op_new(req, setattr_run, NULL, NULL, NULL, 0);
     if (op == NULL)
         return;
     op->ino = ino;
     op->attr = *attr;
     op->flags = (unsigned)to_set;
-    op->h = handle_of(fi);
+    op->h = h;
     if ((to_set & FUSE_SET_ATTR_SIZE) == 0) {
         op_submit(op, f->ctl);
         return;

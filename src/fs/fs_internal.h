@@ -191,8 +191,8 @@ int fs_label_of(const char *disk, const char *name, char label[65]);
 /* CREATE of a name with an at sign, and FLUSH of the handle that it opened. Both answer. */
 void fs_label_create(struct op *op);
 void fs_label_flush(struct op *op);
-/* WRITE on a label handle: answers EROFS, and the handle takes no snapshot. */
-void fs_label_write(struct op *op);
+/* A change of data or size through a label handle: answers EROFS, and the handle takes no snapshot; one that it has taken goes. */
+void fs_label_refuse(fuse_req_t req, fuse_ino_t ino, struct handle *h);
 int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **out, struct verr *err);
 ssize_t fs_snap_handle_read(struct fs *f, struct handle *h, uint64_t off, void *buf, size_t len, struct verr *err);
 off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hole, struct verr *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_label: `touch DISK@LABEL.EXT`. CREATE opens a label handle, the first FLUSH takes the snapshot; a WRITE fails and spoils the
- * handle, which then takes none. While the handle is open, its temporary inode has attributes of its own; the name leads to the
+ * fs_label: `touch DISK@LABEL.EXT`. CREATE opens a label handle, the first FLUSH takes the snapshot; a change of data or size fails and
+ * spoils the handle, which then takes none. While the handle is open, its temporary inode has attributes of its own; the name leads to the
  * snapshot.
  */
 #include "fs/fs_internal.h"
@@ -141,9 +141,9 @@ void fs_label_flush(struct op *op)
     }
 }
 
-/* A write on a label handle. A shell's redirection moves the descriptor, which flushes it before the command writes: the snapshot
- * that this flush made is removed again. */
-void fs_label_write(struct op *op)
+/* A shell's redirection moves the descriptor, which flushes it before the command writes: the snapshot that this flush made is removed
+ * again. */
+static void label_spoil_run(struct op *op)
 {
     struct handle *h = op->h;
     struct snaprow row;
@@ -164,4 +164,14 @@ void fs_label_write(struct op *op)
     h->label_state = LABEL_SPOILT;
     pthread_mutex_unlock(&h->lock);
     fuse_reply_err(op->req, EROFS);
+}
+
+void fs_label_refuse(fuse_req_t req, fuse_ino_t ino, struct handle *h)
+{
+    struct op *op = op_new(req, label_spoil_run, NULL, NULL, NULL, 0);
+    if (op == NULL)
+        return;
+    op->ino = ino;
+    op->h = h;
+    op_submit(op, op->f->ctl);
 }

@@ -66,6 +66,10 @@ static void falloc_run(struct op *op)
 void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
+    if (h->kind == HANDLE_LABEL) {
+        fs_label_refuse(req, ino, h);
+        return;
+    }
     if (h->kind != HANDLE_DISK || !h->writer) {
         fuse_reply_err(req, EBADF);
         return;
@@ -269,6 +273,10 @@ void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, stru
                            struct fuse_file_info *fi_out, size_t len, int flags)
 {
     struct handle *in = handle_of(fi_in), *out = handle_of(fi_out);
+    if (out->kind == HANDLE_LABEL) {
+        fs_label_refuse(req, ino_out, out);
+        return;
+    }
     if (flags != 0 || (in->kind != HANDLE_DISK && in->kind != HANDLE_SNAP) || out->kind != HANDLE_DISK || !out->writer) {
         /* On EOPNOTSUPP the kernel copies with reads and writes, which return any other error. */
         fuse_reply_err(req, flags != 0 ? EINVAL : EOPNOTSUPP);

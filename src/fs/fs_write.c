@@ -178,16 +178,6 @@ static void write_run(struct op *op)
     write_now(&w);
 }
 
-static void write_label(fuse_req_t req, fuse_ino_t ino, struct handle *h)
-{
-    struct op *op = op_new(req, fs_label_write, NULL, NULL, NULL, 0);
-    if (op == NULL)
-        return;
-    op->ino = ino;
-    op->h = h;
-    op_submit(op, op->f->ctl);
-}
-
 /* On the FUSE thread, if a thread may be spared: false, and nothing is done. */
 static bool write_here(struct writing *w)
 {
@@ -211,7 +201,7 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
     struct fs *f = fs_of(req);
     struct handle *h = handle_of(fi);
     if (h->kind == HANDLE_LABEL) {
-        write_label(req, ino, h);
+        fs_label_refuse(req, ino, h);
         return;
     }
     if (h->kind != HANDLE_DISK) {

@@ -14,7 +14,7 @@ run touch "$MNT/vm/disk@now.img"
 [ -e "$MNT/vm/disk@now.img" ] || fail "touch made no snapshot"
 same "$T/a" "$MNT/vm/disk@now.img"
 equals "$(snap_count "$disk")" 2
-run touch "$MNT/vm/disk@now.img"                        # times of a snapshot: nothing is done
+must_fail "Read-only" touch "$MNT/vm/disk@now.img"      # it is there already
 equals "$(snap_count "$disk")" 2
 must_fail "cannot overwrite existing file" bash -c "set -C; : > '$MNT/vm/disk@now.img'"
 must_fail "Read-only" cp "$T/a" "$MNT/vm/disk@other.img"
