@@ -224,6 +224,8 @@ static void agent_destroy(struct agent *a)
     turns_free(a->turns);
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
+    pthread_mutex_destroy(&a->lost.lock);
+    free(a->lost.disks);
     pthread_mutex_destroy(&a->rows_lock);
     free(a);
 }
@@ -239,6 +241,7 @@ static struct agent *agent_new(const struct agent_conf *conf)
         a->conf.clock = &vclock_system;
     pthread_mutex_init(&a->rows_lock, NULL);
     pthread_mutex_init(&a->lock, NULL);
+    pthread_mutex_init(&a->lost.lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

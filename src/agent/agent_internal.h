@@ -69,6 +69,15 @@ struct agent {
     uint32_t nslots;
     unsigned disks_open;        /* unused disks that stay open */
 
+    struct {
+        pthread_mutex_t lock;   /* taken after the turn of a disk; held while STATE/put-back is written, and nothing else is taken */
+        bool behind;            /* STORE lacks what STATE has seen in it */
+        bool found;             /* STORE is older than STATE */
+        int64_t found_s;
+        struct lost_disk *disks;
+        unsigned n;
+    } lost;                     /* agent_lost.c */
+
     struct turns *turns;        /* which operation runs on a disk */
     struct work *work;          /* what is owed to disks */
     pthread_mutex_t rows_lock;  /* held while a row goes to the catalog: an owed row must not overwrite a newer one */
@@ -109,6 +118,11 @@ int agent_instance_write(struct agent *a, struct verr *err);
  * is taken. */
 int agent_putback_begin(struct agent *a, struct verr *err);
 int agent_putback_places(struct agent *a, struct verr *err);
+/* Live images that point to what STORE has lost (agent_lost.c). _look: at the recovery of a disk, in its turn: misses its anchors in STORE.
+ * _start: after all disks; says what was found. _again: counts a listed disk anew, after a change that may have mended it. */
+void agent_lost_look(struct agent *a, struct live *l);
+int agent_lost_start(struct agent *a, struct verr *err);
+void agent_lost_again(struct agent *a, const struct vid *disk);
 
 /* Space kept for removals (agent_reserve.c). fill makes it; -errno: there is no room yet. use gives it up if result says that space
  * ran out; true: the caller tries again, also when another removal has just given it up, and then calls end, after which the agent's

@@ -18,8 +18,11 @@ struct agent_failures { struct work_failure *v; unsigned n; };
 int agent_failures(struct agent *a, struct agent_failures *out, struct verr *err);
 /* What failed, why, when, and when it is tried again. */
 json_t *agent_failure_json(struct agent *a, const struct work_failure *f);
+/* A store that was put back from an older copy: {"found": time, "lost_disks": number} and, with paths, "disks": [{"path", "segments",
+ * "lost_segments"}]; null: it was not, or all is mended. For health: lost_disks > 0 is critical. */
+json_t *agent_lost_json(struct agent *a, bool paths);
 /* What a check of health asks beside the disks: {"room", "damaged_reads": {"count", "last"}, "last_verify": {"time", "age_seconds",
- * "damaged", "snapshots"} or null, "store_made", "store_age_seconds"}. */
+ * "damaged", "snapshots"} or null, "store_made", "store_age_seconds", "put_back" (agent_lost_json without paths)}. */
 json_t *agent_condition_json(struct agent *a);
 /* Takes doc over (NULL: -ENOMEM). *text: malloc'ed, ends in a newline. */
 int agent_json_text(json_t *doc, char **text, size_t *len, struct verr *err);

@@ -39,6 +39,8 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
     if (l != NULL)
         live_put(l);
     turn_give(a->turns, &turn);
+    if (r == 0)
+        agent_lost_again(a, &disk->id);
     return r;
 }
 

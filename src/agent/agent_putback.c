@@ -14,13 +14,40 @@ static int belief_note(void *ctx, uint64_t container, const struct vid *version,
     return known_note(ctx, container, version, err);
 }
 
+/* Is a container gone, or another one, that was made when STORE's newest claim was the newest, or later? */
+struct newest { struct agent *a; uint32_t claim; };
+
+static int check_newest(void *ctx, uint64_t container)
+{
+    const struct newest *n = ctx;
+    struct vid version;
+    uint32_t ordinals;
+    if (container >> 16 < n->claim)
+        return 0;
+    int r = creader_version(n->a->reader, container, &version, &ordinals, NULL);
+    if (r == 0)
+        r = known_check(n->a->known, container, &version, NULL);
+    return r == -ENODATA || r == -ESTALE;
+}
+
 int agent_putback_begin(struct agent *a, struct verr *err)
 {
-    uint32_t claim;
+    struct newest n = {.a = a};
     const struct segread_belief belief = {.check = known_check, .note = belief_note, .ctx = a->known};
     segread_believe(a->segread, &belief);
-    int r = store_claim_highest(a->store, &claim, err);
-    return r == 0 && claim > known_claim(a->known) ? known_claimed(a->known, claim, err) : r;
+    int r = store_claim_highest(a->store, &n.claim, err);
+    if (r == 0)
+        r = known_each(a->known, &(struct known_walk){.container = check_newest, .ctx = &n}, err);
+    if (r < 0)
+        return r;
+    uint32_t known = known_claim(a->known);
+    a->lost.behind = r == 1 || known > n.claim;
+    if (n.claim <= known)
+        return 0;
+    if (known > 0)
+        vlog(VLOG_INFO, "recover", "%s: containers were made that this host's state does not know of: by another host, or the state was put "
+             "back from an older copy", store_path(a->store));
+    return known_claimed(a->known, n.claim, err);
 }
 
 /* ---- a STATE of a version that noted nothing ---- */

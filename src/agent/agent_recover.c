@@ -161,7 +161,15 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
 static int raise_numbers(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
 {
     struct snaprow last;
+    struct live_attr at;
     int r = catalog_snap_latest(a->catalog, &disk->id, &last, err);
+    if (r == 0 && live_attr(l, &at, NULL) == 0 && at.next_seq <= last.info.ref.seq) {
+        vlog(VLOG_WARN, "recover", "%s: the store has snapshot %llu, which this host's state does not know: the state was put back from an "
+             "older copy, or power was lost. The live image may be older than that snapshot; the next one comes behind it", disk->name,
+             (unsigned long long)last.info.ref.seq);
+        agent_event(a, "%s: the live image may be older than snapshot %llu, which the state does not know", disk->name,
+                    (unsigned long long)last.info.ref.seq);
+    }
     if (r == 0)
         live_raise(l, last.info.ref.seq + 1, last.info.name_s);
     return r == -ENOENT ? 0 : r;
@@ -178,6 +186,8 @@ static int recover_named(struct agent *a, struct live *l, const struct node *dis
         r = live_set_marks(l, 0, LIVE_UNNAMED, err);
     if (r == 0)
         r = raise_numbers(a, l, disk, err);
+    if (r == 0)
+        agent_lost_look(a, l);
     if (r == 0)
         r = recover_pendings(a, l, err);
     return r == 0 ? recover_changed(a, l, disk, err) : r;
@@ -376,6 +386,8 @@ int agent_recover(struct agent *a, struct verr *err)
     r = live_set_each(a->live, recover_disk, &(struct recovering){a, err}, err);
     if (r == 0)
         r = agent_putback_places(a, err);
+    if (r == 0)
+        r = agent_lost_start(a, err);
     if (r == 0)
         r = mend_leftovers(a, err);
     if (r == 0)

@@ -180,6 +180,7 @@ static void job_stored(struct agent *a, const struct work_item *item, struct ded
     a->progress.published++;
     pthread_mutex_unlock(&a->lock);
     agent_disk_path(a, &item->disk, path, sizeof path);
+    agent_lost_again(a, &item->disk);
     agent_event(a, "%s: snapshot %llu stored, %llu bytes added", path, (unsigned long long)job->pend.ref.seq,
                 (unsigned long long)job->recipe.info.levels.stored);
     if (live_pending(job->live, 0, &next, NULL) == 0)

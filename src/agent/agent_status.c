@@ -239,7 +239,8 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
         "memory", "rss", vjson_u64(mem.rss), "rss_anon", vjson_u64(mem.rss_anon), "rss_peak", vjson_u64(mem.rss_peak),
         "waiting", w.list);
     json_t *condition = agent_condition_json(a);
-    if (condition == NULL || json_object_update(doc, condition) < 0 || json_object_set_new(doc, "failures", failures_json(a)) < 0) {
+    if (condition == NULL || json_object_update(doc, condition) < 0 || json_object_set_new(doc, "failures", failures_json(a)) < 0 ||
+        json_object_set_new(doc, "put_back", agent_lost_json(a, true)) < 0) {
         json_decref(doc);
         doc = NULL;
     }

@@ -143,6 +143,14 @@ static void check_reads(struct health *h, const char *point, const json_t *doc)
                 (unsigned long long)count, json_word(reads, "last"));
 }
 
+static void check_put_back(struct health *h, const char *point, const json_t *put_back)
+{
+    uint64_t disks = json_number(put_back, "lost_disks");
+    if (disks > 0)
+        problem(h, HEALTH_CRITICAL, point, "the store was put back from an older copy (found at %s): %llu live images have lost data, varve "
+                "status names them", json_word(put_back, "found"), (unsigned long long)disks);
+}
+
 static int check_path(void *ctx, const char *path)
 {
     struct health *h = ctx;
@@ -163,6 +171,7 @@ static int check_path(void *ctx, const char *path)
     check_room(h, point, "STATE", json_object_get(room, "state"));
     check_verify(h, point, doc);
     check_reads(h, point, doc);
+    check_put_back(h, point, json_object_get(doc, "put_back"));
     json_decref(doc);
     return 0;
 }
@@ -269,7 +278,8 @@ const struct command cmd_health = {
     "critical, which a wrong call and a mount that cannot be asked are too. Default:\n"
     "all varve mounts of this host. Disks that you may not read are left out.\n\n"
     "critical  no good snapshot (stored, no flag) younger than --max-age; something\n"
-    "          of a disk failed; reads met damage, or the last verify did; nothing is\n"
+    "          of a disk failed; reads met damage, or the last verify did; live images\n"
+    "          lost data because the store was put back from an older copy; nothing is\n"
     "          mounted; STORE or STATE has less than a fifth of --min-free free\n"
     "warning   the newest snapshot is partial; STORE or STATE has less than\n"
     "          --min-free free; the last `varve verify` is older than --verify-age\n\n"

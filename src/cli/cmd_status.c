@@ -52,6 +52,19 @@ static void print_failures(const json_t *failures)
     }
 }
 
+static void print_put_back(const json_t *put_back)
+{
+    const json_t *d;
+    size_t i;
+    if (!json_is_object(put_back))
+        return;
+    printf("  PUT BACK: the store is older than this host's state, found at %s; %llu disks have lost segments\n", json_word(put_back, "found"),
+           (unsigned long long)json_number(put_back, "lost_disks"));
+    json_array_foreach(json_object_get(put_back, "disks"), i, d)
+        printf("  LOST %s: %llu of %llu segments of the live image are errors to readers\n", json_word(d, "path"),
+               (unsigned long long)json_number(d, "lost_segments"), (unsigned long long)json_number(d, "segments"));
+}
+
 static void print_status(const char *point, const json_t *doc)
 {
     const json_t *store = json_object_get(doc, "store"), *host = json_object_get(doc, "host"), *totals = json_object_get(doc, "totals"),
@@ -86,12 +99,14 @@ static void print_status(const char *point, const json_t *doc)
                json_real_value(json_object_get(round, "last_seconds")));
     }
     print_failures(json_object_get(doc, "failures"));
+    print_put_back(json_object_get(doc, "put_back"));
 }
 
 /* A snapshot that failed before the daemon was started again is failed in its row only, until its next attempt ends. */
 static bool has_failed(const json_t *doc)
 {
-    return json_array_size(json_object_get(doc, "failures")) > 0 || json_number(json_object_get(doc, "totals"), "failed") > 0;
+    return json_array_size(json_object_get(doc, "failures")) > 0 || json_number(json_object_get(doc, "totals"), "failed") > 0 ||
+           json_number(json_object_get(doc, "put_back"), "lost_disks") > 0;
 }
 
 struct show {
@@ -156,7 +171,8 @@ const struct command cmd_status = {
     "status", "what is stored, what runs now, what each level found",
     "varve status [--json] [MOUNTPOINT]...\n\n"
     "For root. Default: all varve mounts of this host. Exit code 1 if something has\n"
-    "failed and is tried again (path, reason and time are shown), 10 if nothing is\n"
-    "mounted.\n",
+    "failed and is tried again (path, reason and time are shown), or live images\n"
+    "have lost data because the store was put back from an older copy, 10 if\n"
+    "nothing is mounted.\n",
     run_status, NULL,
 };

@@ -33,6 +33,7 @@ stop_varve
 start_varve
 for at in 0 2 4; do lost "$MNT/vm/a.img" "$at"; done
 same "$T/d3" "$(newest "$MNT/other/n.img")"
+must_fail "LOST vm/a.img: 3 of 3 segments" "$VARVE" status "$MNT"
 
 # The snapshot of a disk with lost segments says that it is partial, and has what is there.
 run dd if="$T/d1" of="$MNT/vm/a.img" bs=2M count=1 conv=notrunc status=none

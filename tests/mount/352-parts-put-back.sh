@@ -30,6 +30,7 @@ put_back() { for d in "$@"; do rm -rf "$T/store/$d"; cp -a "$T/store.old/$d" "$T
 begin
 put_back containers
 start_varve
+must_fail "LOST vm/a.img: 3 of 3 segments" "$VARVE" status "$MNT"
 for name in vm/n.img other/n.img; do
     run cp "$T/d3" "$MNT/$name"
     run "$VARVE" wait "$MNT"
@@ -55,6 +56,7 @@ INIT_DONE=
 begin
 put_back snapshots anchors
 start_varve
+run "$VARVE" status "$MNT" >"$T/status"
 equals "$(snap_count "$MNT/vm/a.img")" 1
 same "$T/d1" "$(newest "$MNT/vm/a.img")"
 same "$T/d2" "$MNT/vm/a.img"

@@ -34,6 +34,7 @@ stop_varve
 rm -rf "$T/state"
 cp -a "$T/state.old" "$T/state"
 start_varve
+grep -q "WARN recover: a.img: the store has snapshot 4, which this host's state does not know" "$T/daemon.log" || fail "the log does not say it"
 equals "$(snap_count "$MNT/vm/a.img")" 4
 same "$T/d2" "$MNT/vm/a.img"
 same "$T/d4" "$(newest "$MNT/vm/new.img")"
