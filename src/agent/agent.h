@@ -67,7 +67,7 @@ int agent_space(const struct agent *a, struct statvfs *out);
 int agent_state_fd(const struct agent *a);
 
 /* Recovers the disk now if its recovery failed at the start. 0: the disk may be used; -errno: not yet. Takes the disk's turn
- * (disk/turn.h), so the caller holds none. May wait for STORE. */
+ * (base/turn.h), so the caller holds none. May wait for STORE. */
 int agent_ready(struct agent *a, const struct vid *disk, struct verr *err);
 /* The caller failed to freeze what the last writer changed: the agent's thread tries again later. unclean: see disk/due.h. */
 void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, const struct verr *why);

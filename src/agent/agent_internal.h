@@ -2,7 +2,7 @@
 /*
  * Inside of the agent.
  *
- * Order of locks: the turn of the disk (disk/turn.h; taken by what moves a snapshot from one state to the next: freeze, settling, the
+ * Order of locks: the turn of the disk (base/turn.h; taken by what moves a snapshot from one state to the next: freeze, settling, the
  * end of a publication, removal) -> the locks of names and live -> rows_lock -> lock (waiters, owed rows, progress, events; never held
  * across I/O) -> the lock of work.
  *
@@ -15,11 +15,11 @@
 #include "agent/agent_known.h"
 
 #include "base/pool.h"
+#include "base/turn.h"
 #include "base/verr.h"
 #include "base/vlog.h"
 #include "bus/bus.h"
 #include "dedup/dedup.h"
-#include "disk/turn.h"
 #include "disk/work.h"
 #include "fpindex/fpindex.h"
 #include "ingest/ingest.h"

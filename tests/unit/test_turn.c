@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* turn: operations of one disk exclude each other and keep their order; those of others do not wait; groups never lock each other up. */
-#include "disk/turn.h"
+/* turn: operations on one id exclude each other and keep their order; those on others do not wait; groups never lock each other up; one
+ * on all ids is alone. */
+#include "base/turn.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -16,18 +17,18 @@
 
 #include <cmocka.h>
 
-enum { DISKS = 4, THREADS = 8, TURNS = 3000, OPS = 12 };
+enum { IDS = 4, THREADS = 8, TURNS = 3000, OPS = 12 };
 
 static struct turns *ts;
-static struct vid disk[DISKS];
-static atomic_int inside[DISKS];
+static struct vid id[IDS];
+static atomic_int inside[IDS];
 static atomic_uint bad;
 
 static int setup(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < DISKS; i++)
-        disk[i].b[0] = (uint8_t)(i + 1);
+    for (unsigned i = 0; i < IDS; i++)
+        id[i].b[0] = (uint8_t)(i + 1);
     ts = turns_new();
     return ts == NULL;
 }
@@ -39,19 +40,23 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Takes one to three disks at random, in any order, and looks whether it is alone in each. */
+/* Takes one to three ids at random, in any order, now and then all, and looks whether it is alone in each. */
 static void *random_turns(void *arg)
 {
     unsigned seed = (unsigned)(uintptr_t)arg;
     for (unsigned i = 0; i < TURNS; i++) {
         struct vid ids[3];
-        unsigned which[3], n = 1 + (unsigned)rand_r(&seed) % 3;
+        bool all = rand_r(&seed) % 8 == 0;
+        unsigned which[IDS] = {0, 1, 2, 3}, n = all ? IDS : 1 + (unsigned)rand_r(&seed) % 3;
         struct turn t;
-        for (unsigned k = 0; k < n; k++) {
-            which[k] = (unsigned)rand_r(&seed) % DISKS;
-            ids[k] = disk[which[k]];
+        for (unsigned k = 0; k < n && !all; k++) {
+            which[k] = (unsigned)rand_r(&seed) % IDS;
+            ids[k] = id[which[k]];
         }
-        turn_take(ts, &t, ids, n);
+        if (all)
+            turn_take_all(ts, &t);
+        else
+            turn_take(ts, &t, ids, n);
         for (unsigned k = 0; k < n; k++) {
             int mine = (int)(uintptr_t)arg, before = atomic_exchange(&inside[which[k]], mine);
             if (before != 0 && before != mine)
@@ -64,7 +69,7 @@ static void *random_turns(void *arg)
     return NULL;
 }
 
-static void disks_have_one_operation_at_a_time_and_groups_end(void **state)
+static void ids_have_one_operation_at_a_time_and_groups_end(void **state)
 {
     (void)state;
     pthread_t thread[THREADS];
@@ -75,20 +80,20 @@ static void disks_have_one_operation_at_a_time_and_groups_end(void **state)
     assert_int_equal(atomic_load(&bad), 0);
 }
 
-static void another_disk_does_not_wait(void **state)
+static void another_id_does_not_wait(void **state)
 {
     (void)state;
     struct turn slow, other;
-    turn_take(ts, &slow, &disk[0], 1);
-    turn_take(ts, &other, &disk[1], 1);     /* hangs here if it does */
+    turn_take(ts, &slow, &id[0], 1);
+    turn_take(ts, &other, &id[1], 1);     /* hangs here if it does */
     turn_give(ts, &other);
     turn_give(ts, &slow);
 }
 
-static void a_disk_named_twice_is_one(void **state)
+static void an_id_named_twice_is_one(void **state)
 {
     (void)state;
-    const struct vid twice[2] = {disk[0], disk[0]};
+    const struct vid twice[2] = {id[0], id[0]};
     struct turn t;
     turn_take(ts, &t, twice, 2);
     turn_give(ts, &t);
@@ -122,17 +127,17 @@ static void has_come(struct waiter *w)
     }
 }
 
-/* A group that waits is not overtaken by a later operation of one of its disks, so it never waits for ever. */
+/* A group that waits is not overtaken by a later operation on one of its ids, so it never waits for ever. */
 static void they_come_in_order(void **state)
 {
     (void)state;
     struct waiter w[OPS];
     struct turn first;
-    const struct vid group[2] = {disk[1], disk[0]};
-    turn_take(ts, &first, &disk[0], 1);
+    const struct vid group[2] = {id[1], id[0]};
+    turn_take(ts, &first, &id[0], 1);
     for (unsigned i = 0; i < OPS; i++) {
-        bool all = i % 3 == 0;
-        w[i] = (struct waiter){.ids = all ? group : &disk[0], .n = all ? 2 : 1, .number = i, .tid = 0};
+        bool two = i % 3 == 0;
+        w[i] = (struct waiter){.ids = two ? group : &id[0], .n = two ? 2 : 1, .number = i, .tid = 0};
         assert_int_equal(pthread_create(&w[i].thread, NULL, wait_turn, &w[i]), 0);
         has_come(&w[i]);
     }
@@ -147,9 +152,9 @@ static void they_come_in_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(disks_have_one_operation_at_a_time_and_groups_end, setup, teardown),
-        cmocka_unit_test_setup_teardown(another_disk_does_not_wait, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_disk_named_twice_is_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(ids_have_one_operation_at_a_time_and_groups_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_id_does_not_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_id_named_twice_is_one, setup, teardown),
         cmocka_unit_test_setup_teardown(they_come_in_order, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

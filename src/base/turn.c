@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* turn: one list of operations in order of arrival. An operation runs when no operation before it names one of its disks. */
-#include "disk/turn.h"
+/* turn: one list of operations in order of arrival. An operation runs when no operation before it names one of its ids. */
+#include "base/turn.h"
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 
 struct turns {
@@ -32,8 +31,10 @@ void turns_free(struct turns *ts)
     free(ts);
 }
 
-static bool share_a_disk(const struct turn *a, const struct turn *b)
+static bool share_an_id(const struct turn *a, const struct turn *b)
 {
+    if (a->all || b->all)
+        return true;
     for (unsigned i = 0; i < a->n; i++)
         for (unsigned k = 0; k < b->n; k++)
             if (vid_eq(&a->ids[i], &b->ids[k]))
@@ -44,20 +45,31 @@ static bool share_a_disk(const struct turn *a, const struct turn *b)
 static bool has_to_wait(const struct turns *ts, const struct turn *t)
 {
     for (const struct turn *before = ts->first; before != t; before = before->next)
-        if (share_a_disk(before, t))
+        if (share_an_id(before, t))
             return true;
     return false;
 }
 
-void turn_take(struct turns *ts, struct turn *t, const struct vid *ids, unsigned n)
+static void take(struct turns *ts, struct turn *t)
 {
-    *t = (struct turn){.ids = ids, .n = n};
     pthread_mutex_lock(&ts->lock);
     *ts->last = t;
     ts->last = &t->next;
     while (has_to_wait(ts, t))
         pthread_cond_wait(&ts->given, &ts->lock);
     pthread_mutex_unlock(&ts->lock);
+}
+
+void turn_take(struct turns *ts, struct turn *t, const struct vid *ids, unsigned n)
+{
+    *t = (struct turn){.ids = ids, .n = n};
+    take(ts, t);
+}
+
+void turn_take_all(struct turns *ts, struct turn *t)
+{
+    *t = (struct turn){.all = true};
+    take(ts, t);
 }
 
 void turn_give(struct turns *ts, struct turn *t)
