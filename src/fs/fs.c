@@ -194,7 +194,7 @@ static void fs_release(struct fs *f)
     if (f->stop_fd >= 0)
         close(f->stop_fd);
     pthread_mutex_destroy(&f->lock);
-    pthread_mutex_destroy(&f->tree);
+    turns_free(f->dirs);
     free((char *)f->conf.store_path);
     free((char *)f->conf.mountpoint);
     free(f);
@@ -210,10 +210,10 @@ int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struc
     f->conf.mountpoint = strdup(conf->mountpoint);
     f->agent = a;
     pthread_mutex_init(&f->lock, NULL);
-    pthread_mutex_init(&f->tree, NULL);
+    f->dirs = turns_new();
     f->stop_fd = eventfd(0, EFD_CLOEXEC);
     int rc = -ENOMEM;
-    if (f->conf.store_path == NULL || f->conf.mountpoint == NULL || f->stop_fd < 0) {
+    if (f->conf.store_path == NULL || f->conf.mountpoint == NULL || f->dirs == NULL || f->stop_fd < 0) {
         verr_set(err, ENOMEM, "out of memory");
         goto out;
     }

@@ -250,16 +250,29 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino)
     op_submit(op, op->f->ctl);
 }
 
-/* ---- removing ---- */
+/* ---- turns of directories ---- */
 
-static int remove_entry(struct op *op, struct entry *e, struct verr *err)
+int fs_dirs_take(struct op *op, struct fs_dirs *d, struct verr *err)
 {
-    struct node dir;
-    if (strlen(op->name) > NODE_NAME_MAX)
-        return -ENAMETOOLONG;
-    int rc = fs_dir_node(op->f, op->ino, &dir, err);
-    return rc < 0 ? rc : names_lookup(op->f->names, &dir.id, op->name, e, err);
+    unsigned n = 1;
+    int rc = fs_dir_node(op->f, op->ino, &d->dir, err);
+    if (rc == 0 && op->ino2 != 0) {
+        rc = fs_dir_node(op->f, op->ino2, &d->dir2, err);
+        d->ids[n++] = d->dir2.id;
+    }
+    if (rc < 0)
+        return rc;
+    d->ids[0] = d->dir.id;
+    turn_take(op->f->dirs, &d->turn, d->ids, n);
+    return 0;
 }
+
+void fs_dirs_give(struct op *op, struct fs_dirs *d)
+{
+    turn_give(op->f->dirs, &d->turn);
+}
+
+/* ---- removing ---- */
 
 /* On the disk's queue, so that no open for writing runs meanwhile; `dying` makes opens for reading fail. */
 static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node, struct verr *err)
@@ -287,24 +300,39 @@ static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node,
     return 0;
 }
 
+/* Looks the name up and removes what it stands for, in the turn of the directory. */
+static int remove_named(struct op *op, int (*fn)(struct op *op, const struct entry *e, struct verr *err), struct verr *err)
+{
+    struct fs_dirs d;
+    struct entry e;
+    if (strlen(op->name) > NODE_NAME_MAX)
+        return -ENAMETOOLONG;
+    int rc = fs_dirs_take(op, &d, err);
+    if (rc < 0)
+        return rc;
+    rc = names_lookup(op->f->names, &d.dir.id, op->name, &e, err);
+    if (rc == 0)
+        rc = fn(op, &e, err);
+    fs_dirs_give(op, &d);
+    return rc;
+}
+
+static int unlink_entry(struct op *op, const struct entry *e, struct verr *err)
+{
+    if (e->kind == ENTRY_DIR)
+        return -EISDIR;
+    if (e->kind == ENTRY_SNAP)
+        return agent_snap_remove(op->f->agent, &e->snap, err);
+    if (op->disk == NULL || !vid_eq(&op->disk->id, &e->node.id))
+        return -ESTALE;     /* another disk got the name while this request waited */
+    int rc = unlink_disk(op->f, op->disk, &e->node, err);
+    return rc == -EAGAIN ? -ESTALE : rc;
+}
+
 static void unlink_run(struct op *op)
 {
-    struct fs *f = op->f;
     struct verr err = {0};
-    struct entry e;
-    pthread_mutex_lock(&f->tree);
-    int rc = remove_entry(op, &e, &err);
-    if (rc == 0 && e.kind == ENTRY_DIR)
-        rc = -EISDIR;
-    else if (rc == 0 && e.kind == ENTRY_SNAP)
-        rc = agent_snap_remove(f->agent, &e.snap, &err);
-    else if (rc == 0 && (op->disk == NULL || !vid_eq(&op->disk->id, &e.node.id)))
-        rc = -EAGAIN;       /* another disk got the name while this request waited */
-    else if (rc == 0)
-        rc = unlink_disk(f, op->disk, &e.node, &err);
-    pthread_mutex_unlock(&f->tree);
-    if (rc == -EAGAIN)
-        rc = -ESTALE;
+    int rc = remove_named(op, unlink_entry, &err);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("unlink", op->ino, rc, &err) : 0);
 }
 
@@ -331,15 +359,15 @@ void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
         op_submit(op, f->ctl);
 }
 
+static int rmdir_entry(struct op *op, const struct entry *e, struct verr *err)
+{
+    return e->kind == ENTRY_DIR ? agent_node_remove(op->f->agent, &e->node.id, err) : -ENOTDIR;
+}
+
 static void rmdir_run(struct op *op)
 {
     struct verr err = {0};
-    struct entry e;
-    pthread_mutex_lock(&op->f->tree);
-    int rc = remove_entry(op, &e, &err);
-    if (rc == 0)
-        rc = e.kind == ENTRY_DIR ? agent_node_remove(op->f->agent, &e.node.id, &err) : -ENOTDIR;
-    pthread_mutex_unlock(&op->f->tree);
+    int rc = remove_named(op, rmdir_entry, &err);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("rmdir", op->ino, rc, &err) : 0);
 }
 

@@ -114,12 +114,12 @@ static void create_run(struct op *op)
 {
     struct fs *f = op->f;
     struct verr err = {0};
-    struct node dir, node;
-    int rc = fs_dir_node(f, op->ino, &dir, &err);
+    struct fs_dirs d;
+    struct node node;
+    int rc = fs_dirs_take(op, &d, &err);
     if (rc == 0) {
-        pthread_mutex_lock(&f->tree);
-        rc = fs_make_disk(op, &dir, &node, &err);
-        pthread_mutex_unlock(&f->tree);
+        rc = fs_make_disk(op, &d.dir, &node, &err);
+        fs_dirs_give(op, &d);
     }
     if (rc == -EAGAIN) {
         if (op_retry(op))

@@ -8,6 +8,7 @@
 
 #include "agent/agent.h"
 #include "base/pool.h"
+#include "base/turn.h"
 #include "base/verr.h"
 #include "fs/fs.h"
 #include "fs/fs_handle.h"
@@ -28,8 +29,9 @@ enum {
 #define FS_TIMEOUT_STORED 86400.0
 
 /*
- * Locks, outermost first. `tree`: inside it, the locks of names, agent and live; only pool workers take it. `lock`: inside it, the
- * locks of the pools. handle.lock: inside it, no other lock of fs; a snapshot's recipe in STORE is opened under it.
+ * Locks, outermost first. `dirs`: turns of directories (fs_dirs_take); inside them, turns and locks of agent, names and live; only pool
+ * workers take them. `lock`: inside it, the locks of the pools. handle.lock: inside it, no other lock of fs; a snapshot's recipe in
+ * STORE is opened under it.
  */
 struct fs {
     struct fs_conf conf;            /* strings are copies */
@@ -45,7 +47,7 @@ struct fs {
     unsigned threads;               /* FUSE threads */
     unsigned inline_max;            /* FUSE threads that may wait for STORE at a time; the others stay free */
     atomic_uint inline_now;
-    pthread_mutex_t tree;           /* orders changes of names that take several steps */
+    struct turns *dirs;             /* order changes of names that take several steps, in each directory */
 
     pthread_mutex_t lock;           /* guards what fs_handle.h says, and handles, disks, parks */
     struct handle *handles;
@@ -144,6 +146,11 @@ int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param
 
 /* The node of a directory. -ENOTDIR: the inode is something else. */
 int fs_dir_node(struct fs *f, uint64_t ino, struct node *out, struct verr *err);
+/* Finds the directory op->ino, and op->ino2 unless it is 0, and takes their turns: no other request changes names in them. -errno: no
+ * turn was taken. On a pool worker. */
+struct fs_dirs { struct turn turn; struct vid ids[2]; struct node dir, dir2; };
+int fs_dirs_take(struct op *op, struct fs_dirs *d, struct verr *err);
+void fs_dirs_give(struct op *op, struct fs_dirs *d);
 
 /* ---- changes of data (fs_change.c) ---- */
 /* Called before data change through a handle: supersedes the snapshot that its last flush made, and marks the handle as changed. On
@@ -201,7 +208,7 @@ off_t fs_snap_handle_seek_near(struct handle *h, uint64_t off, bool hole, struct
 /* Makes the kernel drop its attributes and pages of the inode, all of them or those of the range. Not called on a FUSE thread. */
 void fs_inval_inode(struct fs *f, uint64_t ino);
 void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len);
-/* Makes a disk: an empty live image, then its record. The caller holds `tree`. -EAGAIN: an unlinked image of that history is still
+/* Makes a disk: an empty live image, then its record. The caller has the turn of `dir`. -EAGAIN: an unlinked image of that history is still
  * open; the caller tries again by op_retry. */
 int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err);
 

@@ -27,17 +27,17 @@ static void mkdir_run(struct op *op)
 {
     struct fs *f = op->f;
     struct verr err = {0};
-    struct node dir, node;
+    struct fs_dirs d;
+    struct node node;
     struct fuse_entry_param e;
     int rc = check_new_name(f, op->ino, op->name);
     if (rc == 0)
-        rc = fs_dir_node(f, op->ino, &dir, &err);
+        rc = fs_dirs_take(op, &d, &err);
     if (rc == 0) {
-        uint32_t mode = (op->mode & 07777) | (dir.mode & S_ISGID);
-        pthread_mutex_lock(&f->tree);
-        rc = names_create(f->names, &dir.id, op->name, NODE_DIR, mode, fuse_req_ctx(op->req)->uid, gid_in(op->req, &dir), &node, NULL,
+        uint32_t mode = (op->mode & 07777) | (d.dir.mode & S_ISGID);
+        rc = names_create(f->names, &d.dir.id, op->name, NODE_DIR, mode, fuse_req_ctx(op->req)->uid, gid_in(op->req, &d.dir), &node, NULL,
                           &err);
-        pthread_mutex_unlock(&f->tree);
+        fs_dirs_give(op, &d);
     }
     if (rc == 0)
         rc = fs_entry_of_node(f, &node, &e, &err);
@@ -96,13 +96,13 @@ static void mknod_run(struct op *op)
 {
     struct fs *f = op->f;
     struct verr err = {0};
-    struct node dir, node;
+    struct fs_dirs d;
+    struct node node;
     struct fuse_entry_param e;
-    int rc = fs_dir_node(f, op->ino, &dir, &err);
+    int rc = fs_dirs_take(op, &d, &err);
     if (rc == 0) {
-        pthread_mutex_lock(&f->tree);
-        rc = fs_make_disk(op, &dir, &node, &err);
-        pthread_mutex_unlock(&f->tree);
+        rc = fs_make_disk(op, &d.dir, &node, &err);
+        fs_dirs_give(op, &d);
     }
     if (rc == -EAGAIN) {
         if (op_retry(op))

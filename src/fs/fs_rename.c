@@ -16,7 +16,7 @@
 struct move {
     struct entry from, to;
     bool replaces;                  /* `to` exists */
-    struct node dir, newdir;
+    struct fs_dirs dirs;            /* the old directory and the new one */
 };
 
 static int move_lookup(struct op *op, struct move *m, struct verr *err)
@@ -26,14 +26,10 @@ static int move_lookup(struct op *op, struct move *m, struct verr *err)
         return -ENAMETOOLONG;
     if (control_lookup(op->ino, op->name) != 0 || control_lookup(op->ino2, op->name2) != 0)
         return -EPERM;
-    int rc = fs_dir_node(f, op->ino, &m->dir, err);
-    if (rc == 0)
-        rc = fs_dir_node(f, op->ino2, &m->newdir, err);
-    if (rc == 0)
-        rc = names_lookup(f->names, &m->dir.id, op->name, &m->from, err);
+    int rc = names_lookup(f->names, &m->dirs.dir.id, op->name, &m->from, err);
     if (rc < 0)
         return rc;
-    rc = names_lookup(f->names, &m->newdir.id, op->name2, &m->to, err);
+    rc = names_lookup(f->names, &m->dirs.dir2.id, op->name2, &m->to, err);
     m->replaces = rc == 0;
     return rc == -ENOENT ? 0 : rc;
 }
@@ -85,7 +81,7 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
 {
     struct fs *f = op->f;
     const struct node *n = &m->from.node;
-    int rc = names_rename(f->names, &n->id, &m->newdir.id, op->name2, err);
+    int rc = names_rename(f->names, &n->id, &m->dirs.dir2.id, op->name2, err);
     if (rc < 0 || n->kind != NODE_DISK || n->name[0] != '.')
         return rc;
     /* A finished temporary file got its final name: from now on its content counts. If it has a writer, the close freezes it. */
@@ -188,9 +184,11 @@ static void rename_run(struct op *op)
     struct verr err = {0};
     struct move m;
     struct fs *f = op->f;
-    pthread_mutex_lock(&f->tree);
-    int rc = move_run(op, &m, &err);
-    pthread_mutex_unlock(&f->tree);
+    int rc = fs_dirs_take(op, &m.dirs, &err);
+    if (rc == 0) {
+        rc = move_run(op, &m, &err);
+        fs_dirs_give(op, &m.dirs);
+    }
     if (rc == -EAGAIN) {
         if (op_retry(op))
             return;

@@ -6,7 +6,8 @@
  *   row      catalog: what users see. It differs from the record in two cases: of two nodes with one name the younger one is
  *            shown as NAME~HEX4, and a node whose directory is missing is shown in the root as NAME~lost-HEX4
  *
- * A change writes the record, durably, then the row. After a crash between the two, names_reconcile makes the row follow.
+ * A change runs in the turns of the directories that it concerns (names_turn.c): it writes the record, durably, then the row. After a
+ * crash between the two, names_reconcile makes the row follow.
  */
 #include "names/names.h"
 
@@ -41,9 +42,9 @@ int names_open(struct store *st, struct catalog *c, const struct vclock *clock, 
         verr_set(&why, -r, "names: no mutex");
         goto out_free;
     }
-    r = -pthread_mutex_init(&n->lock, NULL);
-    if (r < 0) {
-        verr_set(&why, -r, "names: no mutex");
+    n->turns = turns_new();
+    if (n->turns == NULL) {
+        r = verr_set(&why, ENOMEM, "names: out of memory");
         goto out_root;
     }
     *out = n;
@@ -60,7 +61,7 @@ void names_close(struct names *n)
 {
     if (n == NULL)
         return;
-    pthread_mutex_destroy(&n->lock);
+    turns_free(n->turns);
     pthread_mutex_destroy(&n->root_lock);
     free(n);
 }
@@ -135,11 +136,20 @@ int names_save(struct names *n, struct node *rec, struct node *row, struct verr 
 int names_touch(struct names *n, const struct vid *dir, int64_t now, struct verr *err)
 {
     struct node d;
-    int r = catalog_node_by_id(n->catalog, dir, &d, err);
+    int r = catalog_begin(n->catalog, err);
     if (r < 0)
-        return r == -ENOENT ? 0 : r;    /* another host has removed the directory */
-    d.mtime_ns = d.ctime_ns = now;
-    return catalog_node_put(n->catalog, &d, err);
+        return r;
+    r = catalog_node_by_id(n->catalog, dir, &d, err);
+    if (r == 0) {
+        d.mtime_ns = d.ctime_ns = now;
+        r = catalog_node_put(n->catalog, &d, err);
+    } else if (r == -ENOENT) {      /* another host has removed the directory */
+        r = 0;
+    }
+    if (r == 0)
+        return catalog_commit(n->catalog, err);
+    catalog_rollback(n->catalog);
+    return r;
 }
 
 static int settle_one(struct names *n, const struct vid *id, const struct node *leaving, struct verr *err)

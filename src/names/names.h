@@ -2,7 +2,8 @@
 /*
  * names: the tree that users see: directories (VMs), disks, snapshots. Each change is made durable in STORE first
  * (node record, side file), then in the catalog; after a crash between the two, names_reconcile at the next start makes the catalog
- * follow STORE. Any thread may call these functions: one mutex orders all changes of the tree; lookups and listings do not take it.
+ * follow STORE. Any thread may call these functions. Changes in one directory run one at a time; those in others do not wait for them.
+ * Lookups and listings wait for no change.
  *
  * A node's inode number is vid_ino(id); so is a snapshot's. The root directory is inode 1 (FUSE_ROOT_ID).
  */
@@ -18,7 +19,7 @@ struct names;
 int names_open(struct store *st, struct catalog *c, const struct vclock *clock, struct names **out, struct verr *err);
 void names_close(struct names *n);
 
-/* Functions of the agent that names calls with its lock held: they must not call names. */
+/* Functions of the agent that names calls in a turn of its own: they change no names, and take no turn of a disk. */
 struct names_hooks {
     /* Called before the record of a node is removed: the agent makes durable that data under this id go with the record. An error
      * keeps the record. stays: called again, because the record could not be removed. */
@@ -73,7 +74,8 @@ int names_list(struct names *n, const struct vid *dir, int (*fn)(void *ctx, cons
 int names_create(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, uint32_t mode, uint32_t uid,
                  uint32_t gid, struct node *out, bool *revived, struct verr *err);
 /* The same for a disk. prepare makes the disk's image before the record is written, so that no name exists without an image; a crash
- * in between leaves an image that is marked as unnamed. node: as it will be. */
+ * in between leaves an image that is marked as unnamed. node: as it will be. prepare runs in the turn of the directory: it changes no
+ * names, and takes no turn of a disk. */
 int names_create_disk(struct names *n, const struct vid *parent, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
                       int (*prepare)(void *ctx, const struct node *node, struct verr *err), void *ctx, struct node *out,
                       struct verr *err);

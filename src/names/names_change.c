@@ -7,7 +7,6 @@
 #include "names/names_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 /* ---- setattr ---- */
@@ -32,8 +31,11 @@ int names_setattr(struct names *n, const struct vid *id, unsigned what, const st
 {
     struct verr why = {0};
     struct node rec, row;
-    pthread_mutex_lock(&n->lock);
-    int r = names_load(n, id, &rec, &row, &why);
+    struct names_turn turn;
+    int r = names_turn_take(n, &(struct concerned){.node = id}, &turn, &why);
+    if (r < 0)
+        return names_end(r, &why, err);
+    r = names_load(n, id, &rec, &row, &why);
     if (r == 0) {
         if (rec.kind == NODE_DIR)   /* only the row knows when an entry of the directory last changed */
             rec.mtime_ns = row.mtime_ns;
@@ -41,7 +43,7 @@ int names_setattr(struct names *n, const struct vid *id, unsigned what, const st
         rec.ctime_ns = vclock_real_ns(n->clock);
         r = names_save(n, &rec, &row, &why);
     }
-    pthread_mutex_unlock(&n->lock);
+    names_turn_give(n, &turn);
     if (r == 0 && out != NULL)
         *out = row;
     return names_end(r, &why, err);
@@ -79,7 +81,7 @@ static int mark_gone(struct names *n, const struct node *row, int64_t now, struc
     return names_save(n, &rec, &shown, err);
 }
 
-static int remove_locked(struct names *n, const struct vid *id, struct verr *err)
+static int remove_in_turn(struct names *n, const struct vid *id, struct verr *err)
 {
     struct node row;
     uint64_t snaps = 0;
@@ -108,8 +110,11 @@ static int remove_locked(struct names *n, const struct vid *id, struct verr *err
 int names_remove(struct names *n, const struct vid *id, struct verr *err)
 {
     struct verr why = {0};
-    pthread_mutex_lock(&n->lock);
-    int r = remove_locked(n, id, &why);
-    pthread_mutex_unlock(&n->lock);
+    struct names_turn turn;
+    int r = names_turn_take(n, &(struct concerned){.node = id}, &turn, &why);
+    if (r < 0)
+        return names_end(r, &why, err);
+    r = remove_in_turn(n, id, &why);
+    names_turn_give(n, &turn);
     return names_end(r, &why, err);
 }

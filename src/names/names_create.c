@@ -6,7 +6,6 @@
 #include "names/names_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -125,8 +124,8 @@ static int revive(struct names *n, const struct node *gone, const struct creatio
     return r;
 }
 
-static int create_locked(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, const struct creation *cr,
-                         struct node *out, bool *revived, struct verr *err)
+static int create_in_turn(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, const struct creation *cr,
+                          struct node *out, bool *revived, struct verr *err)
 {
     int r = check_new(n, parent, name, kind, err);
     if (r < 0)
@@ -153,20 +152,29 @@ static int create_locked(struct names *n, const struct vid *parent, const char *
     return create_new(n, parent, name, kind, cr, out, err);
 }
 
+static int create(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, const struct creation *cr,
+                  struct node *out, bool *revived, struct verr *err)
+{
+    struct names_turn turn;
+    int r = names_turn_take(n, &(struct concerned){.dir = parent}, &turn, err);
+    if (r < 0)
+        return r;
+    r = create_in_turn(n, parent, name, kind, cr, out, revived, err);
+    names_turn_give(n, &turn);
+    return r;
+}
+
 int names_create(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, uint32_t mode, uint32_t uid,
                  uint32_t gid, struct node *out, bool *revived, struct verr *err)
 {
     struct verr why = {0};
     const struct creation cr = {.mode = mode, .uid = uid, .gid = gid};
     bool back = false;
-    pthread_mutex_lock(&n->lock);
-    int r = create_locked(n, parent, name, kind, &cr, out, &back, &why);
-    pthread_mutex_unlock(&n->lock);
+    int r = create(n, parent, name, kind, &cr, out, &back, &why);
     if (r == 0 && revived != NULL)
         *revived = back;
     return names_end(r, &why, err);
 }
-
 
 int names_create_disk(struct names *n, const struct vid *parent, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
                       int (*prepare)(void *ctx, const struct node *node, struct verr *err), void *ctx, struct node *out,
@@ -175,9 +183,7 @@ int names_create_disk(struct names *n, const struct vid *parent, const char *nam
     struct verr why = {0};
     const struct creation cr = {.mode = mode, .uid = uid, .gid = gid, .prepare = prepare, .ctx = ctx};
     bool back = false;
-    pthread_mutex_lock(&n->lock);
-    int r = create_locked(n, parent, name, NODE_DISK, &cr, out, &back, &why);
-    pthread_mutex_unlock(&n->lock);
+    int r = create(n, parent, name, NODE_DISK, &cr, out, &back, &why);
     return names_end(r, &why, err);
 }
 
@@ -214,7 +220,7 @@ static int make_record(struct names *n, struct node *rec, struct verr *err)
     return r;
 }
 
-static int adopt_locked(struct names *n, const struct vid *disk, struct node *out, struct verr *err)
+static int adopt_in_turn(struct names *n, const struct vid *disk, struct node *out, struct verr *err)
 {
     struct node rec, other;
     int r = catalog_node_by_id(n->catalog, disk, &rec, err);
@@ -247,8 +253,13 @@ static int adopt_locked(struct names *n, const struct vid *disk, struct node *ou
 int names_adopt(struct names *n, const struct vid *disk, struct node *out, struct verr *err)
 {
     struct verr why = {0};
-    pthread_mutex_lock(&n->lock);
-    int r = adopt_locked(n, disk, out, &why);
-    pthread_mutex_unlock(&n->lock);
+    struct vid root;
+    struct names_turn turn;
+    names_root_id(n, &root);
+    int r = names_turn_take(n, &(struct concerned){.node = disk, .perhaps = true, .dir = &root}, &turn, &why);
+    if (r < 0)
+        return names_end(r, &why, err);
+    r = adopt_in_turn(n, disk, out, &why);
+    names_turn_give(n, &turn);
     return names_end(r, &why, err);
 }

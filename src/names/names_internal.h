@@ -3,6 +3,7 @@
 #ifndef VARVE_NAMES_NAMES_INTERNAL_H
 #define VARVE_NAMES_NAMES_INTERNAL_H
 
+#include "base/turn.h"
 #include "base/verr.h"
 #include "names/names.h"
 
@@ -11,15 +12,14 @@
 enum { NAMES_BATCH = 64, DISK_NAME_MAX = NODE_NAME_MAX - 66 };
 
 /*
- * lock orders all changes of the tree; lookups do not take it. It is held across the writes of one change, because the
- * next change must find STORE and catalog in agreement. Order: names.lock before the catalog's mutex.
- * root_lock guards root and root_known; no function is called while it is held.
+ * turns: a change has the turns of the directories that it concerns (struct concerned) until STORE and catalog agree again; lookups take
+ * none. Order: these turns before the catalog's mutex. root_lock guards root and root_known; no function is called while it is held.
  */
 struct names {
     struct store *store;
     struct catalog *catalog;
     const struct vclock *clock;
-    pthread_mutex_t lock;
+    struct turns *turns;
     pthread_mutex_t root_lock;
     struct vid root;
     bool root_known;
@@ -53,7 +53,22 @@ int snapname_parse_whole(const char *name, struct snapname *out);
 /* Can a directory or disk have this name? 0, -EINVAL, -ENAMETOOLONG. */
 int names_check_node_name(const char *name);
 
-/* ---- steps of a change: the caller holds n->lock ---- */
+/* ---- turns (names_turn.c) ---- */
+
+/* What a change concerns. An entry of a directory belongs to that directory: record and row of a node change in the turn of the
+ * directory that shows it. A directory belongs to itself as well: its row changes when entries do. docs/design/names.md, "Turns". */
+struct concerned {
+    const struct vid *node, *other; /* nodes that change */
+    bool perhaps;                   /* they may have no row */
+    const struct vid *dir;          /* a directory that gets an entry */
+    const char *name;               /* the node moves there under this name, and what has the name gives way; NULL: it does not move */
+};
+struct names_turn { struct turn turn; struct vid ids[7]; unsigned n; };
+/* Takes the turns; then the rows of these nodes do not change but by the caller. -errno, and no turn: -ENOENT: a node has no row. */
+int names_turn_take(struct names *n, const struct concerned *c, struct names_turn *t, struct verr *err);
+void names_turn_give(struct names *n, struct names_turn *t);
+
+/* ---- steps of a change: the caller has the turns of what it concerns ---- */
 
 /* Loads the record from STORE, to be changed, and the row, which may have another name or parent. -ENOENT: another host has removed
  * the node, and its row has been removed too. */

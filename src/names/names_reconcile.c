@@ -16,7 +16,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -517,7 +516,7 @@ static int report_stray(void *ctx, const char *path)
     return 0;
 }
 
-static int reconcile_locked(struct reconcile *rc)
+static int reconcile_in_turn(struct reconcile *rc)
 {
     int r = store_node_each(rc->n->store, load_one, rc, rc->err);
     if (r == 0)
@@ -546,16 +545,17 @@ int names_reconcile(struct names *n, void (*bad)(void *ctx, bool damaged, const 
 {
     struct verr why = {0};
     struct reconcile rc = {.n = n, .bad = bad, .ctx = ctx, .err = &why};
-    pthread_mutex_lock(&n->lock);
+    struct turn turn;
+    turn_take_all(n->turns, &turn);
     int r = catalog_begin(n->catalog, &why);
     if (r == 0) {
-        r = reconcile_locked(&rc);
+        r = reconcile_in_turn(&rc);
         if (r == 0)
             r = catalog_commit(n->catalog, &why);
         else
             catalog_rollback(n->catalog);
     }
-    pthread_mutex_unlock(&n->lock);
+    turn_give(n->turns, &turn);
     for (size_t i = 0; i < rc.count; i++)
         free(rc.v[i].name);
     free(rc.v);

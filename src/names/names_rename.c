@@ -6,7 +6,6 @@
 #include "names/names_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "base/fault.h"
@@ -93,7 +92,7 @@ static int enter(struct names *n, const struct node *rec, const struct node *old
     return r;
 }
 
-static int rename_locked(struct names *n, const struct vid *id, const struct vid *new_parent, const char *new_name, struct verr *err)
+static int rename_in_turn(struct names *n, const struct vid *id, const struct vid *new_parent, const char *new_name, struct verr *err)
 {
     struct node rec, row, there, dir;
     int r = names_load(n, id, &rec, &row, err);
@@ -142,9 +141,12 @@ static int rename_locked(struct names *n, const struct vid *id, const struct vid
 int names_rename(struct names *n, const struct vid *id, const struct vid *new_parent, const char *new_name, struct verr *err)
 {
     struct verr why = {0};
-    pthread_mutex_lock(&n->lock);
-    int r = rename_locked(n, id, new_parent, new_name, &why);
-    pthread_mutex_unlock(&n->lock);
+    struct names_turn turn;
+    int r = names_turn_take(n, &(struct concerned){.node = id, .dir = new_parent, .name = new_name}, &turn, &why);
+    if (r < 0)
+        return names_end(r, &why, err);
+    r = rename_in_turn(n, id, new_parent, new_name, &why);
+    names_turn_give(n, &turn);
     return names_end(r, &why, err);
 }
 
@@ -164,7 +166,7 @@ static int load_target(struct names *n, const struct vid *id, struct node *rec, 
     return r;
 }
 
-static int replace_locked(struct names *n, const struct vid *source, const struct vid *target, struct verr *err)
+static int replace_in_turn(struct names *n, const struct vid *source, const struct vid *target, struct verr *err)
 {
     struct node src, rec, row = {0};
     uint64_t snaps;
@@ -213,8 +215,11 @@ static int replace_locked(struct names *n, const struct vid *source, const struc
 int names_replace(struct names *n, const struct vid *source, const struct vid *target, struct verr *err)
 {
     struct verr why = {0};
-    pthread_mutex_lock(&n->lock);
-    int r = replace_locked(n, source, target, &why);
-    pthread_mutex_unlock(&n->lock);
+    struct names_turn turn;
+    int r = names_turn_take(n, &(struct concerned){.node = target, .other = source}, &turn, &why);
+    if (r < 0)
+        return names_end(r, &why, err);
+    r = replace_in_turn(n, source, target, &why);
+    names_turn_give(n, &turn);
     return names_end(r, &why, err);
 }

@@ -6,7 +6,6 @@
 #include "names/names_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "base/fault.h"
@@ -90,6 +89,14 @@ int names_snap_set(struct names *n, const struct vid *snap, const char *note, co
     return names_end(r, &why, err);
 }
 
+/* The turn of the directory of the snapshot's disk, which may have lost its row. A snapshot stays with its disk. */
+static int turn_of_snap(struct names *n, const struct vid *snap, struct names_turn *turn, struct verr *err)
+{
+    struct snaprow s;
+    int r = catalog_snap_by_id(n->catalog, snap, &s, err);
+    return r < 0 ? r : names_turn_take(n, &(struct concerned){.node = &s.info.ref.disk, .perhaps = true}, turn, err);
+}
+
 /* -EEXIST: another snapshot has the name that the label would give; it may belong to another disk if an extension is missing. */
 static int check_label_free(struct names *n, const struct snaprow *s, const char *label, struct verr *err)
 {
@@ -119,24 +126,25 @@ int names_snap_relabel(struct names *n, const struct vid *snap, const char *labe
     struct verr why = {0};
     struct snaprow s;
     struct snap_change ch = {.label = label};
+    struct names_turn turn;
     if (!snapname_label_ok(label))
         return verr_set(err, EINVAL, "%.80s: not a label: 1 to 64 of [A-Za-z0-9._-], not of the form of a timestamp", label);
-    pthread_mutex_lock(&n->lock);
-    int r = load_stored(n, snap, &s, &why);
-    if (r == 0 && strcmp(s.info.label, label) == 0)
-        goto out;
-    if (r == 0)
+    int r = turn_of_snap(n, snap, &turn, &why);
+    if (r < 0)
+        return names_end(r, &why, err);
+    r = load_stored(n, snap, &s, &why);
+    if (r == 0 && strcmp(s.info.label, label) != 0) {
         r = check_label_free(n, &s, label, &why);
-    if (r == 0)
-        r = change(n, &s, &ch, &why);
-out:
-    pthread_mutex_unlock(&n->lock);
+        if (r == 0)
+            r = change(n, &s, &ch, &why);
+    }
+    names_turn_give(n, &turn);
     return names_end(r, &why, err);
 }
 
 /* ---- removal ---- */
 
-static int remove_locked(struct names *n, const struct vid *id, struct verr *err)
+static int remove_in_turn(struct names *n, const struct vid *id, struct verr *err)
 {
     struct snaprow s;
     struct node disk;
@@ -164,8 +172,11 @@ static int remove_locked(struct names *n, const struct vid *id, struct verr *err
 int names_snap_remove(struct names *n, const struct snaprow *s, struct verr *err)
 {
     struct verr why = {0};
-    pthread_mutex_lock(&n->lock);
-    int r = remove_locked(n, &s->info.ref.snap, &why);
-    pthread_mutex_unlock(&n->lock);
+    struct names_turn turn;
+    int r = turn_of_snap(n, &s->info.ref.snap, &turn, &why);
+    if (r < 0)
+        return names_end(r, &why, err);
+    r = remove_in_turn(n, &s->info.ref.snap, &why);
+    names_turn_give(n, &turn);
     return names_end(r, &why, err);
 }
