@@ -166,7 +166,7 @@ lint() {        # lint NAME LIMIT WEIGHT COMMAND...
 suite_lint() {
     mapfile -t scripts < <(git ls-files '*.sh' 'mount-helpers/mount.varve' .ci/run)
     lint clang-tidy 1800 2 bash tests/lint/tidy.sh "$VARVE_TEST_DIR/build-fuzz" 1
-    lint cppcheck 900 2 cppcheck -q --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 \
+    lint cppcheck 900 2 cppcheck -q --library=tests/lint/cppcheck.cfg --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 \
         -Isrc -Iinclude -D_GNU_SOURCE --suppressions-list=tests/lint/cppcheck.txt src
     lint shellcheck 120 2 shellcheck -x "${scripts[@]}"
     lint headers 120 2 bash tests/lint/headers.sh

@@ -156,6 +156,6 @@ int agent_log_json(struct agent *a, const struct node *disk, const struct agent_
     }
     char id[VID_HEX];
     vid_hex(&disk->id, id);
-    return agent_json_text(json_pack("{so ss sb so}", "disk", vjson_text(disk->name), "id", id, "live", (disk->flags & NODE_GONE) == 0, "snapshots", list),
+    return agent_json_text(json_pack("{si so ss sb so}", "schema", 1, "disk", vjson_text(disk->name), "id", id, "live", (disk->flags & NODE_GONE) == 0, "snapshots", list),
                      text, len, err);
 }

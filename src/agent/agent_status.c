@@ -225,8 +225,8 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
     vid_hex(&sc->id, id);
     uint64_t unique = t.levels.fresh;
     json_t *doc = json_pack(
-        "{s{so ss ss ss so sb} s{so so so so} s{so so so so so so so so} so s{so so so} so so s{so so so} so}",
-        "store", "path", vjson_text(store_path(a->store)), "id", id, "fingerprint", sc->fingerprint == FP_SHA1 ? "sha1" : "sha256",
+        "{si s{so ss ss ss so sb} s{so so so so} s{so so so so so so so so} so s{so so so} so so s{so so so} so}",
+        "schema", 1, "store", "path", vjson_text(store_path(a->store)), "id", id, "fingerprint", sc->fingerprint == FP_SHA1 ? "sha1" : "sha256",
         "fingerprint_path", a->fingerprint_path, "block_bytes",
         vjson_u64(sc->block_bytes), "content_defined", sc->cdc,
         "host", "name", vjson_text(a->host_name), "state", vjson_text(a->state_path), "pid", vjson_u64((uint64_t)getpid()), "uptime_seconds",

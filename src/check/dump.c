@@ -101,6 +101,8 @@ static int dump_as(struct dump *d, const struct kind *kind, bool json, FILE *out
     struct verr why = {0};
     out_begin(&d->out, out, json);
     unsigned depth = d->out.depth;
+    if (json)
+        out_u64(&d->out, "schema", 1);
     out_text(&d->out, "file", d->path);
     out_text(&d->out, "kind", kind->name);
     out_u64(&d->out, "bytes", d->size);

@@ -27,9 +27,10 @@ extern const struct command cmd_init, cmd_mount, cmd_snapshot, cmd_log, cmd_list
 /* Prints help of a command on stdout; returns EXIT_OK. usage_error: to stderr, with a reason; returns EXIT_USAGE. */
 int print_help(const struct command *cmd);
 int usage_error(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* "varve CMD: text" on stderr; the exit code that belongs to the error. */
+/* Messages are lines on stderr, "varve CMD: text", or with --json objects (docs/json.md). The exit code that belongs to the error. */
 int report_error(const struct command *cmd, const struct verr *err);
 int report_errno(const struct command *cmd, const char *path, int code);
+void report_warning(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* No mount was named, and there is none; returns EXIT_NO_STORE. */
 int report_nothing(const struct command *cmd);
 

@@ -117,7 +117,7 @@ static int take_one(const char *path, const char *label, const char *note, json_
     if (list == NULL)
         print_taken(path, is_dir, names);
     else
-        json_array_append_new(list, json_pack("{so so si sO}", "path", vjson_text(path), "name", vjson_text(req.name), "count",
+        json_array_append_new(list, json_pack("{si so so si sO}", "schema", 1, "path", vjson_text(path), "name", vjson_text(req.name), "count",
                                               (int)req.count, "names", names));
     json_decref(names);
     return EXIT_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/reports.h"
 
+#include "base/verr.h"
 #include "base/vjson.h"
 
 #include <errno.h>
@@ -125,9 +126,11 @@ static int show_mount(void *ctx, const char *point)
     errno = 0;
     json_t *doc = json_load_file(path, 0, &e);
     if (doc == NULL) {
+        struct verr err = {0};
         int error = errno;
-        fprintf(stderr, "varve status: %s: %s\n", path, error == ENOENT ? "not a varve mount" : error != 0 ? strerror(error) : e.text);
-        s->code = error == ENOENT ? EXIT_NO_STORE : EXIT_FAIL;
+        verr_set(&err, error != 0 ? error : EPROTO, "%s: %s", path,
+                 error == ENOENT ? "not a varve mount" : error != 0 ? strerror(error) : e.text);
+        s->code = report_error(&cmd_status, &err);
         return 0;
     }
     if (has_failed(doc) && s->code == EXIT_OK)

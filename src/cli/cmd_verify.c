@@ -128,11 +128,11 @@ static void record(const struct place *p, const struct check_report *rep)
     for (unsigned i = 0; i < p->nstates; i++) {
         struct verr err = {0};
         if (agent_verified_write(p->states[i], &v, &err) < 0)
-            fprintf(stderr, "varve verify: the date of this verify is not recorded: %s\n", verr_str(&err));
+            report_warning(&cmd_verify, "the date of this verify is not recorded: %s", verr_str(&err));
     }
     if (p->nstates == 0)
-        fprintf(stderr, "varve verify: the date of this verify is not recorded: %s is not mounted here, and no state directory of it is "
-                "known (--state)\n", p->store);
+        report_warning(&cmd_verify, "the date of this verify is not recorded: %s is not mounted here, and no state directory of it is "
+                       "known (--state)", p->store);
 }
 
 static void print_report(const struct check_report *r, bool data)
@@ -151,7 +151,7 @@ static void print_report(const struct check_report *r, bool data)
 
 static json_t *report_json(const struct check_report *r)
 {
-    return json_pack("{sI sI sI sI sI sI sI sI sI sI sI sI}", "snapshots", (json_int_t)r->snapshots, "anchors", (json_int_t)r->anchors,
+    return json_pack("{si sI sI sI sI sI sI sI sI sI sI sI sI}", "schema", 1, "snapshots", (json_int_t)r->snapshots, "anchors", (json_int_t)r->anchors,
                      "side_files", (json_int_t)r->side_files, "names", (json_int_t)r->nodes, "containers", (json_int_t)r->containers,
                      "sections", (json_int_t)r->sections, "blocks", (json_int_t)r->blocks, "recipes", (json_int_t)r->recipes,
                      "bytes_read", (json_int_t)r->bytes_read, "damaged", (json_int_t)r->damaged, "notices", (json_int_t)r->notices,

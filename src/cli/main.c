@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include "base/verr.h"
+#include "base/vjson.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -29,15 +30,42 @@ int print_help(const struct command *cmd)
     return EXIT_OK;
 }
 
+/* ---- messages ---- */
+
+static bool json_messages;      /* --json was given */
+
+/* A line on stderr; with --json it is an object. exit_with: EXIT_OK for a warning. */
+static void say(const struct command *cmd, int exit_with, const char *text)
+{
+    json_t *doc = json_messages ? json_pack("{si ss ss so si}", "schema", 1, "command", cmd->name, "level",
+                                            exit_with == EXIT_OK ? "warning" : "error", "message", vjson_text(text), "exit", exit_with) : NULL;
+    if (doc == NULL || json_dumpf(doc, stderr, JSON_COMPACT) < 0)
+        fprintf(stderr, "varve %s: %s", cmd->name, text);
+    fputc('\n', stderr);
+    json_decref(doc);
+}
+
 int usage_error(const struct command *cmd, const char *fmt, ...)
 {
+    struct verr err;
+    char text[sizeof err.text];
     va_list ap;
     va_start(ap, fmt);
-    fprintf(stderr, "varve %s: ", cmd->name);
-    vfprintf(stderr, fmt, ap);
-    fprintf(stderr, " (varve %s --help)\n", cmd->name);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    verr_set(&err, EINVAL, "%s (varve %s --help)", text, cmd->name);
+    say(cmd, EXIT_USAGE, err.text);
     return EXIT_USAGE;
+}
+
+void report_warning(const struct command *cmd, const char *fmt, ...)
+{
+    char text[sizeof ((struct verr *)NULL)->text];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    say(cmd, EXIT_OK, text);
 }
 
 static int exit_code(const struct command *cmd, int code)
@@ -47,7 +75,7 @@ static int exit_code(const struct command *cmd, int code)
     case EBADMSG: return EXIT_DAMAGE;
     case EINTR: return EXIT_INTERRUPTED;
     case ENOTDIR: return cmd == &cmd_verify || cmd == &cmd_rebuild ? EXIT_NO_STORE : EXIT_FAIL;
-    case ENOENT: return cmd == &cmd_mount || cmd == &cmd_verify || cmd == &cmd_rebuild ? EXIT_NO_STORE : EXIT_FAIL;
+    case ENOENT: return cmd == &cmd_mount || cmd == &cmd_verify || cmd == &cmd_rebuild || cmd == &cmd_status ? EXIT_NO_STORE : EXIT_FAIL;
     case EINVAL:    /* a label that is no label, or that another snapshot has */
     case EEXIST: return cmd == &cmd_snapshot ? EXIT_USAGE : EXIT_FAIL;
     default: return EXIT_FAIL;
@@ -56,20 +84,32 @@ static int exit_code(const struct command *cmd, int code)
 
 int report_error(const struct command *cmd, const struct verr *err)
 {
-    fprintf(stderr, "varve %s: %s\n", cmd->name, verr_str(err));
-    return exit_code(cmd, err->code);
+    int code = exit_code(cmd, err->code);
+    say(cmd, code, verr_str(err));
+    return code;
 }
 
 int report_errno(const struct command *cmd, const char *path, int code)
 {
-    fprintf(stderr, "varve %s: %s: %s\n", cmd->name, path, code == ENOTTY ? "not in a varve mount" : strerror(code));
-    return exit_code(cmd, code);
+    struct verr err = {0};
+    verr_set(&err, code, "%s: %s", path, code == ENOTTY ? "not in a varve mount" : strerror(code));
+    return report_error(cmd, &err);
 }
 
 int report_nothing(const struct command *cmd)
 {
-    fprintf(stderr, "varve %s: nothing is mounted here (varve mount STORE MOUNTPOINT mounts a store)\n", cmd->name);
+    say(cmd, EXIT_NO_STORE, "nothing is mounted here (varve mount STORE MOUNTPOINT mounts a store)");
     return EXIT_NO_STORE;
+}
+
+/* ---- the program ---- */
+
+static bool wants_json(int argc, char **argv)
+{
+    for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--json") == 0)
+            return true;
+    return false;
 }
 
 int main(int argc, char **argv)
@@ -85,6 +125,7 @@ int main(int argc, char **argv)
         printf("varve %s\n", VARVE_VERSION);
         return EXIT_OK;
     }
+    json_messages = wants_json(argc, argv);
     for (const struct command *const *c = commands; *c != NULL; c++) {
         if (strcmp((*c)->name, argv[1]) == 0) {
             int code = (*c)->run(argc - 1, argv + 1);

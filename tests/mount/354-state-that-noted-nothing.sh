@@ -28,7 +28,7 @@ mkdir "$T/state/containers.new"     # what a killed first start leaves
 : >"$T/state/containers.new/000001"
 
 start_varve
-[ -d "$T/state/containers" ] && [ ! -e "$T/state/containers.new" ] || fail "the first start did not note the places"
+if [ ! -d "$T/state/containers" ] || [ -e "$T/state/containers.new" ]; then fail "the first start did not note the places"; fi
 for n in 1 2 3; do
     run cp "$T/d3" "$MNT/vm/n$n.img"
     run "$VARVE" wait "$MNT"
