@@ -27,15 +27,14 @@ static int live_path(const char *snap, char out[PATH_MAX])
     return n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-/* Waits until the snapshot is stored (a pending one has no recipe to point to) and reads its id, and the device of its mount. */
-static int stored_id(const char *snap, char id[40], dev_t *dev)
+/* Waits until the snapshot is stored (a pending one has no recipe to point to) and reads its id and attributes. */
+static int stored_id(const char *snap, char id[40], struct stat *st)
 {
     struct varve_ioc_wait wait = {.timeout_ms = -1};
-    struct stat st;
     int fd = open(snap, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return report_errno(&cmd_revert, snap, errno);
-    int r = fstat(fd, &st) < 0 || ioctl(fd, VARVE_IOC_WAIT, &wait) < 0 ? errno : 0;
+    int r = fstat(fd, st) < 0 || ioctl(fd, VARVE_IOC_WAIT, &wait) < 0 ? errno : 0;
     ssize_t n = r == 0 ? fgetxattr(fd, "user.varve.id", id, 39) : 0;
     if (r == 0 && n < 0)
         r = errno;
@@ -43,7 +42,6 @@ static int stored_id(const char *snap, char id[40], dev_t *dev)
     if (r != 0)
         return report_errno(&cmd_revert, snap, r);
     id[n] = '\0';
-    *dev = st.st_dev;
     return EXIT_OK;
 }
 
@@ -72,10 +70,11 @@ static int report_target(const char *disk, int error)
     return report_error(&cmd_revert, &err);
 }
 
-static int revert_to(const char *disk, const char *id)
+/* mode: of the disk, if it is made. */
+static int revert_to(const char *disk, const char *id, mode_t mode)
 {
     static struct varve_ioc_revert req;
-    int fd = open(disk, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    int fd = open(disk, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     bool made = fd >= 0;
     if (!made && errno == EEXIST)
         fd = open(disk, O_RDWR | O_CLOEXEC);
@@ -98,7 +97,7 @@ static int revert_to(const char *disk, const char *id)
 static int run_revert(int argc, char **argv)
 {
     static const struct option longs[] = {{"to", required_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'}, {0}};
-    char disk[PATH_MAX], id[40];
+    char disk[PATH_MAX], disk_of[PATH_MAX], id[40];
     const char *to = NULL;
     int c;
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
@@ -113,12 +112,16 @@ static int run_revert(int argc, char **argv)
     if (to == NULL && live_path(argv[optind], disk) < 0)
         return usage_error(&cmd_revert, "%s is no snapshot's name (NAME@WHEN.EXT)", argv[optind]);
     const char *target = to == NULL ? disk : to;
-    dev_t dev;
-    int code = stored_id(argv[optind], id, &dev);
+    struct stat st, live;
+    int code = stored_id(argv[optind], id, &st);
     if (code != EXIT_OK)
         return code;
-    int wrong = check_target(target, dev);
-    return wrong != 0 ? report_target(target, wrong) : revert_to(target, id);
+    int wrong = check_target(target, st.st_dev);
+    if (wrong != 0)
+        return report_target(target, wrong);
+    /* A snapshot shows no right to write; a disk that is made of it has the mode of its live disk, or else lets its owner write. */
+    bool known = live_path(argv[optind], disk_of) == 0 && stat(disk_of, &live) == 0;
+    return revert_to(target, id, ((known ? live : st).st_mode & 0777) | 0200);
 }
 
 const struct command cmd_revert = {
@@ -128,6 +131,7 @@ const struct command cmd_revert = {
     "was not snapshotted yet is snapshotted first, unless the disk's name begins with\n"
     "a dot or all of it is zero. A disk that a process has open for writing is\n"
     "refused. A removed live image comes back.\n\n"
-    "  --to DISK   make another disk (new or existing) the same as SNAPSHOT\n",
+    "  --to DISK   make another disk (new or existing) the same as SNAPSHOT\n\n"
+    "A disk that is made by it has the mode of the snapshot's live disk.\n",
     run_revert, NULL,
 };
