@@ -255,7 +255,7 @@ case ${1:-} in
 esac
 
 # Long ones that use one core first, small ones to fill up, those that use all cores last.
-default_suites="lint mutants posix data vm security unit mount-asan mount mount-tsan tsan large format bench clock fuzz golden rot faults crash oom full"
+default_suites="lint mutants posix data vm guide security unit mount-asan mount mount-tsan tsan large format bench clock fuzz golden rot faults crash oom full"
 suites=" ${*:-$default_suites} "
 for suite in $suites; do
     case $suite in lint|unit|tsan|large|mount|mount-asan|mount-tsan|format|data|vm) continue ;; esac
