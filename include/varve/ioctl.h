@@ -14,6 +14,9 @@
  *                        elsewhere in the store (levels, bytes added).
  *   VARVE_IOC_LIST       on a directory or disk: every disk there, as JSON, in pieces like VARVE_IOC_LOG; those that the caller may not
  *                        read are left out.
+ *   VARVE_IOC_COPY       on a live disk that a program rewrites as a whole through this handle. VARVE_COPY_WHOLE: the image is complete, so
+ *                        that a snapshot taken from now on, also before the close, is good. VARVE_COPY_BROKEN: it will not be
+ *                        completed, so that the snapshot which the close makes is partial.
  * All others: ENOTTY. All structs have fixed size and no pointers; text is NUL-terminated.
  */
 #ifndef VARVE_IOCTL_H
@@ -50,6 +53,12 @@ struct varve_ioc_info {
     char store[1024], state[1024], host[256], store_id[40];
     int32_t pid, version;
 };
+enum { VARVE_COPY_WHOLE = 1, VARVE_COPY_BROKEN = 2 };
+struct varve_ioc_copy {
+    uint32_t what;                  /* in */
+    int32_t error;
+    char text[VARVE_ERROR_TEXT];
+};
 struct varve_ioc_log {
     uint64_t offset;                /* in */
     uint64_t total;                 /* out: length of the whole text */
@@ -63,5 +72,6 @@ struct varve_ioc_log {
 #define VARVE_IOC_INFO _IOR(VARVE_IOC_MAGIC, 4, struct varve_ioc_info)
 #define VARVE_IOC_LOG _IOWR(VARVE_IOC_MAGIC, 5, struct varve_ioc_log)
 #define VARVE_IOC_LIST _IOWR(VARVE_IOC_MAGIC, 6, struct varve_ioc_log)
+#define VARVE_IOC_COPY _IOWR(VARVE_IOC_MAGIC, 7, struct varve_ioc_copy)
 
 #endif

@@ -22,7 +22,7 @@ struct command {
 };
 extern const struct command *const commands[];
 
-extern const struct command cmd_init, cmd_mount, cmd_snapshot, cmd_log, cmd_list, cmd_health, cmd_status, cmd_wait, cmd_umount, cmd_revert, cmd_verify, cmd_rebuild, cmd_dump;
+extern const struct command cmd_init, cmd_mount, cmd_backup, cmd_snapshot, cmd_log, cmd_list, cmd_health, cmd_status, cmd_wait, cmd_umount, cmd_revert, cmd_verify, cmd_rebuild, cmd_dump;
 
 /* Prints help of a command on stdout; returns EXIT_OK. usage_error: to stderr, with a reason; returns EXIT_USAGE. */
 int print_help(const struct command *cmd);
@@ -39,8 +39,9 @@ int report_nothing(const struct command *cmd);
 int parse_size(const char *text, uint64_t *out);
 void format_size(uint64_t bytes, char out[16]);      /* "1.4 GiB" */
 
-/* Progress bar on stderr; shows nothing unless stderr is a terminal. */
-struct progress { const char *title; bool shown; int64_t last_ms; };
+/* Progress bar on stderr; shows nothing unless stderr is a terminal. bytes: what is counted are bytes, so amounts, rate and the time that
+ * is left are shown, too. */
+struct progress { const char *title; bool bytes, shown; int64_t begin_ms, last_ms; uint64_t first; };
 void progress_show(struct progress *p, uint64_t done, uint64_t total);
 void progress_end(struct progress *p);
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 const struct command *const commands[] = {
-    &cmd_init, &cmd_mount, &cmd_snapshot, &cmd_log, &cmd_list, &cmd_health, &cmd_status, &cmd_wait, &cmd_umount, &cmd_revert, &cmd_verify, &cmd_rebuild, &cmd_dump, NULL,
+    &cmd_init, &cmd_mount, &cmd_backup, &cmd_snapshot, &cmd_log, &cmd_list, &cmd_health, &cmd_status, &cmd_wait, &cmd_umount, &cmd_revert, &cmd_verify, &cmd_rebuild, &cmd_dump, NULL,
 };
 
 static int help_all(FILE *out)

@@ -44,6 +44,22 @@ void format_size(uint64_t bytes, char out[16])
     snprintf(out, 16, u == 0 ? "%.0f %s" : "%.1f %s", v, units[u]);
 }
 
+/* The rate is that since the first call. */
+static void show_rate(const struct progress *p, uint64_t done, uint64_t total, int64_t now)
+{
+    char a[16], b[16], rate[16];
+    double seconds = (double)(now - p->begin_ms) / 1000, per_second = seconds > 0 ? (double)(done - p->first) / seconds : 0;
+    format_size(done, a);
+    format_size(total, b);
+    format_size((uint64_t)per_second, rate);
+    fprintf(stderr, "  %s of %s", a, b);
+    if (per_second >= 1) {
+        double left = (double)(total - done) / per_second;
+        fprintf(stderr, ", %s/s, %.0f:%02d left", rate, (left - (double)((uint64_t)left % 60)) / 60, (int)((uint64_t)left % 60));
+    }
+    fprintf(stderr, "\033[K");
+}
+
 void progress_show(struct progress *p, uint64_t done, uint64_t total)
 {
     enum { WIDTH = 40, EVERY_MS = 100 };
@@ -52,16 +68,22 @@ void progress_show(struct progress *p, uint64_t done, uint64_t total)
     int64_t now = vclock_mono_ns(&vclock_system) / 1000000;
     if (p->shown && now - p->last_ms < EVERY_MS && done < total)
         return;
-    p->shown = true;
-    p->last_ms = now;
     if (done > total)
         done = total;
+    if (!p->shown || done < p->first) {
+        p->begin_ms = now;
+        p->first = done;
+    }
+    p->shown = true;
+    p->last_ms = now;
     int fill = (int)((double)done / (double)total * WIDTH);
     char bar[WIDTH + 1];
     for (int i = 0; i < WIDTH; i++)
         bar[i] = i < fill ? '#' : '.';
     bar[WIDTH] = '\0';
     fprintf(stderr, "\r%s [%s] %3d %%", p->title, bar, (int)((double)done * 100 / (double)total));
+    if (p->bytes)
+        show_rate(p, done, total, now);
     fflush(stderr);
 }
 

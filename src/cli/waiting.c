@@ -32,7 +32,7 @@ static void show_round(struct progress *bar, const char *mountpoint)
 /* Asks again every half second: an interrupt answers soon, and the bar moves. Only the first request has what failed tried again. */
 int wait_stored(const struct command *cmd, const char *path, int64_t timeout_ms)
 {
-    struct progress bar = {.title = "storing"};
+    struct progress bar = {.title = "storing", .bytes = true};
     struct varve_ioc_wait req;
     char point[PATH_MAX];
     int found = mount_of(path, point);

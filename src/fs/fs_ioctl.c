@@ -212,6 +212,37 @@ static void revert_run(struct op *op)
     fuse_reply_ioctl(op->req, 0, io, sizeof *io);
 }
 
+/* ---- copy: on the disk's queue ---- */
+
+static int copy_end(struct handle *h, uint32_t what, struct verr *err)
+{
+    struct fs_disk *d = h->disk;
+    if (!h->writer || d->orphan)
+        return verr_set(err, EBADF, "only who writes the disk says how its copy ended");
+    if (what == VARVE_COPY_BROKEN) {
+        fs_disk_refused(d, UINT64_MAX - 1, 1);  /* no write can fill that gap: every snapshot that a close makes is partial */
+        return 0;
+    }
+    if (what != VARVE_COPY_WHOLE)
+        return verr_set(err, EINVAL, "a copy ends whole or broken, and not as %u", what);
+    int rc = fs_stream_flush(h, err);
+    if (rc == 0 && fs_disk_lacks(d))
+        rc = verr_set(err, EIO, "a write to it has failed, and nothing was written there since");
+    return rc < 0 ? rc : live_set_marks(d->live, 0, LIVE_REWRITING, err);
+}
+
+static void copy_run(struct op *op)
+{
+    struct varve_ioc_copy *io = op->data;
+    struct verr err = {0};
+    io->error = 0;
+    io->text[0] = '\0';
+    int rc = copy_end(op->h, io->what, &err);
+    if (rc < 0)
+        ioc_text(&io->error, io->text, "copy", op->ino, rc, &err);
+    fuse_reply_ioctl(op->req, 0, io, sizeof *io);
+}
+
 /* ---- wait ---- */
 
 static void wait_reply(fuse_req_t req, int result, const struct verr *why, void *arg)
@@ -372,6 +403,7 @@ static const struct command {
 } commands[] = {
     {VARVE_IOC_SNAPSHOT, sizeof(struct varve_ioc_snapshot), snapshot_run, true, true, false, false, true, false},
     {VARVE_IOC_REVERT, sizeof(struct varve_ioc_revert), revert_run, true, false, false, false, true, true},
+    {VARVE_IOC_COPY, sizeof(struct varve_ioc_copy), copy_run, true, false, false, false, true, true},
     {VARVE_IOC_WAIT, sizeof(struct varve_ioc_wait), wait_run, true, true, true, true, false, false},
     {VARVE_IOC_LOG, sizeof(struct varve_ioc_log), log_run, true, false, true, false, false, false},
     {VARVE_IOC_LIST, sizeof(struct varve_ioc_log), list_run, true, true, false, false, false, false},

@@ -3,7 +3,7 @@
 # help.sh VARVE: --help of each command goes to stdout, fits 80 columns, exits 0; a wrong call says so on stderr and exits 2.
 set -u
 varve=$1 bad=0
-for c in '' init mount snapshot log list health status wait umount revert verify rebuild dump; do
+for c in '' init mount backup snapshot log list health status wait umount revert verify rebuild dump; do
     # shellcheck disable=SC2086  # the empty one is no argument at all
     out=$("$varve" $c --help 2>/dev/null) || { echo "varve $c --help failed"; bad=1; }
     [ -n "$out" ] || { echo "varve $c --help says nothing on stdout"; bad=1; }
