@@ -174,7 +174,12 @@ int agent_freeze_due_locked(struct agent *a, struct due_case *c, struct live *l,
 /* Settles a stored snapshot whose writer is gone: clears `provisional`, sets `partial` unless clean. In the disk's turn. */
 int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean, struct verr *err);
 
+/* Makes room in the disk's list of pending snapshots before a freeze (agent_merge.c). In the disk's turn. */
+void agent_merge_pending(struct agent *a, struct live *l);
+
 /* waiting (agent_wait.c) */
+/* Whoever waits for snapshot `from` waits for `to` instead, which holds its data. Before `from` goes. */
+void agent_waits_follow(struct agent *a, const struct vid *from, const struct vid *to);
 void agent_waits_check(struct agent *a);        /* answers the waits that are over; no lock held; the agent's thread only */
 void *agent_timer(void *agent);                 /* ends waits at their deadlines, whatever the agent's thread is doing */
 void agent_waits_end(struct agent *a);          /* at shutdown, after both threads ended: -EINTR to all */

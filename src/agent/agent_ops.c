@@ -59,6 +59,8 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
         owners[got] = (struct freeze_owner){.mode = disks[got].mode & 0555, .uid = disks[got].uid, .gid = disks[got].gid};
     }
     all.owners = owners;
+    for (unsigned i = 0; i < got && r == 0; i++)
+        agent_merge_pending(a, l[i]);
     if (r == 0)
         r = live_freeze(l, n, &all, pend, err);
     for (unsigned i = 0; i < n && r == 0; i++) {

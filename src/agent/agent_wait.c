@@ -20,6 +20,24 @@ static int tell_blocked(struct agent *a, const struct vid *disk, const struct ve
     return verr_set(out, EIO, "%s could not be stored: %s; it stays pending, and the next attempt comes at %s", path, verr_str(why), at);
 }
 
+static struct vid id_at(struct agent *a, const struct agent_wait *w, unsigned i)
+{
+    pthread_mutex_lock(&a->lock);
+    struct vid id = w->ids[i];
+    pthread_mutex_unlock(&a->lock);
+    return id;
+}
+
+void agent_waits_follow(struct agent *a, const struct vid *from, const struct vid *to)
+{
+    pthread_mutex_lock(&a->lock);
+    for (struct agent_wait *w = a->waits; w != NULL; w = w->next)
+        for (unsigned i = 0; i < w->n; i++)
+            if (vid_eq(&w->ids[i], from))
+                w->ids[i] = *to;
+    pthread_mutex_unlock(&a->lock);
+}
+
 /* The result of a wait; -EINPROGRESS while a snapshot is neither stored nor failed. A snapshot without a row (dropped, removed) counts as
  * done. Snapshots of a disk whose last attempt failed count as failed: else a wait for them might never end. */
 static int waiter_state(struct agent *a, struct agent_wait *w)
@@ -29,9 +47,14 @@ static int waiter_state(struct agent *a, struct agent_wait *w)
         struct snaprow row;
         struct verr why = {0};
         int64_t next_ns;
-        int r = agent_row_get(a, &w->ids[i], &row, &why);
-        if (r == -ENOENT)
+        const struct vid id = id_at(a, w, i);
+        int r = agent_row_get(a, &id, &row, &why);
+        if (r == -ENOENT) {
+            const struct vid now = id_at(a, w, i);
+            if (!vid_eq(&now, &id))     /* merged since: the next pass looks at the snapshot it went into */
+                result = -EINPROGRESS;
             continue;
+        }
         if (r < 0)
             return verr_set(&w->why, EIO, "%s", verr_str(&why));
         if (row.state == SNAPST_STORED && !(row.info.flags & SNAP_PROVISIONAL))

@@ -168,6 +168,7 @@ int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **o
         rc = live_get(f->live, &s->info.ref.disk, &h->live, err);
         if (rc == -ENOENT)      /* the snapshot was stored a moment ago, and its disk removed */
             rc = 0;
+        h->held = h->live != NULL && live_pending_hold(h->live, h->snap_ref.seq) == 0;
     }
     if (rc == 0 && h->live == NULL)
         rc = snap_open(agent_store(f->agent), agent_segread(f->agent), &s->info.ref, &h->snap, err);

@@ -47,6 +47,8 @@ void handle_free(struct fs *f, struct handle *h)
     pthread_mutex_unlock(&f->lock);
     if (h->snap != NULL)
         snap_close(h->snap);
+    if (h->held)
+        live_pending_release(h->live, h->snap_ref.seq);
     if (h->live != NULL)
         live_put(h->live);
     listing_clear(&h->listing);

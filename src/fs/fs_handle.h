@@ -110,6 +110,7 @@ struct handle {
     struct snapref snap_ref;
     uint64_t snap_size;
     struct live *live;              /* of the snapshot's disk, while it may be pending */
+    bool held;                      /* as a pending one, against being merged */
     struct snap *snap;              /* the stored one, once opened */
 
     /* HANDLE_LABEL */

@@ -172,6 +172,12 @@ int live_pending_drop(struct live *l, uint64_t seq, struct verr *err);
 ssize_t live_pending_read(struct live *l, uint64_t seq, uint64_t off, void *buf, size_t len, struct verr *err);
 off_t live_pending_seek(struct live *l, uint64_t seq, uint64_t off, bool hole, struct verr *err);
 
+/* A reader holds a pending snapshot, so that it is not merged into the next one meanwhile: -ENOENT, it is not pending. It may be
+ * published all the same; releasing it does nothing then. */
+int live_pending_hold(struct live *l, uint64_t seq);
+void live_pending_release(struct live *l, uint64_t seq);
+bool live_pending_held(struct live *l, uint64_t seq);
+
 /* The frozen table. base: what the segment was before this snapshot's own writes. */
 enum seg_kind { SEGK_ZERO, SEGK_STORED, SEGK_FROZEN };
 struct seg_entry { enum seg_kind kind; uint64_t place; bool dirty; };

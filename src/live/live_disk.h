@@ -43,6 +43,7 @@ enum {
     BLOCK_SEGS = 16,                /* slots in 4 KiB of a vol file: what fsync copies */
     CAPTURE_BLOCKS = 256,           /* blocks taken in one go: 1 MiB of memory, 8 GiB of disk */
     JOURNAL_COMPACT = 1 << 20,
+    GONE_MOST = 256,                /* files that wait for a durable record before they go */
     NAME_BYTES = 40,
 };
 
@@ -86,6 +87,7 @@ struct llayer {
     struct lfile data, map, vol;    /* a cache layer has no map: no durable presence */
     _Atomic unsigned refs;
     bool fresh;                     /* map header never fsynced (head_lock) */
+    unsigned readers;               /* of the pending snapshot (head_lock) */
     uint64_t map_bytes;             /* length of map known durable (head_lock) */
     _Atomic bool unsynced;          /* data written since the last fdatasync */
     _Atomic bool map_unsynced;      /* map written since the last fdatasync */

@@ -89,6 +89,9 @@ void live_use_fresh(struct live *l, struct live_fresh *f);
 int live_fsync_locked(struct live *l, uint64_t skip, struct verr *err);
 /* Seals what shows through the live image, before something younger is said of it durably. sync_lock held. */
 int live_seal_shown(struct live *l, struct verr *err);
+/* Makes the journal short again, and removes what only older heads name, once there is much of either: a durable change of nothing.
+ * sync_lock held. */
+int live_tidy(struct live *l, struct verr *err);
 /* Makes all durable and says so in the vol file, so that the next open checks nothing. No other thread uses the disk. */
 int live_make_clean(struct live *l, struct verr *err);
 /* fdatasync of the tables of all levels younger than the i-th pending one. sync_lock held. */

@@ -67,6 +67,36 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
     return r;
 }
 
+/* ---- readers ---- */
+
+int live_pending_hold(struct live *l, uint64_t seq)
+{
+    pthread_mutex_lock(&l->head_lock);
+    int i = live_pending_index(l, seq, NULL);
+    if (i >= 0)
+        l->lv[i].layer->readers++;
+    pthread_mutex_unlock(&l->head_lock);
+    return i < 0 ? i : 0;
+}
+
+void live_pending_release(struct live *l, uint64_t seq)
+{
+    pthread_mutex_lock(&l->head_lock);
+    int i = live_pending_index(l, seq, NULL);
+    if (i >= 0)
+        l->lv[i].layer->readers--;
+    pthread_mutex_unlock(&l->head_lock);
+}
+
+bool live_pending_held(struct live *l, uint64_t seq)
+{
+    pthread_mutex_lock(&l->head_lock);
+    int i = live_pending_index(l, seq, NULL);
+    bool held = i >= 0 && l->lv[i].layer->readers > 0;
+    pthread_mutex_unlock(&l->head_lock);
+    return held;
+}
+
 /* The level and the size of a pending snapshot. freeze held. */
 static const struct lview *view_of(struct live *l, uint64_t seq, uint64_t *size)
 {

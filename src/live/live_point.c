@@ -22,6 +22,8 @@ static int empty(struct live *l, bool changed, struct verr *err)
     pthread_mutex_lock(&l->sync_lock);
     int r = live_check_failed(l, err);
     if (r == 0)
+        r = live_tidy(l, err);      /* nothing else may be durable between one rewrite and the next */
+    if (r == 0)
         r = ltable_create(l, live_new_no(l), &f.table, err);
     if (r == 0)
         r = live_make_fresh(l, &f, err);

@@ -69,5 +69,6 @@ void llayer_to_cache(struct llayer *ly)
     atomic_store(&ly->is_cache, true);
     lfile_to_cache(&ly->data);
     lfile_to_cache(&ly->vol);
+    lfile_end(&ly->map);            /* it is about to be unlinked */
     atomic_fetch_add(&set->cache_bytes, bytes);
 }

@@ -232,6 +232,14 @@ static int say_again(struct live *l, struct verr *err)
     return r < 0 ? r : live_commit_end(l, false, &nh, live_commit_put(l, &nh, err), err);
 }
 
+int live_tidy(struct live *l, struct verr *err)
+{
+    pthread_mutex_lock(&l->head_lock);
+    bool much = l->jend >= JOURNAL_COMPACT || l->ngone >= GONE_MOST;
+    pthread_mutex_unlock(&l->head_lock);
+    return much ? say_again(l, err) : 0;
+}
+
 int live_make_clean(struct live *l, struct verr *err)
 {
     live_give(l);

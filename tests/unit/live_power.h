@@ -104,6 +104,8 @@ static int power_sync(int fd)
         return 0;                   /* nothing here outlives the test: no real sync is needed */
     if (power.hook != NULL)
         power.hook();
+    if (st.st_nlink == 0)
+        return 0;                   /* nothing leads to it any more */
     if (S_ISDIR(st.st_mode)) {
         if (strcmp(path, power.dir) == 0)
             power.entries = power_list(power.dir, power.entry);

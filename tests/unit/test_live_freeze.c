@@ -996,6 +996,54 @@ static void kill_during_a_take_is_before_or_after(void **state)
 #endif
 }
 
+/* Nothing is durable between one rewrite and the next, and the files of the earlier ones go all the same. */
+static void many_rewrites_leave_few_files(void **state)
+{
+    enum { REWRITES = 700 };
+    struct box *b = *state;
+    struct live *l = b->l[0];
+    char path[160], hex[VID_HEX];
+    struct stat st;
+    for (int i = 0; i < REWRITES; i++) {
+        put(l, 0, 10, i & 127);
+        CHECK(live_rewrite(l, &err));
+    }
+    assert_true(count_files(b->state, &b->id[0], "layer-") < REWRITES);
+    vid_hex(&b->id[0], hex);
+    snprintf(path, sizeof path, "%s/disks/%s/journal", b->state, hex);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size < 2 << 20);
+    put(l, 0, 10, 7);
+    box_crash(b, false);                                /* of what was never synced a power loss leaves nothing */
+    assert_int_equal(attr(b->l[0]).size, 0);
+    box_crash(b, true);                                 /* what was there when the set was closed */
+    expect(b->l[0], 0, 10, 7);
+}
+
+static void reader_holds_what_is_pending(void **state)
+{
+    struct box *b = *state;
+    struct live *l = b->l[0];
+    struct recipe r;
+    struct live_anchor drop[8];
+    put(l, 0, 100, 1);
+    uint64_t first = freeze(l).ref.seq;
+    put(l, 0, 100, 2);
+    uint64_t second = freeze(l).ref.seq;
+    assert_int_equal(live_pending_hold(l, second + 1), -ENOENT);
+    CHECK(live_pending_hold(l, first));
+    CHECK(live_pending_hold(l, first));
+    live_pending_release(l, first);
+    assert_true(live_pending_held(l, first));
+    assert_false(live_pending_held(l, second));
+    publish(b, l, first, &r, drop);
+    live_pending_release(l, first);                     /* it is pending no more */
+    assert_false(live_pending_held(l, first));
+    CHECK(live_pending_hold(l, second));
+    live_pending_release(l, second);
+    assert_false(live_pending_held(l, second));
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 4 + N && strcmp(argv[1], "child") == 0)
@@ -1013,6 +1061,7 @@ int main(int argc, char **argv)
         T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),
         T(freeze_waits_for_a_write_to_end),
         T(kill_during_a_drop_is_before_or_after), T(taken_content_is_the_targets_own), T(kill_during_a_take_is_before_or_after),
+        T(many_rewrites_leave_few_files), T(reader_holds_what_is_pending),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

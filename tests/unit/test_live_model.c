@@ -271,7 +271,8 @@ static void check_power(void)
 /* Before a sync takes effect. */
 static void hook(void)
 {
-    if (m.checking || m.hook_rate == 0 || rnd(m.hook_rate) != 0)
+    /* Files are closed, and synced before, while something is only looked at, too: the buffers of that are in use. */
+    if (m.checking || (!m.in_flight && !m.changing) || m.hook_rate == 0 || rnd(m.hook_rate) != 0)
         return;
     m.checking = true;
     power.on = false;
