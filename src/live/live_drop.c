@@ -8,7 +8,7 @@
  *   4. sync     those tables; complete record without SEQ; fdatasync(journal); table and layer go
  *
  * Each step leaves every level's content as it was, whether the head before or after it is read, so a crash anywhere is
- * either "not dropped" or "dropped".
+ * either "not dropped" or "dropped". Where the successor is the live image and has not changed, live_thaw does it without a copy.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"
@@ -312,7 +312,9 @@ static int drop_locked(struct live *l, uint64_t seq, struct verr *err)
         if ((l->head.pend[k].p.flags & SNAP_STARTED) != 0)
             r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[k].seq);
     pthread_mutex_unlock(&l->head_lock);
-    return r < 0 ? r : live_drop_at(l, (unsigned)i, err);
+    if (r == 0)
+        r = live_thaw(l, seq, err);
+    return r < 0 ? r : r == 1 ? 0 : live_drop_at(l, (unsigned)i, err);
 }
 
 int live_pending_drop(struct live *l, uint64_t seq, struct verr *err)

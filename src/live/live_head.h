@@ -97,6 +97,11 @@ int live_make_clean(struct live *l, struct verr *err);
 /* fdatasync of the tables of all levels younger than the i-th pending one. sync_lock held. */
 int live_sync_younger(struct live *l, unsigned i, struct verr *err);
 
+/* ---- live_thaw.c ---- */
+/* Takes the freeze of pending snapshot seq back without a copy. 1: done; 0: the live image was changed since, or seq is not the youngest
+ * pending one. The snapshot is not started. sync_lock held. */
+int live_thaw(struct live *l, uint64_t seq, struct verr *err);
+
 /* ---- live_drop.c ---- */
 /* Drops the i-th pending snapshot, started or not. sync_lock held. */
 int live_drop_at(struct live *l, unsigned i, struct verr *err);

@@ -521,6 +521,85 @@ static void dropped_changes_go_to_the_next(void **state)
     expect(l, 200, SEG_BYTES - 200, 1);
 }
 
+static unsigned files_of(struct box *b, struct live *l)
+{
+    char hex[VID_HEX], path[256];
+    unsigned n = 0;
+    vid_hex(live_id(l), hex);
+    snprintf(path, sizeof path, "%s/disks/%s", b->state, hex);
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n;
+}
+
+static int zero_place(void *ctx, uint64_t seg, bool *zero, uint64_t *place, uint32_t *pages, struct verr *e)
+{
+    (void)ctx, (void)seg, (void)place, (void)e;
+    *zero = true;
+    *pages = 0;
+    return 0;
+}
+
+/* The freeze of an image that is not written afterwards is taken back by pointers: no file is left over, no byte copied, and the name
+ * is free again. crash: after which kind of end the result is looked at; 2: none. */
+static void take_back(struct box *b, bool sealed, int crash)
+{
+    struct live *l = b->l[0];
+    put(l, 3 * SEG_BYTES, 4096, 5);
+    struct snapinfo older = freeze(l);
+    put(l, 0, SEG_BYTES, 1);
+    put(l, 2 * SEG_BYTES, 4096, 1);
+    CHECK(live_fsync(l, &err));
+    const unsigned files = files_of(b, l);
+    struct snapinfo p = freeze(l);
+    if (sealed)
+        CHECK(live_pending_seal(l, p.ref.seq, &err));
+    CHECK(live_set_mtime(l, 77, &err));
+    CHECK(live_pending_drop(l, p.ref.seq, &err));
+    assert_int_equal(files_of(b, l), files);
+    if (crash < 2)
+        box_crash(b, crash == 1);
+    l = b->l[0];
+    const struct live_attr a = attr(l);
+    assert_true(a.changed);
+    assert_int_equal(a.pending, 1);
+    assert_int_equal(a.dirty_segments, 2);
+    assert_int_equal(a.last_name_s, p.name_s - 1);
+    if (crash > 0)
+        assert_int_equal(a.mtime_ns, 77);
+    expect(l, 0, SEG_BYTES, 1);
+    expect(l, 2 * SEG_BYTES, 4096, 1);
+    put(l, 10, 10, 2);
+    struct snapinfo q = freeze(l);
+    assert_true(q.name_s == p.name_s || q.name_s == q.freeze_ns / 1000000000);
+    assert_int_equal(q.dirty_segments, 2);
+    expect_pending(l, q.ref.seq, 0, 10, 1);
+    expect_pending(l, q.ref.seq, 10, 10, 2);
+    expect_pending(l, q.ref.seq, 3 * SEG_BYTES, 4096, 5);
+    expect_pending(l, older.ref.seq, 3 * SEG_BYTES, 4096, 5);
+}
+
+static void a_volatile_freeze_is_taken_back(void **state) { take_back(*state, false, 2); }
+static void a_volatile_freeze_is_taken_back_before_a_kill(void **state) { take_back(*state, false, 1); }
+static void a_sealed_freeze_is_taken_back_before_a_kill(void **state) { take_back(*state, true, 1); }
+static void a_sealed_freeze_is_taken_back_before_a_power_loss(void **state) { take_back(*state, true, 0); }
+
+/* Nothing is changed, but the image is another one since. */
+static void a_freeze_before_a_revert_is_not_taken_back(void **state)
+{
+    struct box *b = *state;
+    struct live *l = b->l[0];
+    put(l, 0, SEG_BYTES, 1);
+    struct snapinfo p = freeze(l);
+    const struct live_target to = {.size = SEG_BYTES, .fn = zero_place};
+    CHECK(live_revert(l, &to, LIVE_KEEP, &err));
+    CHECK(live_pending_drop(l, p.ref.seq, &err));
+    expect(l, 0, SEG_BYTES, 0);
+}
+
 static void dropped_changes_of_the_youngest_go_to_the_live_image(void **state)
 {
     struct box *b = *state;
@@ -1055,7 +1134,9 @@ int main(int argc, char **argv)
         T(fsync_seals_what_was_frozen),
         T(published_segments_are_read_from_the_store), T(published_layer_becomes_cache), T(cache_is_used_for_its_own_place_only),
         T(eviction_starts_with_the_oldest_publication), T(dropped_changes_go_to_the_next),
-        T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
+        T(a_volatile_freeze_is_taken_back), T(a_volatile_freeze_is_taken_back_before_a_kill),
+        T(a_sealed_freeze_is_taken_back_before_a_kill), T(a_sealed_freeze_is_taken_back_before_a_power_loss),
+        T(a_freeze_before_a_revert_is_not_taken_back), T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
         T(dropped_changes_go_with_the_new_content), T(dropped_changes_go_with_the_taken_content),
         T(what_is_local_needs_no_source),
         T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),
