@@ -90,11 +90,17 @@ int agent_freeze(struct agent *a, const struct node *disks, unsigned n, const st
 /* The same for one disk, l, if a snapshot is due; the caller sets occasion, node and unclean of c. 1: a snapshot was made, *out is its
  * row; 0: none was due. */
 int agent_freeze_due(struct agent *a, struct due_case *c, struct live *l, struct snaprow *out, struct verr *err);
-/* Settles a provisional snapshot, pending or stored, when its writer's handle is released: clears `provisional`. clean: clears
- * LIVE_REWRITING on the disk too; otherwise marks the snapshot partial. A settling that fails is tried again later. */
+/* A provisional snapshot is stored only once it is settled, or together with a younger one that is not provisional.
+ * agent_settle settles it, pending or stored: clears `provisional`. clean: clears LIVE_REWRITING too if the disk has not changed since;
+ * otherwise marks the snapshot partial, also one that is settled already. A settling that fails is tried again later. */
 int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);
-/* Drops snapshot `seq` if it is pending, provisional and not started: a later change through the same handle supersedes it.
- * 0 also if there is no such snapshot. */
+/* The writer of a provisional snapshot has ended well and released the disk: if the daemon dies now, the snapshot is good. 0 also if
+ * there is no such snapshot. Survives kill -9; after a loss of power the snapshot may be partial. */
+int agent_closed(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err);
+/* Settles all of the disk's snapshots for which agent_closed was called: somebody asks for a snapshot of it. */
+int agent_settle_closed(struct agent *a, const struct vid *disk, struct verr *err);
+/* Drops snapshot `seq` if it is pending, provisional and not started: its writer goes on. Survives kill -9 on return, and a loss of power
+ * if the snapshot does. 0 also if there is no such snapshot. */
 int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err);
 /* The live image of disk becomes snapshot s (of any disk): freezes changes first where due, anchors, swaps the table. The caller
  * makes sure that no other handle has the disk open for writing. */

@@ -203,6 +203,8 @@ void agent_who_text(struct agent *a, const struct vid *disk, char *out, size_t c
 const char *agent_work_text(enum work_kind kind);
 /* Both in the disk's turn. */
 int agent_recover_disk(struct agent *a, const struct vid *disk, struct verr *err);
+/* Clears LIVE_REWRITING if snapshot seq is the newest state of the disk: it is known to be whole. */
+int agent_settle_mark(struct live *l, uint64_t seq, struct verr *err);
 int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err);
 void agent_report_bad(void *agent, bool damaged, const char *what);
 

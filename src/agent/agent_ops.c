@@ -67,7 +67,7 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
         struct snaprow row;
         agent_pending_row(a, &pend[i], &row);
         r = agent_row_put(a, &row, err);
-        if (r == 0)
+        if (r == 0 && (row.info.flags & SNAP_PROVISIONAL) == 0)
             r = agent_owe_store(a, &disks[i].id);
         if (r == 0 && out != NULL)
             out[i] = row;
@@ -169,7 +169,10 @@ int agent_settle_stored(struct agent *a, const struct snapref *snap, bool clean,
 static int settle_pending(struct agent *a, struct live *l, const struct snapinfo *p, bool clean, struct verr *err)
 {
     struct snaprow row;
-    int r = live_pending_update(l, p->ref.seq, clean ? 0 : SNAP_PARTIAL, SNAP_PROVISIONAL, NULL, err);
+    const uint32_t clear = (p->flags & SNAP_PROVISIONAL) ? SNAP_CLOSED : 0;
+    int r = live_pending_update(l, p->ref.seq, clean ? 0 : SNAP_PARTIAL, clear, NULL, err);
+    if (r == 0)
+        r = agent_owe_store(a, live_id(l));
     if (r < 0)
         return r;
     r = agent_row_get(a, &p->ref.snap, &row, err);
@@ -179,8 +182,14 @@ static int settle_pending(struct agent *a, struct live *l, const struct snapinfo
     return agent_row_put(a, &row, err);
 }
 
-/* late: a new writer may be at work by now, and the mark may be the new writer's. */
-static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, bool late, struct verr *err)
+int agent_settle_mark(struct live *l, uint64_t seq, struct verr *err)
+{
+    struct live_attr at;
+    int r = live_attr(l, &at, err);
+    return r == 0 && !at.changed && at.next_seq == seq + 1 ? live_set_marks(l, 0, LIVE_REWRITING, err) : r;
+}
+
+static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, struct verr *err)
 {
     struct snapinfo p;
     struct snaprow row;
@@ -195,10 +204,7 @@ static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool cle
         else if (r == -ENOENT)
             r = 0;
     }
-    struct live_attr at;
-    if (r == 0 && clean && (!late || (live_attr(l, &at, NULL) == 0 && !at.changed && at.next_seq == seq + 1)))
-        r = live_set_marks(l, 0, LIVE_REWRITING, err);
-    return r;
+    return r == 0 && clean ? agent_settle_mark(l, seq, err) : r;
 }
 
 int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, bool clean, struct verr *err)
@@ -207,7 +213,48 @@ int agent_settle_late(struct agent *a, const struct vid *disk, uint64_t seq, boo
     int r = live_get(a->live, disk, &l, err);
     if (r < 0)
         return r;
-    r = settle_locked(a, l, seq, clean, true, err);
+    r = settle_locked(a, l, seq, clean, err);
+    live_put(l);
+    return r;
+}
+
+/* In the disk's turn. */
+static int settle_closed_locked(struct agent *a, struct live *l, struct verr *err)
+{
+    struct snapinfo p;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && live_pending(l, i, &p, NULL) == 0; i++)
+        if ((p.flags & SNAP_CLOSED) == SNAP_CLOSED)
+            r = settle_locked(a, l, p.ref.seq, true, err);
+    return r;
+}
+
+int agent_settle_closed(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct turn turn;
+    struct live *l = NULL;
+    int r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    turn_take(a->turns, &turn, disk, 1);
+    r = settle_closed_locked(a, l, err);
+    turn_give(a->turns, &turn);
+    live_put(l);
+    return r;
+}
+
+int agent_closed(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err)
+{
+    struct turn turn;
+    struct live *l = NULL;
+    struct snapinfo p;
+    int r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    turn_take(a->turns, &turn, disk, 1);
+    if (live_pending_by_seq(l, seq, &p, NULL) == 0 && (p.flags & SNAP_PROVISIONAL))
+        r = live_pending_update(l, seq, SNAP_CLOSED, 0, NULL, err);
+    turn_give(a->turns, &turn);
     live_put(l);
     return r;
 }
@@ -221,7 +268,7 @@ int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool cle
     if (r == 0) {
         int fault = fault_errno("agent.settle.before");
         turn_take(a->turns, &turn, disk, 1);
-        r = fault != 0 ? verr_set(&why, fault, "fault injected") : settle_locked(a, l, seq, clean, false, &why);
+        r = fault != 0 ? verr_set(&why, fault, "fault injected") : settle_locked(a, l, seq, clean, &why);
         turn_give(a->turns, &turn);
         live_put(l);
     }
@@ -263,7 +310,7 @@ int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struc
         return r;
     turn_take(a->turns, &turn, disk, 1);
     r = live_pending_by_seq(l, seq, &p, NULL);
-    if (r == 0 && (p.flags & SNAP_PROVISIONAL) && !(p.flags & (SNAP_STARTED | SNAP_EXPLICIT))) {
+    if (r == 0 && (p.flags & SNAP_PROVISIONAL) && !(p.flags & SNAP_STARTED)) {
         r = unpublish(a, &p, err);
         if (r == 0)
             r = drop_pending(a, l, &p, err);

@@ -129,9 +129,11 @@ static int recover_pendings(struct agent *a, struct live *l, struct verr *err)
             continue; /* it is no longer the first pending one */
         }
         struct snaprow row;
-        /* The writer's handle died with the daemon: whether the writer was done is unknown. */
-        bool open = (p.flags & SNAP_PROVISIONAL) != 0;
-        r = live_pending_update(l, p.ref.seq, open ? SNAP_PARTIAL : 0, SNAP_STARTED | SNAP_PROVISIONAL, NULL, err);
+        /* The writer's handle died with the daemon: whether the writer was done is unknown, unless it was seen releasing the disk. */
+        bool provisional = (p.flags & SNAP_PROVISIONAL) != 0, open = provisional && (p.flags & SNAP_CLOSED) != SNAP_CLOSED;
+        r = live_pending_update(l, p.ref.seq, open ? SNAP_PARTIAL : 0, SNAP_STARTED | (provisional ? SNAP_CLOSED : 0), NULL, err);
+        if (r == 0 && provisional && !open)
+            r = agent_settle_mark(l, p.ref.seq, err);
         if (r == 0)
             r = live_pending_by_seq(l, p.ref.seq, &p, err);
         if (r == 0) {

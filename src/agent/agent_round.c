@@ -64,7 +64,17 @@ static int claim_vm(struct agent *a, const struct vid *vm, uint64_t *epoch, stru
     return r == 0 ? 0 : verr_set(err, r == -ENOENT ? EIO : -r, "%s", verr_str(&why));
 }
 
-/* Fills a job for the oldest pending snapshot of a disk. 0; -ENOENT: nothing pending any more. */
+/* Has the disk a pending snapshot that may be stored? A provisional one may go away, so it is stored only if a younger one must be. */
+static bool may_store(struct live *l)
+{
+    struct snapinfo p;
+    for (unsigned i = 0; live_pending(l, i, &p, NULL) == 0; i++)
+        if ((p.flags & SNAP_PROVISIONAL) == 0)
+            return true;
+    return false;
+}
+
+/* Fills a job for the oldest pending snapshot of a disk. 0; -ENOENT: nothing is pending any more that may be stored. */
 static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job *job, struct verr *err)
 {
     struct node node, vm;
@@ -76,7 +86,7 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         return r;
     struct turn turn;
     turn_take(a->turns, &turn, disk, 1);
-    r = live_pending(job->live, 0, &job->pend, err);
+    r = may_store(job->live) ? live_pending(job->live, 0, &job->pend, err) : -ENOENT;
     if (r == 0)
         r = live_pending_update(job->live, job->pend.ref.seq, SNAP_STARTED, 0, NULL, err);
     turn_give(a->turns, &turn);

@@ -45,6 +45,17 @@ static int set_blocks(struct mount_options *o, const char *v)
     return 0;
 }
 
+/* Seconds, to the millisecond. */
+static int set_settle(struct mount_options *o, const char *v)
+{
+    char *end;
+    double s = strtod(v, &end);
+    if (v[0] < '0' || v[0] > '9' || *end != '\0' || !(s <= 3600))
+        return -EINVAL;
+    o->fs.settle_ns = (int64_t)(s * 1000) * 1000000;
+    return 0;
+}
+
 static int set_bytes(uint64_t *slot, const char *v, uint64_t min)
 {
     uint64_t n;
@@ -106,6 +117,7 @@ static const struct setting {
     {"host", set_host, false, true, "a name of up to 255 bytes"},
     {"config", set_config, false, false, "a path"},
     {"sync_close", set_sync_close, true, true, "yes or no"},
+    {"settle", set_settle, false, true, "seconds, 0 to 3600"},
     {"blocks", set_blocks, false, true, "real or dense"},
     {"memory", set_memory, false, true, "a size of at least 2M, such as 64M"},
     {"frame_cache", set_frames, false, true, "a size of at least 1M, such as 64M"},
@@ -128,6 +140,7 @@ void options_init(struct mount_options *o)
 {
     memset(o, 0, sizeof *o);
     agent_conf_default(&o->agent);
+    o->fs.settle_ns = INT64_C(2) * 1000000000;
 }
 
 void options_release(struct mount_options *o)

@@ -132,7 +132,7 @@ static const char *const plain[] = {
     "statfs64", "fstatfs64", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "getcwd", "getdents64", "fsync", "fdatasync",
     "sync_file_range", "ftruncate", "ftruncate64", "fallocate", "fadvise64", "fadvise64_64", "readahead", "copy_file_range", "mkdir",
     "mkdirat", "unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2", "link", "linkat", "fchmod", "fchown", "utimensat",
-    "flock", "fcntl", "fcntl64", "dup", "dup2", "dup3", "pipe2", "eventfd2", "poll", "ppoll", "select", "pselect6", "umask",
+    "pidfd_open", "flock", "fcntl", "fcntl64", "dup", "dup2", "dup3", "pipe2", "eventfd2", "poll", "ppoll", "select", "pselect6", "umask",
     /* memory and threads */
     "munmap", "mremap", "madvise", "brk", "membarrier", "msync", "futex", "set_robust_list", "rseq", "exit", "exit_group", "gettid",
     "getpid", "getppid", "sched_yield", "sched_getaffinity", "set_tid_address", "arch_prctl", "get_robust_list",

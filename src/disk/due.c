@@ -24,6 +24,7 @@ static bool is_partial(const struct due_case *c)
     switch (c->occasion) {
     case DUE_RECOVERY:
         return true;
+    case DUE_SETTLED:
     case DUE_CLOSE:     /* the same writer's end settles the snapshot and takes the mark away */
     case DUE_RELEASE:
         return c->unclean;
@@ -46,9 +47,12 @@ enum due due(const struct due_case *c)
     bool asked_for = c->occasion == DUE_REQUEST || c->occasion == DUE_REQUEST_DIR;
     if (!due_possible(c) || !is_wanted(c))
         return DUE_NONE;
-    if (!asked_for && (c->attr.size == 0 || c->data == DUE_DATA_NO))
+    bool zeros_too = asked_for || c->occasion == DUE_SETTLED;
+    if (!asked_for && c->attr.size == 0)
         return DUE_NONE;
-    if (!asked_for && c->data == DUE_DATA_UNKNOWN)
+    if (!zeros_too && c->data == DUE_DATA_NO)
+        return DUE_NONE;
+    if (!zeros_too && c->data == DUE_DATA_UNKNOWN)
         return DUE_ASK_DATA;
     return is_partial(c) ? DUE_PARTIAL : DUE_SNAPSHOT;
 }
@@ -63,4 +67,23 @@ uint32_t due_flags(const struct due_case *c, enum due what)
     if (c->occasion == DUE_REQUEST || c->occasion == DUE_REQUEST_DIR)
         flags |= SNAP_EXPLICIT;
     return flags;
+}
+
+bool due_settles(const struct due_made *m)
+{
+    if (!m->released)
+        return false;
+    if (!m->open && m->quiet_ns >= m->settle_ns)
+        return true;
+    /* Nobody can withdraw the snapshot any more. An image of zeros is often filled by the next process. */
+    return m->ended && (m->frozen || (m->asked && !m->open));
+}
+
+enum due_fate due_changed(const struct due_made *m, enum due_change change)
+{
+    if (change == DUE_SAME_HANDLE || change == DUE_SAME_PROCESS)
+        return DUE_WITHDRAWN;
+    if (!m->released)
+        return DUE_STAYS;
+    return m->frozen ? DUE_SETTLES : DUE_WITHDRAWN;
 }

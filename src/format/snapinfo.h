@@ -25,12 +25,14 @@ static inline bool snapref_eq(const struct snapref *a, const struct snapref *b)
 
 /* Bits are those of the journal's records; the first two are those of recipes and side files as well. */
 enum snap_flags {
-    SNAP_PROVISIONAL = 1u << 0,     /* made by a flush; whether its writer is done is not known yet */
+    SNAP_PROVISIONAL = 1u << 0,     /* made by a close; whether its writer is done is not known yet */
     SNAP_PARTIAL = 1u << 1,         /* its writer died, or a truncating rewrite never ended */
     SNAP_SEALED = 1u << 2,          /* pending: its data are durable in STATE; else volatile */
     SNAP_STARTED = 1u << 3,         /* pending: a round works on it: not replaced any more */
     SNAP_FAILED = 1u << 4,          /* pending: the last attempt to store it failed */
     SNAP_EXPLICIT = 1u << 5,        /* pending: asked for (varve snapshot, label): never superseded */
+    SNAP_CLOSED = SNAP_PROVISIONAL | SNAP_EXPLICIT,     /* pending: made by a close, and its writer has released the disk: after a crash
+                                                         * it is good; one that is provisional alone is partial then */
     SNAP_RECIPE_FLAGS = SNAP_PROVISIONAL | SNAP_PARTIAL,    /* what recipe, side file and row may say */
     SNAP_PENDING_FLAGS = SNAP_RECIPE_FLAGS | SNAP_SEALED | SNAP_STARTED | SNAP_FAILED | SNAP_EXPLICIT,
 };

@@ -211,6 +211,7 @@ int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struc
     f->agent = a;
     pthread_mutex_init(&f->lock, NULL);
     f->dirs = turns_new();
+    f->settle_fd = -1;
     f->stop_fd = eventfd(0, EFD_CLOEXEC);
     int rc = -ENOMEM;
     if (f->conf.store_path == NULL || f->conf.mountpoint == NULL || f->dirs == NULL || f->stop_fd < 0) {
@@ -305,10 +306,16 @@ void fs_stop(struct fs *f)
 
 /* ---- serving ---- */
 
-/* Frees handles for which no release came, because the daemon was stopped while files were open. Recovery at the next mount finds
- * their disks changed. */
-static void drop_handles(struct fs *f)
+/* Ends handles for which no release came. unmounted: nobody has a file open any more, so a handle whose last request was a flush was
+ * closed. The others were open when the daemon was stopped, or were cut off by a forced unmount: recovery at the next mount finds their
+ * disks changed. */
+static void end_handles(struct fs *f, bool unmounted)
 {
+    for (struct handle *h = f->handles, *next; unmounted && h != NULL; h = next) {
+        next = h->next;
+        if (h->kind == HANDLE_DISK && atomic_load(&h->idle))
+            fs_close_disk(f, h);
+    }
     while (f->handles != NULL) {
         struct handle *h = f->handles;
         struct fs_disk *d = h->disk;
@@ -360,7 +367,10 @@ int fs_serve(struct fs *f, struct verr *err)
     f->catalog = agent_catalog(f->agent);
     f->live = agent_live(f->agent);
     f->main_thread = pthread_self();
+    bool unmounted = false;
     int rc = pools_new(f, cores, err);
+    if (rc == 0)
+        rc = fs_settle_start(f, err);
     if (rc < 0)
         goto out;
     struct sigaction old[3];
@@ -370,10 +380,12 @@ int fs_serve(struct fs *f, struct verr *err)
     int failed = thread_start(&stopper, stop_thread, f);
     if (failed != 0) {
         rc = verr_set(err, failed, "cannot start a thread: %s", strerror(failed));
+        fs_settle_stop(f);
         goto out;
     }
     signals_set(old);
     rc = run_loop(f, err);
+    unmounted = rc == 0 && !atomic_load(&f->stopping);
     atomic_store(&f->stopping, true);
     atomic_store(&f->serving, false);
     fs_stop(f);
@@ -381,6 +393,7 @@ int fs_serve(struct fs *f, struct verr *err)
     signals_restore(old);
     signal_fd = -1;
     fs_wait_end(f);
+    fs_settle_stop(f);
 out:
     /* The pools finish all accepted requests: flushes freeze, names become durable. */
     pool_free(f->io);
@@ -388,7 +401,8 @@ out:
     pool_free(f->answers);      /* these last: the others submit to them */
     pool_free(f->notify);
     f->io = f->ctl = f->answers = f->notify = NULL;
-    drop_handles(f);    /* here and not in fs_free, because the agent closes before that */
+    end_handles(f, unmounted);
+    fs_settle_end(f);   /* here and not in fs_free, because the agent closes before that */
     return rc;
 }
 

@@ -7,6 +7,7 @@
 #define VARVE_FS_FS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct agent;
 struct fs;
@@ -17,6 +18,7 @@ struct fs_conf {
     const char *mountpoint;         /* absolute */
     bool blocks_dense;              /* st_blocks says full size */
     bool sync_close;                /* a flush is answered when its snapshot is stored */
+    int64_t settle_ns;              /* how long nobody has a disk open for writing until its last state is settled */
     bool read_only;
     unsigned threads;               /* FUSE threads; 0: cores + 2 */
 };

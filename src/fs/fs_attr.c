@@ -312,10 +312,12 @@ static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, 
             return 0;
     }
     if (h != NULL) {
-        rc = fs_will_change(op->f, h, err);
+        rc = fs_will_change(h, op->req, err);
         if (rc < 0)
             return rc;
     }
+    if (h == NULL || size == 0)
+        fs_will_replace(d);
     atomic_store(&d->touched, true);
     if (size != 0)
         rc = live_truncate(d->live, size, err);

@@ -277,6 +277,7 @@ void fs_dirs_give(struct op *op, struct fs_dirs *d)
 /* On the disk's queue, so that no open for writing runs meanwhile; `dying` makes opens for reading fail. */
 static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node, struct verr *err)
 {
+    fs_will_replace(d);
     pthread_mutex_lock(&f->lock);
     d->dying = true;
     pthread_mutex_unlock(&f->lock);

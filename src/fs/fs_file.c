@@ -37,6 +37,7 @@ static int open_truncate(struct op *op, const struct node *node, struct verr *er
         return 1;
     if (busy != 0)
         return verr_set(err, EBUSY, "%s is open for writing", node->name);
+    fs_will_replace(op->disk);
     int rc = fs_rewrite(op->f, node, op->disk->live, err);
     if (rc == 0)
         atomic_store(&op->disk->touched, true);
@@ -67,6 +68,7 @@ static int open_disk(struct op *op, struct handle **out, struct verr *err)
     }
     op->fi.keep_cache = h->keeps_cache;
     h->may_change = flags_may_change(op->fi.flags);
+    h->process = h->writer ? fs_task_process(fuse_req_ctx(op->req)->pid) : 0;
     atomic_store(&h->changed, (op->fi.flags & O_TRUNC) != 0 && h->writer);
     *out = h;
     return 0;

@@ -193,6 +193,7 @@ int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
             atomic_fetch_add(&d->cached, 1);
         h->disk = d;
         h->writer = writer;
+        atomic_store(&h->made_seen, atomic_load(&d->made_gen) - (d->nmade > 0));
         h->disk_next = d->list;
         d->list = h;
         rc = 0;
@@ -211,6 +212,8 @@ void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsi
         *pp = h->disk_next;
         d->handles--;
         d->writers -= h->writer;
+        if (h->writer)
+            d->quiet_ns = fs_mono_ns();
         if (!h->direct && atomic_fetch_sub(&d->cached, 1) == 1)
             atomic_store(&d->coherent, false);
     }
@@ -243,31 +246,6 @@ void fs_disk_submit(struct fs_disk *d, struct pool_task *task)
     d->refs++;
     pthread_mutex_unlock(&d->f->lock);
     pool_serial_post(&d->queue, task);
-}
-
-/* ---- what flushes made ---- */
-
-int fs_disk_made_add(struct fs_disk *d, uint64_t seq, bool clean)
-{
-    if (d->nmade == d->made_cap) {
-        unsigned cap = d->made_cap ? 2 * d->made_cap : 4;
-        struct made *bigger = realloc(d->made, cap * sizeof *bigger);
-        if (bigger == NULL)
-            return -ENOMEM;
-        d->made = bigger;
-        d->made_cap = cap;
-    }
-    d->made[d->nmade++] = (struct made){.seq = seq, .clean = clean};
-    return 0;
-}
-
-void fs_disk_made_del(struct fs_disk *d, uint64_t seq)
-{
-    unsigned kept = 0;
-    for (unsigned i = 0; i < d->nmade; i++)
-        if (d->made[i].seq != seq)
-            d->made[kept++] = d->made[i];
-    d->nmade = kept;
 }
 
 /* ---- what programs were refused ---- */

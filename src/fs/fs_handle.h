@@ -7,7 +7,7 @@
  * writing, truncate, flush, release, revert, unlink, copy into it), run there one at a time in order of arrival, on a pool worker.
  *
  * fs.lock guards the table, refs, handles, writers, orphan, dying, node and the list of handles.
- * Only tasks of the disk's queue use clean, ever_clean and made.
+ * Only tasks of the disk's queue use killed, ever_killed and ever_clean; they alone change made, under fs.lock.
  */
 #ifndef VARVE_FS_FS_HANDLE_H
 #define VARVE_FS_FS_HANDLE_H
@@ -23,10 +23,14 @@
 struct fs;
 struct handle;
 
-/* A provisional snapshot that a flush made. It is settled when the last writer closes the disk. */
+/* What a close has made: a provisional snapshot, or none yet of an image of zeros. fs_settle.c settles it. */
 struct made {
-    uint64_t seq;
-    bool clean;                     /* that flush came from a process that was not killed */
+    uint64_t seq;                   /* 0: the image is zeros */
+    bool clean;                     /* the close came from a process that was not killed, and that was refused nothing */
+    bool dead;                      /* it came from a killed process */
+    bool asked;                     /* a user waits */
+    const struct handle *by;        /* the closed handle, while it is not released */
+    struct proc *proc;              /* the process that closed it, referenced; NULL: unknown */
 };
 
 /* A range whose write failed with an error, and that no write has filled since. */
@@ -41,7 +45,7 @@ struct fs_disk {
     unsigned refs;
     struct vid id;
     uint64_t ino;
-    struct live *live;              /* from the first handle on, until the last reference is given back */
+    struct live *live;              /* from the first handle on, until the last one is gone */
     struct handle *list;            /* its handles */
     unsigned handles, writers;
     atomic_uint cached;             /* handles through which the kernel may keep pages */
@@ -53,10 +57,14 @@ struct fs_disk {
     struct node node;               /* of an orphan: attributes for fstat */
 
     atomic_bool touched;            /* data changed since the first of the present writers opened the disk */
-    bool clean;                     /* the flush after the last change was clean: its process was not killed */
-    bool ever_clean;                /* at least one flush was clean */
-    struct made *made;
+    bool killed;                    /* the last flush came from a killed process */
+    bool ever_clean, ever_killed;   /* there was a clean flush; one of a killed process, or with a write refused */
+    struct made *made;              /* in the order of their making */
     unsigned nmade, made_cap;
+    atomic_uint made_gen;           /* counts additions and releases */
+    int64_t quiet_ns;               /* when the last writer went (monotonic) */
+    struct pool_task settle_task;
+    bool settle_posted;             /* it is in the queue */
 
     pthread_mutex_t refused_lock;   /* guards refused and nrefused; never held together with another lock */
     struct refused refused[REFUSED_MAX];
@@ -104,7 +112,8 @@ struct handle {
     atomic_bool changed;            /* data changed through it since its last freeze */
     atomic_uint flushing;           /* flushes in the disk's queue or running: one that comes meanwhile is answered behind them */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */
-    _Atomic uint64_t made_seq;      /* snapshot that its last flush made; 0: none */
+    atomic_uint made_seen;          /* made_gen of the disk when it last changed data */
+    long process;                   /* that opened it for writing; 0: unknown */
 
     /* HANDLE_SNAP */
     struct snapref snap_ref;
@@ -158,9 +167,6 @@ int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only
 
 /* Runs the task on the disk's queue. The queue holds a reference to the disk until the task has run. */
 void fs_disk_submit(struct fs_disk *d, struct pool_task *task);
-
-int fs_disk_made_add(struct fs_disk *d, uint64_t seq, bool clean);
-void fs_disk_made_del(struct fs_disk *d, uint64_t seq);
 
 /* A failed write leaves a gap in the image, however the program goes on. Until a write fills the same range, or the image shrinks
  * below it, a snapshot that a close makes is partial. Any thread may call these. */

@@ -20,6 +20,7 @@ enum {
     FS_IO_MAX = 1 << 20,            /* largest read and write the kernel sends */
     FS_BLKSIZE = 512 * 1024,
     FS_DISK_BUCKETS = 256,
+    FS_PROCS_MAX = 64,              /* processes that are held at a time; others count as unknown */
     FS_GRACE_MS = 1000,             /* how long an exclusive operation waits for a release that is on the way */
     /* Inode numbers of .varve; those of nodes and snapshots begin at 1024. */
     INO_CONTROL = 2, INO_STATUS, INO_METRICS, INO_EVENTS
@@ -49,9 +50,14 @@ struct fs {
     atomic_uint inline_now;
     struct turns *dirs;             /* order changes of names that take several steps, in each directory */
 
-    pthread_mutex_t lock;           /* guards what fs_handle.h says, and handles, disks, parks */
+    pthread_mutex_t lock;           /* guards what fs_handle.h says, and handles, disks, procs, settle_stop, parks */
     struct handle *handles;
     struct fs_disk *disks[FS_DISK_BUCKETS];
+    struct proc *procs;             /* fs_proc.c */
+    unsigned nprocs;
+    pthread_t settler;              /* fs_settle.c */
+    int settle_fd;                  /* eventfd: the settler looks again; -1: there is none */
+    bool settle_stop;
     struct park *parks;             /* requests that wait without a thread (fs_wait.c) */
 
     atomic_bool stopping;
@@ -70,6 +76,7 @@ struct op {
     fuse_req_t req;                 /* NULL: the request is parked */
     struct park *park;
     bool killed;                    /* of a flush: its process has been killed */
+    struct proc *proc;              /* of a flush: that process, referenced; NULL: unknown */
     void (*fn)(struct op *op);      /* answers the request; does not free op */
     struct fs_disk *disk;           /* the op runs on its queue and holds a reference; NULL: not on a queue */
     fuse_ino_t ino, ino2;
@@ -153,9 +160,6 @@ int fs_dirs_take(struct op *op, struct fs_dirs *d, struct verr *err);
 void fs_dirs_give(struct op *op, struct fs_dirs *d);
 
 /* ---- changes of data (fs_change.c) ---- */
-/* Called before data change through a handle: supersedes the snapshot that its last flush made, and marks the handle as changed. On
- * the disk's queue. */
-int fs_will_change(struct fs *f, struct handle *h, struct verr *err);
 /* Truncates to size 0: freezes what is due, then empties the image and marks it LIVE_REWRITING. On the disk's queue, without another
  * writer. */
 int fs_rewrite(struct fs *f, const struct node *node, struct live *live, struct verr *err);
@@ -164,12 +168,53 @@ int fs_freeze(struct fs *f, const struct node *node, unsigned flags, const char 
               struct verr *err);
 /* Notes that a handle reads or writes its disk: it is in use, and the kernel has finished its open. */
 void fs_note_use(struct handle *h);
-/* Ends a handle on a disk and frees it. The last writer's end settles snapshots and freezes remaining changes; the last handle's end
- * removes an orphan. On the disk's queue. */
+/* Ends a handle on a disk and frees it. The last writer's end freezes remaining changes; the last handle's end removes an orphan. On the
+ * disk's queue. */
 void fs_close_disk(struct fs *f, struct handle *h);
 /* Of a handle on a disk: puts what its stream (ingest/ingest.h) holds back into the live image. */
 int fs_stream_flush(struct handle *h, struct verr *err);
 void fs_stream_close(struct handle *h);
+
+/* ---- what closes made, until it is settled (fs_settle.c). On the disk's queue where nothing else is said. ---- */
+/* seq 0: an image of zeros. by: the handle that was closed; op: its flush, NULL: no flush came. -ENOMEM. */
+int fs_made_add(struct fs_disk *d, uint64_t seq, bool clean, struct handle *by, struct op *op);
+bool fs_made_any(struct fs_disk *d);            /* is a snapshot among it? */
+void fs_made_released(struct fs_disk *d, const struct handle *h);
+/* Called before data change through a handle, by that request: marks the handle as changed, and withdraws or settles what the change
+ * concerns (due_changed). Nothing is to be done while made_seen of the handle is made_gen of the disk. */
+int fs_will_change(struct handle *h, fuse_req_t req, struct verr *err);
+/* Called before the disk gets another content as a whole: emptied, reverted, replaced, removed. */
+void fs_will_replace(struct fs_disk *d);
+void fs_settle_due(struct fs_disk *d);          /* settles what due_settles says */
+void fs_settle_released(struct fs_disk *d);     /* ... whatever is released */
+/* Any thread, from here on. */
+void fs_settle_look(struct fs *f);              /* something may be due earlier */
+/* A user waits for what is pending of one disk (NULL: of all). Returns a disk that is to be settled first, referenced: the caller calls
+ * fs_settle_due on its queue, and asks again. */
+struct fs_disk *fs_settle_ask(struct fs *f, const struct fs_disk *only);
+int fs_settle_start(struct fs *f, struct verr *err);
+void fs_settle_stop(struct fs *f);
+/* After all pools have ended: settles what is released, forgets the rest. */
+void fs_settle_end(struct fs *f);
+
+/* ---- processes (fs_proc.c) ---- */
+struct pollfd;
+/* The process of a task that closes a file; 0: unknown. *killed: a signal ends it. To be asked before its flush is answered, or may be
+ * answered: an ended process cannot be looked at. */
+long fs_task_closing(long pid, bool *killed);
+/* The process of a task that waits for its request; 0: unknown, or a thread of the kernel. */
+long fs_task_process(long pid);
+/* Has the task a pending signal that kills it? False also when this cannot be read. */
+bool fs_task_killed(long pid);
+/* A reference; NULL: unknown, or too many. */
+struct proc *fs_proc_get(struct fs *f, long tgid);
+void fs_proc_put(struct fs *f, struct proc *p);
+/* fs.lock held. NULL is allowed: unknown. */
+void fs_proc_ref_locked(struct proc *p);
+bool fs_proc_ended_locked(struct proc *p);
+bool fs_proc_is_locked(struct proc *p, long tgid);
+/* Fills out with those not known to have ended, at most FS_PROCS_MAX. */
+unsigned fs_proc_poll_locked(struct fs *f, struct pollfd *out);
 
 /* ---- waiting for the agent (fs_wait.c) ---- */
 /* A thread kept for answers calls reply(req, result, why, arg) when all snapshots of `ids` are stored, one has failed, the timeout is
@@ -186,8 +231,6 @@ struct park *fs_park(struct fs *f, fuse_req_t req, bool unless_killed, fs_wait_f
 void fs_park_arm(struct park *p);
 void fs_park_end(struct park *p, int result, const struct verr *why);
 void fs_park_wait(struct park *p, const struct vid *ids, unsigned n, bool begins, int64_t timeout_ms);
-/* Has the task a pending signal that kills it? False also when this cannot be read. */
-bool fs_task_killed(long pid);
 /* Called when serving ends: answers every request that waits for the agent with -EINTR. */
 void fs_wait_end(struct fs *f);
 

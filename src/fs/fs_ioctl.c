@@ -40,6 +40,11 @@ static int group_add(struct group *g, const struct node *n, enum due_occasion re
     int rc = live_get(g->f->live, &n->id, &l, g->err);
     if (rc < 0)
         return rc;
+    rc = agent_settle_closed(g->f->agent, &n->id, g->err);
+    if (rc < 0) {
+        live_put(l);
+        return rc;
+    }
     rc = due_ask(&c, l, g->err);
     live_put(l);
     if (rc <= 0)
@@ -184,11 +189,11 @@ static int revert(struct op *op, struct varve_ioc_revert *io, struct verr *err)
         return 0;
     if (busy != 0)
         return verr_set(err, EBUSY, "%s: another program has it open for writing", node.name);
+    fs_made_released(op->h->disk, op->h);       /* what it flushed was a state before the revert */
+    fs_will_replace(op->h->disk);
     rc = agent_revert(f->agent, &node, &row, err);
-    if (rc == 0) {
+    if (rc == 0)
         atomic_store(&op->h->changed, false);
-        atomic_store(&op->h->made_seq, 0);
-    }
     return rc;
 }
 
@@ -278,11 +283,30 @@ static int wait_ids(struct op *op, struct vid **ids, unsigned *n, struct verr *e
     return rc < 0 ? rc : agent_pending_ids(f->agent, all ? NULL : &node, &who, ids, n, err);
 }
 
+static void wait_run(struct op *op);
+
+/* On the queue of a disk of zeros that gets its snapshot because the user waits. */
+static void wait_settle_run(struct op *op)
+{
+    fs_settle_due(op->disk);
+    op->fn = wait_run;
+    op_move_on(op);
+}
+
 static void wait_run(struct op *op)
 {
     struct verr err = {0};
     struct vid *ids = NULL;
     unsigned n = 0;
+    struct handle *h = op->h;
+    struct fs_disk *d = h->kind != HANDLE_SNAP ? fs_settle_ask(op->f, h->kind == HANDLE_DISK ? h->disk : NULL) : NULL;
+    if (d != NULL) {
+        fs_disk_put(op->disk);
+        op->disk = d;
+        op->fn = wait_settle_run;
+        op_move_on(op);
+        return;
+    }
     struct varve_ioc_wait *io = malloc(sizeof *io);
     if (io == NULL) {
         fuse_reply_err(op->req, ENOMEM);

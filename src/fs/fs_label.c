@@ -100,6 +100,8 @@ static int label_take(struct fs *f, struct handle *h, struct snaprow *row, struc
     struct due_case c = {.occasion = DUE_REQUEST, .node = &node};
     int rc = names_by_ino(f->names, vid_ino(&h->label_disk.id), &node, err);
     if (rc == 0)
+        rc = agent_settle_closed(f->agent, &node.id, err);
+    if (rc == 0)
         rc = live_get(f->live, &node.id, &l, err);
     if (rc < 0)
         return rc;

@@ -36,7 +36,7 @@ static int falloc(struct op *op, struct verr *err)
     if (!extend && !clear)
         return 0;       /* space is not reserved */
     struct fs_disk *d = op->h->disk;
-    rc = fs_will_change(op->f, op->h, err);
+    rc = fs_will_change(op->h, op->req, err);
     if (rc == 0 && clear) {
         if (len > a.size - op->off)
             len = a.size - op->off;
@@ -241,7 +241,7 @@ static int64_t copy_range(struct op *op, struct verr *err)
         return 0;
     if (busy != 0)
         return verr_set(err, EBUSY, "another program has the disk open for writing");
-    int rc = fs_will_change(op->f, op->h2, err);
+    int rc = fs_will_change(op->h2, op->req, err);
     if (rc < 0) {
         fs_disk_refused(op->h2->disk, op->off2, len);
         return rc;

@@ -133,6 +133,7 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
     if (rc == 0)
         rc = move_busy(fs_disk_others(src, NULL, false), op->name, err);
     if (rc == 0) {
+        fs_will_replace(op->disk);
         fs_disk_close_live(src);
         rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, err);
     }

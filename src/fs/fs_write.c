@@ -158,12 +158,12 @@ static struct writing writing_of(struct op *op)
                             .past_cache = writes_past_cache(op->h, &op->fi)};
 }
 
-/* On the disk's queue: the first write after a flush supersedes the flush's snapshot. */
+/* On the disk's queue: the first write after a close may withdraw or settle what that made. */
 static void write_first_run(struct op *op)
 {
     struct verr err = {0};
     struct writing w = writing_of(op);
-    int rc = fs_will_change(op->f, op->h, &err);
+    int rc = fs_will_change(op->h, op->req, &err);
     if (rc < 0) {
         fs_disk_refused(op->h->disk, op->off, op->data_len);
         fuse_reply_err(op->req, fs_io_errno("write", op->ino, rc, &err));
@@ -210,7 +210,7 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
     }
     struct writing w = {.req = req, .ino = ino, .h = h, .buf = buf, .off = (uint64_t)off, .size = size,
                         .past_cache = writes_past_cache(h, fi), .on_fuse_thread = true};
-    bool first = atomic_load(&h->made_seq) != 0;
+    bool first = atomic_load(&h->made_seen) != atomic_load(&h->disk->made_gen);
     if (!first && write_here(&w))
         return;
     struct op *op = op_new(req, first ? write_first_run : write_run, NULL, NULL, buf, size);

@@ -43,13 +43,15 @@ exec 3<>"$disk"
 printf again >&3
 python3 -c 'import os; os.close(3)'     # a flush of the shared handle
 snap=$(newest "$disk")
+run "$VARVE" snapshot --label asked "$disk" >/dev/null 3>&-     # stores what is before it, provisional or not
 eventually 10 is_failed
 printf more >&3
 exec 3>&-
 run "$VARVE" wait --timeout 30 "$MNT"
-equals "$(snap_count "$disk")" 1
+[ ! -e "$snap" ] || fail "its writer went on, and it stays"
+equals "$(snap_count "$disk")" 2
 without_rows
-equals "$(snap_count "$disk")" 1 "snapshots of a disk whose first one was superseded, after a start"
+equals "$(snap_count "$disk")" 2 "snapshots of a disk whose first one was superseded, after a start"
 same "$disk" "$(newest "$disk")"
 stop_varve
 

@@ -14,7 +14,10 @@ for state in stored pending; do
     printf '%s' "$state" >&3
     python3 -c 'import os; os.close(3)'     # a flush of the shared handle
     snap=$(newest "$disk")
-    [ "$state" = pending ] || eventually 20 is_stored
+    if [ "$state" = stored ]; then
+        run "$VARVE" snapshot --label asked "$disk" >/dev/null 3>&-     # stores what is before it, provisional or not
+        eventually 20 is_stored
+    fi
     run rm "$disk"
     exec 3>&-
     run "$VARVE" wait --timeout 20 "$MNT"

@@ -227,6 +227,8 @@ class Thread(threading.Thread):
                 self.step()
         except Died:
             self.died = True
+        except OSError as e:    # a close has no place to catch it
+            self.died, self.error = e.errno in DEAD, None if e.errno in DEAD else e
         except Exception as e:  # pylint: disable=broad-except
             self.error = e
 

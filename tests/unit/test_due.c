@@ -7,7 +7,7 @@
 
 #include "live_fake.h"
 
-/* What has to be so for a snapshot: letters. c: changed; C: changed or rewriting; d: data; v: a name without a dot.
+/* What has to be so for a snapshot: letters. c: changed; C: changed or rewriting; d: data; s: a size; v: a name without a dot.
  * When it is partial: p always, u: unclean, r: rewriting, U: unclean or rewriting. Flags of the freeze besides. */
 static const struct rule {
     enum due_occasion occasion;
@@ -17,6 +17,7 @@ static const struct rule {
 } rules[] = {
     {DUE_CLOSE, "close", "Cdv", 'u', SNAP_PROVISIONAL},
     {DUE_RELEASE, "release", "cdv", 'u', SNAP_PROVISIONAL},
+    {DUE_SETTLED, "settled", "csv", 'u', 0},
     {DUE_TRUNCATE, "truncate", "cdv", 'r', 0},
     {DUE_REVERT, "revert", "cdv", 'r', 0},
     {DUE_REPLACED, "replaced", "cdv", 'r', 0},
@@ -40,6 +41,8 @@ static enum due expected(const struct rule *r, unsigned bits, const char *name, 
     bool changed = bits & CHANGED, rewriting = bits & REWRITING, unclean = bits & UNCLEAN;
     bool shown = name[0] != '.';
     if ((bits & GONE) || (has(r, 'v') && !shown) || (has(r, 'c') && !changed) || (has(r, 'C') && !changed && !rewriting))
+        return DUE_NONE;
+    if (has(r, 's') && (bits & EMPTY))
         return DUE_NONE;
     if (has(r, 'd') && ((bits & EMPTY) || data == DUE_DATA_NO))
         return DUE_NONE;
@@ -75,7 +78,7 @@ static void every_case_follows_the_table(void **state)
                     if ((bits & GONE) || (names[n][0] == '.' && rules[i].occasion != DUE_REQUEST))
                         assert_false(due_possible(&c));
                 }
-    assert_int_equal(cases, 11 * 64 * 6 * 3);
+    assert_int_equal(cases, 12 * 64 * 6 * 3);
 }
 
 /* What people rely on, in words, so that table and rule cannot be wrong in the same way. */
@@ -114,6 +117,50 @@ static void a_finished_rewrite_is_whole_an_unfinished_one_is_not(void **state)
     assert_int_equal(ask(DUE_TRUNCATE, "disk.img", true, true, false), DUE_PARTIAL);
     assert_int_equal(ask(DUE_REVERT, "disk.img", true, false, false), DUE_SNAPSHOT);
     assert_int_equal(ask(DUE_RECOVERY, "disk.img", true, false, false), DUE_PARTIAL);
+}
+
+/* ---- what a close left ---- */
+
+/* Each combination: frozen, released, ended, asked, open, and the quiet time over or not. */
+static struct due_made made_of(unsigned bits)
+{
+    return (struct due_made){.frozen = bits & 1, .released = bits & 2, .ended = bits & 4, .asked = bits & 8, .open = bits & 16,
+                             .quiet_ns = bits & 32 ? 2000 : 1999, .settle_ns = 2000};
+}
+
+static void a_state_settles_when_nobody_can_go_on(void **state)
+{
+    (void)state;
+    for (unsigned bits = 0; bits < 64; bits++) {
+        const struct due_made m = made_of(bits);
+        bool quiet = (bits & 32) && !(bits & 16);
+        bool want = (bits & 2) && (quiet || ((bits & 4) && (bits & 1)) || ((bits & 4) && (bits & 8) && !(bits & 16)));
+        if (due_settles(&m) != want)
+            fail_msg("bits %x: %d", bits, !want);
+    }
+}
+
+static void without_a_quiet_time_the_last_release_settles(void **state)
+{
+    (void)state;
+    const struct due_made m = {.frozen = true, .released = true};
+    struct due_made open = m;
+    open.open = true;
+    assert_true(due_settles(&m));
+    assert_false(due_settles(&open));
+}
+
+static void a_change_withdraws_settles_or_leaves_a_state(void **state)
+{
+    (void)state;
+    for (unsigned bits = 0; bits < 64; bits++) {
+        const struct due_made m = made_of(bits);
+        enum due_fate other = !(bits & 2) ? DUE_STAYS : (bits & 1) ? DUE_SETTLES : DUE_WITHDRAWN;
+        assert_int_equal(due_changed(&m, DUE_SAME_HANDLE), DUE_WITHDRAWN);
+        assert_int_equal(due_changed(&m, DUE_SAME_PROCESS), DUE_WITHDRAWN);
+        assert_int_equal(due_changed(&m, DUE_OTHER_PROCESS), other);
+        assert_int_equal(due_changed(&m, DUE_FROM_ZERO), other);
+    }
 }
 
 /* ---- of a real image ---- */
@@ -182,6 +229,9 @@ int main(void)
         cmocka_unit_test(a_hidden_disk_gets_one_only_when_it_is_named),
         cmocka_unit_test(a_request_always_makes_one),
         cmocka_unit_test(a_finished_rewrite_is_whole_an_unfinished_one_is_not),
+        cmocka_unit_test(a_state_settles_when_nobody_can_go_on),
+        cmocka_unit_test(without_a_quiet_time_the_last_release_settles),
+        cmocka_unit_test(a_change_withdraws_settles_or_leaves_a_state),
         cmocka_unit_test(the_image_is_read_only_where_it_matters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
