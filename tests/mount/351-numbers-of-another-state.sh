@@ -43,11 +43,25 @@ equals "$(snap_count "$MNT/vm/a.img")" 2
 has_flag "$snap" partial || fail "the snapshot of a disk with lost segments is not partial"
 cmp -n 2097152 "$T/d1" "$snap"
 for at in 2 4; do lost "$snap" "$at"; lost "$MNT/vm/a.img" "$at"; done
+
+# A lost segment that is written in part cannot be stored, and nothing is made up for the rest of it: the snapshot fails and says why.
+# Once it is removed, a new copy of the disk is stored and makes all whole.
+run dd if="$T/d1" of="$MNT/vm/a.img" bs=4096 seek=600 count=1 conv=notrunc status=none
+must_fail "is not the file that this host knows" "$VARVE" wait "$MNT"
+failed=$(newest "$MNT/vm/a.img")
+[ "$failed" != "$snap" ] || fail "there is no failed snapshot"
+run cp "$T/d3" "$MNT/vm/a.img"
+run rm "$failed"
+run "$VARVE" wait "$MNT"
+same "$T/d3" "$MNT/vm/a.img"
+same "$T/d3" "$(newest "$MNT/vm/a.img")"
+run "$VARVE" status "$MNT" >"$T/status"
 stop_varve
 # A host that never knew of all this reads the same.
 VARVE_OPTS=state=$T/state3 start_varve
-snap=$(newest "$MNT/vm/a.img")
+snap=$(snaps "$MNT/vm/a.img" | while read -r s; do if has_flag "$s" partial; then echo "$s"; fi; done | head -1)
 cmp -n 2097152 "$T/d1" "$snap"
 for at in 2 4; do lost "$snap" "$at"; done
+same "$T/d3" "$(newest "$MNT/vm/a.img")"
 same "$T/d3" "$(newest "$MNT/other/n.img")"
 stop_varve
