@@ -92,7 +92,7 @@ struct agent {
     struct {
         char stage[32];
         uint64_t done, total;
-        uint64_t rounds, published, failed;
+        uint64_t rounds, rounds_failed, published, failed;      /* rounds_failed: rounds with a snapshot that was not stored */
         uint64_t asked, wire_bytes;     /* blocks asked for in all rounds; bytes of all messages about them */
         int64_t last_ns;        /* duration of the last round */
         bool running;

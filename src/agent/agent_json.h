@@ -9,6 +9,8 @@
 json_t *agent_levels_json(const struct snap_levels *l);
 json_t *agent_flags_json(uint32_t flags);
 const char *agent_state_text(uint32_t state);
+struct process_memory { uint64_t rss, rss_anon, rss_peak; };
+void agent_memory(struct process_memory *m);
 /* RFC 3339, UTC, in seconds. */
 void agent_time_text(int64_t ns, char out[32]);
 /* The same for a time of the monotonic clock. */

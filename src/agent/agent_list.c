@@ -1,35 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every disk with its last good snapshot, for `varve list` and `varve health`. */
 #include "agent/agent_disks.h"
+#include "agent/agent_text.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* The text grows disk by disk: a tree of JSON values of 10 000 disks would take ten times its memory. */
 struct list {
     struct agent *a;
     struct verr *err;
-    char *text;
-    size_t len, cap;
+    struct text text;
     bool any;
 };
-
-static int add(struct list *l, const char *text, size_t n)
-{
-    if (l->len + n + 1 > l->cap) {
-        size_t cap = (l->len + n + 1) * 2;
-        char *grown = realloc(l->text, cap);
-        if (grown == NULL)
-            return verr_set(l->err, ENOMEM, "out of memory");
-        l->text = grown;
-        l->cap = cap;
-    }
-    memcpy(l->text + l->len, text, n);
-    l->len += n;
-    l->text[l->len] = '\0';
-    return 0;
-}
 
 /* Takes o over. */
 static int add_json(struct list *l, const char *before, json_t *o)
@@ -38,9 +21,7 @@ static int add_json(struct list *l, const char *before, json_t *o)
     json_decref(o);
     if (text == NULL)
         return verr_set(l->err, ENOMEM, "out of memory");
-    int r = add(l, before, strlen(before));
-    if (r == 0)
-        r = add(l, text, strlen(text));
+    int r = text_print(&l->text, l->err, "%s%s", before, text);
     free(text);
     return r;
 }
@@ -121,18 +102,18 @@ int agent_list_json(struct agent *a, const struct node *below, const struct agen
     struct list l = {.a = a, .err = err};
     int r = add_json(&l, "", head_json(a));
     if (r == 0) {
-        l.len--;    /* the closing brace comes last */
-        r = add(&l, ",\"disks\":[", strlen(",\"disks\":["));
+        l.text.len--;       /* the closing brace comes last */
+        r = text_print(&l.text, err, ",\"disks\":[");
     }
     if (r == 0)
         r = agent_each_disk(a, below, who, add_disk, &l, err);
     if (r == 0)
-        r = add(&l, "\n]}\n", 4);
+        r = text_print(&l.text, err, "\n]}\n");
     if (r < 0) {
-        free(l.text);
+        free(l.text.text);
         return r;
     }
-    *text = l.text;
-    *len = l.len;
+    *text = l.text.text;
+    *len = l.text.len;
     return 0;
 }

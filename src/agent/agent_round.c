@@ -340,10 +340,12 @@ static void one_pass(struct agent *a, const struct work_item *items, unsigned n)
     pthread_mutex_lock(&a->lock);
     a->progress.running = true;
     a->progress.rounds++;
+    uint64_t failed_before = a->progress.failed;
     pthread_mutex_unlock(&a->lock);
     run_round(a, items, n);
     pthread_mutex_lock(&a->lock);
     a->progress.running = false;
+    a->progress.rounds_failed += a->progress.failed > failed_before;
     a->progress.last_ns = vclock_mono_ns(a->conf.clock) - begin;
     a->progress.stage[0] = '\0';
     pthread_mutex_unlock(&a->lock);

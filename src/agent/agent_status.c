@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon reports of itself: status (JSON), metrics (Prometheus text), events. agent_log.c: the history of a disk. */
+/* What the daemon reports of itself: status (JSON) and events. agent_metrics.c: numbers; agent_log.c: the history of a disk. */
 #include "agent/agent_json.h"
 
 #include "base/file.h"
@@ -64,11 +64,7 @@ void agent_damaged_read(struct agent *a)
     pthread_mutex_unlock(&a->lock);
 }
 
-struct process_memory {
-    uint64_t rss, rss_anon, rss_peak;
-};
-
-static void read_memory(struct process_memory *m)
+void agent_memory(struct process_memory *m)
 {
     memset(m, 0, sizeof *m);
     FILE *f = fopen("/proc/self/status", "re");
@@ -181,8 +177,8 @@ static json_t *index_json(struct agent *a)
 static json_t *round_json(struct agent *a)
 {
     pthread_mutex_lock(&a->lock);
-    json_t *round = json_pack("{sb ss so so so so so sf so so so}", "running", a->progress.running, "stage", a->progress.stage, "done",
-                              vjson_u64(a->progress.done), "total", vjson_u64(a->progress.total), "rounds", vjson_u64(a->progress.rounds), "published",
+    json_t *round = json_pack("{sb ss so so so so so so sf so so so}", "running", a->progress.running, "stage", a->progress.stage, "done",
+                              vjson_u64(a->progress.done), "total", vjson_u64(a->progress.total), "rounds", vjson_u64(a->progress.rounds), "rounds_failed", vjson_u64(a->progress.rounds_failed), "published",
                               vjson_u64(a->progress.published), "failed", vjson_u64(a->progress.failed), "last_seconds",
                               (double)a->progress.last_ns / 1e9, "queued_disks", vjson_u64(work_count(a->work, WORK_STORE, NULL)), "asked_blocks",
                               vjson_u64(a->progress.asked), "wire_bytes", vjson_u64(a->progress.wire_bytes));
@@ -217,7 +213,7 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
     if (r < 0)
         return r;
     live_set_space(a->live, &space);
-    read_memory(&mem);
+    agent_memory(&mem);
     struct waiting_json w = {.a = a, .list = json_array()};
     catalog_snap_each(a->catalog, add_waiting, &w, NULL);
     const struct store_conf *sc = store_conf(a->store);
@@ -246,48 +242,4 @@ int agent_status_json(struct agent *a, char **text, size_t *len, struct verr *er
     }
     json_decref(condition);
     return agent_json_text(doc, text, len, err);
-}
-
-int agent_metrics(struct agent *a, char **text, size_t *len, struct verr *err)
-{
-    struct catalog_totals t;
-    struct live_space space;
-    struct process_memory mem;
-    int r = catalog_totals(a->catalog, &t, err);
-    if (r < 0)
-        return r;
-    live_set_space(a->live, &space);
-    read_memory(&mem);
-    pthread_mutex_lock(&a->lock);
-    uint64_t rounds = a->progress.rounds, published = a->progress.published, failed = a->progress.failed;
-    uint64_t asked = a->progress.asked, wire_bytes = a->progress.wire_bytes;
-    pthread_mutex_unlock(&a->lock);
-    const struct { const char *name, *type, *help; uint64_t value; } rows[] = {
-        {"varve_disks", "gauge", "disks with a live image", t.disks},
-        {"varve_snapshots", "gauge", "stored snapshots", t.snapshots},
-        {"varve_pending_snapshots", "gauge", "snapshots frozen and not yet stored", t.pending},
-        {"varve_failed_snapshots", "gauge", "snapshots whose last attempt failed", t.failed},
-        {"varve_logical_bytes", "gauge", "sum of the sizes of all stored snapshots", t.logical_bytes},
-        {"varve_allocated_bytes", "gauge", "sum of their allocated bytes", t.alloc_bytes},
-        {"varve_unique_bytes", "gauge", "bytes of blocks that were new", t.levels.fresh},
-        {"varve_stored_bytes", "gauge", "bytes added to containers", t.levels.stored},
-        {"varve_layer_bytes", "gauge", "local space of layers", space.layers_bytes},
-        {"varve_rounds_total", "counter", "rounds since start", rounds},
-        {"varve_published_total", "counter", "snapshots published since start", published},
-        {"varve_failures_total", "counter", "failed attempts since start", failed},
-        {"varve_asked_blocks_total", "counter", "blocks that rounds asked the index for", asked},
-        {"varve_wire_bytes_total", "counter", "bytes of all messages of rounds", wire_bytes},
-        {"varve_resident_bytes", "gauge", "resident memory of the daemon", mem.rss},
-        {"varve_resident_anon_bytes", "gauge", "of it anonymous", mem.rss_anon},
-    };
-    size_t cap = 8192, n = 0;
-    char *out = malloc(cap);
-    if (out == NULL)
-        return verr_set(err, ENOMEM, "out of memory");
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        n += (size_t)snprintf(out + n, cap - n, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name,
-                              rows[i].type, rows[i].name, (unsigned long long)rows[i].value);
-    *text = out;
-    *len = n;
-    return 0;
 }
