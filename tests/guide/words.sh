@@ -7,7 +7,7 @@ run=0 left=0 line=0 since=0 out=/dev/null
 begin() { line=$1 out=$2 since=$SECONDS; }
 end() { [ $((SECONDS - since)) -lt 5 ] || echo "line $line took $((SECONDS - since)) s"; [ "$1" = setup ] || run=$((run + 1)); line=0; }
 skipped() { echo "not run: line $1: $2"; left=$((left + 1)); }
-told() { exec >&9 2>&1; echo "FAILED  line $line: $*"; sed 's/^/        | /' "$out" | tail -n 40; line=0; exit 1; }
+told() { exec >&9 2>&1; echo "FAILED at line $line: $*"; sed 's/^/        | /' "$out" | tail -n 40; line=0; exit 1; }
 expect() { grep -qE -- "$1" "$out" || told "no line of the output matches: $1"; }
 ends_with() { [ "$1" = "$2" ] || told "ends with $2, not $1"; }
 at_exit() {
