@@ -81,6 +81,9 @@ bool due_settles(const struct due_made *m)
 
 enum due_fate due_changed(const struct due_made *m, enum due_change change)
 {
+    /* A file server opens and closes for others. */
+    if (change == DUE_SAME_PROCESS && m->settle_ns == 0)
+        change = DUE_OTHER_PROCESS;
     if (change == DUE_SAME_HANDLE || change == DUE_SAME_PROCESS)
         return DUE_WITHDRAWN;
     if (!m->released)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations of a workload, each followed by the model, and the workloads themselves."""
 import ctypes
+import json
 import os
 import random
 import struct
@@ -501,6 +502,18 @@ def w_group(r):
     r.wait()
 
 
+def round_has_begun(r):
+    """Waits until the agent's thread is in a round, so that it takes no snapshot of another disk; not longer than a dead daemon needs."""
+    for _ in range(200):
+        try:
+            with open(os.path.join(r.w.mnt, '.varve', 'status.json'), encoding='utf-8') as f:
+                if json.load(f)['round']['running']:
+                    return
+        except (OSError, ValueError):
+            return
+        time.sleep(0.01)
+
+
 def w_drop(r):
     """While a round works on one disk, snapshots of another are dropped: superseded by a write, and removed."""
     with open(r.w.pause, 'wb'):
@@ -509,7 +522,7 @@ def w_drop(r):
         r.open('vm/a.img', os.O_RDWR)
         r.write('vm/a.img', 100, blocks(30, 5000))
         r.close('vm/a.img')
-        time.sleep(0.03)    # so that the round has begun, most of the time; what is expected does not depend on it
+        round_has_begun(r)
         b = 'vm/b.img'
         r.open(b, os.O_RDWR)
         r.write(b, 5000, blocks(31, 5000))

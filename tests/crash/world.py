@@ -154,7 +154,7 @@ class World:
             env.update(VARVE_FAULT=faults, VARVE_FAULT_PAUSE=self.pause)
         begin = self.log_size()
         with open(self.log, 'ab') as log:
-            self.daemon = subprocess.Popen([VARVE, 'mount', self.store(), self.mnt, '-f', '-o', 'state=%s,host=crash' % self.state()],
+            self.daemon = subprocess.Popen([VARVE, 'mount', self.store(), self.mnt, '-f', '-o', 'state=%s,host=crash,settle=0' % self.state()],
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         threading.Thread(target=self._watch, args=(self.daemon,), daemon=True).start()
         with open(self.log, 'rb') as log:

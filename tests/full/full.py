@@ -73,7 +73,7 @@ class Case:
 
     def start(self):
         with open(self.log, 'ab') as log:
-            self.daemon = subprocess.Popen([VARVE, 'mount', self.store, self.mnt, '-f', '-o', 'state=%s,host=full' % self.state],
+            self.daemon = subprocess.Popen([VARVE, 'mount', self.store, self.mnt, '-f', '-o', 'state=%s,host=full,settle=0' % self.state],
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + LIMIT_S
         while time.monotonic() < end:

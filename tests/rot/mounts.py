@@ -53,7 +53,7 @@ class Case:
         env = {k: v for k, v in os.environ.items() if k != "VARVE_FAULT"}
         with open(self.path("log"), "ab") as log:
             self.daemon = subprocess.Popen(
-                [self.varve, "mount", self.path("store"), self.path("mnt"), "-f", "-o", f"state={self.path('state')},host=testhost"],
+                [self.varve, "mount", self.path("store"), self.path("mnt"), "-f", "-o", f"state={self.path('state')},host=testhost,settle=0"],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
         for _ in range(1500):
             if self.daemon.poll() is not None:

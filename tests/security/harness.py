@@ -65,7 +65,7 @@ class Mount:
             run(VARVE, "init", self.store, *(["--owner", self.owner] if self.owner else []))
         with open(self.log, "ab") as log:
             self.proc = subprocess.Popen(
-                [VARVE, "mount", self.store, self.point, "-f", "-o", ",".join([f"state={self.state}", "host=testhost", *opts])],
+                [VARVE, "mount", self.store, self.point, "-f", "-o", ",".join([f"state={self.state}", "host=testhost", "settle=0", *opts])],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})}, pass_fds=pass_fds, cwd="/")
         with open(pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / "pids", "a", encoding="utf-8") as pids:     # for run.sh's trap
             print(self.proc.pid, file=pids)

@@ -159,6 +159,9 @@ static void a_change_withdraws_settles_or_leaves_a_state(void **state)
         assert_int_equal(due_changed(&m, DUE_SAME_HANDLE), DUE_WITHDRAWN);
         assert_int_equal(due_changed(&m, DUE_SAME_PROCESS), DUE_WITHDRAWN);
         assert_int_equal(due_changed(&m, DUE_OTHER_PROCESS), other);
+        struct due_made server = m;
+        server.settle_ns = 0;
+        assert_int_equal(due_changed(&server, DUE_SAME_PROCESS), other);
         assert_int_equal(due_changed(&m, DUE_FROM_ZERO), other);
     }
 }
