@@ -112,7 +112,7 @@ static int run_revert(int argc, char **argv)
     if (to == NULL && live_path(argv[optind], disk) < 0)
         return usage_error(&cmd_revert, "%s is no snapshot's name (NAME@WHEN.EXT)", argv[optind]);
     const char *target = to == NULL ? disk : to;
-    struct stat st, live;
+    struct stat st = {0}, live;
     int code = stored_id(argv[optind], id, &st);
     if (code != EXIT_OK)
         return code;

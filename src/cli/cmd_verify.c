@@ -88,7 +88,7 @@ static int ask_mount(const char *path, struct varve_ioc_info *info)
 static int add_state(void *ctx, const char *point)
 {
     struct place *p = ctx;
-    struct varve_ioc_info info;
+    struct varve_ioc_info info = {0};
     /* Only root is told the state directory. */
     if (ask_mount(point, &info) == 1 && strcmp(info.store, p->store) == 0 && info.state[0] != '\0' && p->nstates < STATES_MAX)
         snprintf(p->states[p->nstates++], sizeof p->states[0], "%s", info.state);

@@ -64,7 +64,7 @@ static int collect_same(struct round *r, struct extsort *xs, struct bad_list *ba
     struct verr why = {0};
     struct segread_sound sound = {REF_NONE, 0};
     int rc = segread_check(r->env->segread, s->place, &sound, &why);
-    if (rc == 0)
+    if (rc >= 0)
         rc = segread_recipe(r->env->segread, s->place, &rcp, &why);
     if (rc == -ENOMEM)
         return verr_set(err, ENOMEM, "%s", verr_str(&why));

@@ -52,7 +52,7 @@ static int share_data(struct live *dst, struct live *src, struct llayer *ly, str
     int r = lfile_open(&ly->data, 0);
     if (r == 0)
         r = lfile_stat(&ly->data, &st);
-    if (r < 0)
+    if (r != 0)
         return live_fail(dst, err, -r, "%s: %s", to, strerror(-r));
     llayer_charge(ly, (int64_t)st.st_blocks * 512);
     return 0;

@@ -26,7 +26,7 @@ static int add_node(struct names *n, struct names_turn *t, const struct vid *id,
 
 static int collect(struct names *n, const struct concerned *c, struct names_turn *t, struct verr *err)
 {
-    struct node row, there;
+    struct node row = {0}, there;
     int r = 0;
     t->n = 0;
     if (c->other != NULL)

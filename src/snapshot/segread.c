@@ -349,16 +349,17 @@ static int get_believed(struct segread *sr, uint64_t place, struct decoded **out
     if (r < 0 || atomic_load(&(*out)->checked))
         return r;
     r = check_container(sr, place, &ordinals, err);
-    if (r == 0)
+    if (r == 0) {
         atomic_store(&(*out)->checked, true);
-    else
-        put(sr, *out);
+        return 0;
+    }
+    put(sr, *out);
     if (r == -ESTALE) {     /* to readers that is an error of the device, final */
         r = -EIO;
         if (err != NULL)
             err->code = EIO;
     }
-    return r < 0 ? verr_prefix(err, -r, "segment recipe %#" PRIx64, place) : 0;
+    return verr_prefix(err, -r, "segment recipe %#" PRIx64, place);
 }
 
 /* ---- reading ---- */

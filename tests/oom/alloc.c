@@ -37,7 +37,7 @@ int PUBLIC(posix_memalign)(void **out, size_t a, size_t n);
 
 extern const char __executable_start, etext;
 
-static atomic_bool armed, tracking, for_ever, io, own;
+static atomic_bool armed, tracking, for_ever, io, own, lost;
 static atomic_uint_fast64_t count, fail_at, hits;
 static void *volatile site;
 
@@ -70,6 +70,19 @@ bool oom_io_fails(void *caller)
         return false;
     errno = EIO;
     return true;
+}
+
+bool oom_sync_fails(void *caller)
+{
+    bool failed = oom_io_fails(caller);
+    if (failed)
+        atomic_store(&lost, true);
+    return failed;
+}
+
+bool oom_lost(void)
+{
+    return atomic_load(&lost);
 }
 
 bool oom_io(void)
@@ -264,6 +277,7 @@ void *aligned_alloc(size_t a, size_t n)
 void oom_arm(uint64_t k, bool ever)
 {
     atomic_store(&count, 0);
+    atomic_store(&lost, false);
     atomic_store(&hits, 0);
     atomic_store(&fail_at, k);
     atomic_store(&for_ever, ever);

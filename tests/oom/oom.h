@@ -50,6 +50,8 @@ void oom_fail_io(bool io);                  /* system calls instead of memory */
 void oom_fail_own(bool own);                /* calls of our own code only */
 bool oom_io(void);                          /* is it that? */
 bool oom_io_fails(void *caller);            /* asked by each system call: io.c */
+bool oom_sync_fails(void *caller);          /* the same, asked by fsync and fdatasync */
+bool oom_lost(void);                        /* one of those has failed since oom_arm: what was not durable may be gone */
 uint64_t oom_disarm(void);                  /* failures given */
 void oom_track(void);                       /* forgets what is allocated now */
 unsigned oom_leaks(void);                   /* allocations by our own code since then that are not freed; printed */
