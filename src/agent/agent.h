@@ -171,6 +171,9 @@ int agent_log_json(struct agent *a, const struct node *disk, const struct agent_
 int agent_list_json(struct agent *a, const struct node *below, const struct agent_viewer *who, char **text, size_t *len, struct verr *err);
 /* A read of a disk or snapshot was answered with EIO: counted in reports. Any thread. */
 void agent_damaged_read(struct agent *a);
+/* The user on whose behalf the calling thread works from now on: log and events name the user. */
+enum { AGENT_ITSELF = -1 };
+void agent_caller(int64_t uid);
 void agent_event(struct agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -28,7 +28,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { STREAMS_MAX = 2 /* 12 MiB */, EVENTS_MAX = 512, EVENT_TEXT = 240, QUEUE_STEP = 64 };
+enum { STREAMS_MAX = 2 /* 12 MiB */, EVENTS_MAX = 512, EVENT_TEXT = 600, QUEUE_STEP = 64 };
 /* Stays free on the filesystem of STATE, beyond a part of what is to be stored: journals, tables and the catalog grow in it. */
 enum { STATE_SPARE = 4 << 20 };
 struct agent_wait {
@@ -197,6 +197,10 @@ int agent_tree_ready(struct agent *a, struct verr *err);
 void agent_wake(void *agent);
 /* "VM/NAME" of a disk below the mount, for messages; its id if the catalog does not know the disk. */
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);
+/* The path of a snapshot below the mount, for messages. */
+void agent_snap_path(struct agent *a, const struct snapinfo *s, char *out, size_t cap);
+/* Something was done to what lies at that path: one line in the log (INFO) and among the events, with the user. */
+void agent_say(struct agent *a, const char *path, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The same, and "the tree" for the zero id. */
 void agent_who_text(struct agent *a, const struct vid *disk, char *out, size_t cap);
 /* What an item of that kind does, for messages: "storing its snapshot". */

@@ -38,6 +38,13 @@ static int group_too_large(unsigned n, struct verr *err)
     return verr_set(err, E2BIG, "%u disks in one group: at most %d can be frozen at one instant", n, GROUP_MAX);
 }
 
+static void say_frozen(struct agent *a, const struct snapinfo *s)
+{
+    char path[EVENT_TEXT];
+    agent_snap_path(a, s, path, sizeof path);
+    agent_say(a, path, "frozen, snapshot %llu, %llu dirty segments", (unsigned long long)s->ref.seq, (unsigned long long)s->dirty_segments);
+}
+
 /* Journals first (they survive kill -9), catalog rows second: recovery makes rows from journals, never the reverse. */
 int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, const struct freeze_req *req, struct snaprow *out,
                         struct verr *err)
@@ -72,8 +79,7 @@ int agent_freeze_locked(struct agent *a, const struct node *disks, unsigned n, c
         if (r == 0 && out != NULL)
             out[i] = row;
         if (r == 0)
-            agent_event(a, "%s frozen: snapshot %llu, %llu dirty segments", disks[i].name, (unsigned long long)row.info.ref.seq,
-                        (unsigned long long)row.info.dirty_segments);
+            say_frozen(a, &row.info);
     }
     while (got > 0)
         live_put(l[--got]);
@@ -408,6 +414,8 @@ static int snap_remove_in_turn(struct agent *a, const struct snaprow *s, bool ag
 int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
 {
     struct verr why = {0};
+    char path[EVENT_TEXT];
+    agent_snap_path(a, &s->info, path, sizeof path);    /* a removed disk may go with it */
     int r = snap_remove_in_turn(a, s, false, &why);
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
@@ -417,7 +425,7 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
     if (r < 0 && err != NULL)
         *err = why;
     if (r == 0) {
-        agent_event(a, "snapshot %llu removed", (unsigned long long)s->info.ref.seq);
+        agent_say(a, path, "removed, snapshot %llu", (unsigned long long)s->info.ref.seq);
         agent_kick(a);      /* it may have made room for others */
     }
     return r;
@@ -441,6 +449,8 @@ static int node_remove_in_turn(struct agent *a, const struct vid *id, struct ver
 int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
 {
     struct verr why = {0};
+    char path[EVENT_TEXT];
+    agent_disk_path(a, id, path, sizeof path);
     int r = node_remove_in_turn(a, id, &why);
     if (r < 0 && agent_reserve_use(a, r)) {
         why = (struct verr){0};
@@ -451,6 +461,8 @@ int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
     }
     if (r < 0 && err != NULL)
         *err = why;
+    if (r == 0)
+        agent_say(a, path, "removed");
     return r;
 }
 

@@ -9,6 +9,14 @@
 #include <errno.h>
 #include <string.h>
 
+static void say_reverted(struct agent *a, const struct node *disk, const struct snaprow *s)
+{
+    char path[EVENT_TEXT], from[EVENT_TEXT];
+    agent_disk_path(a, &disk->id, path, sizeof path);
+    agent_snap_path(a, &s->info, from, sizeof from);
+    agent_say(a, path, "reverted to %s", from);
+}
+
 int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err)
 {
     struct turn turn;
@@ -34,7 +42,7 @@ int agent_revert(struct agent *a, const struct node *disk, const struct snaprow 
         r = live_revert(l, &to, unsaved, err);
     }
     if (r == 0)
-        agent_event(a, "%s reverted to snapshot %llu", disk->name, (unsigned long long)s->info.ref.seq);
+        say_reverted(a, disk, s);
     snap_close(snap);
     if (l != NULL)
         live_put(l);

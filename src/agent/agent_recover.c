@@ -153,9 +153,12 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
 {
     struct due_case c = {.occasion = DUE_RECOVERY, .node = disk};
     struct snaprow row;
+    char path[EVENT_TEXT];
     int r = agent_freeze_due_locked(a, &c, l, &row, err);
-    if (r == 1)
-        agent_event(a, "%s changed and was not seen closing: snapshot %llu is partial", disk->name, (unsigned long long)row.info.ref.seq);
+    if (r == 1) {
+        agent_snap_path(a, &row.info, path, sizeof path);
+        agent_say(a, path, "partial: the disk changed and was not seen closing");
+    }
     return r < 0 ? r : 0;
 }
 
@@ -207,13 +210,14 @@ static bool is_stillborn(struct live *l)
 static int recover_nameless(struct agent *a, struct live *l, struct verr *err)
 {
     struct node disk;
-    char hex[VID_HEX];
+    char hex[VID_HEX], path[EVENT_TEXT];
     int r = names_adopt(a->names, live_id(l), &disk, err);
     if (r < 0)
         return verr_prefix(err, -r, "giving it a name, because its own was lost");
     vid_hex(live_id(l), hex);
     vlog(VLOG_WARN, "recover", "disk %s: its name was lost; its image is kept and shown as %s", hex, disk.name);
-    agent_event(a, "disk %s has lost its name: shown as %s", hex, disk.name);
+    agent_disk_path(a, &disk.id, path, sizeof path);
+    agent_event(a, "disk %s has lost its name: shown as %s", hex, path);
     return recover_named(a, l, &disk, err);
 }
 

@@ -151,7 +151,7 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
         work_return(a->work, item);
         return;
     }
-    char path[256];
+    char path[EVENT_TEXT];
     int64_t next_ns = 0;
     struct turn turn;
     turn_take(a->turns, &turn, &item->disk, 1);
@@ -184,15 +184,15 @@ static void nothing_pending(struct agent *a, const struct vid *disk)
 
 static void job_stored(struct agent *a, const struct work_item *item, struct dedup_job *job)
 {
-    char path[256];
+    char path[EVENT_TEXT];
     struct snapinfo next;
     pthread_mutex_lock(&a->lock);
     a->progress.published++;
     pthread_mutex_unlock(&a->lock);
-    agent_disk_path(a, &item->disk, path, sizeof path);
+    agent_snap_path(a, &job->pend, path, sizeof path);
     agent_lost_again(a, &item->disk);
-    agent_event(a, "%s: snapshot %llu stored, %llu bytes added", path, (unsigned long long)job->pend.ref.seq,
-                (unsigned long long)job->recipe.info.levels.stored);
+    agent_say(a, path, "stored, snapshot %llu, %llu bytes added", (unsigned long long)job->pend.ref.seq,
+              (unsigned long long)job->recipe.info.levels.stored);
     if (live_pending(job->live, 0, &next, NULL) == 0)
         agent_owe_store(a, &item->disk);    /* cannot fail: the item is in the list already */
     work_done(a->work, item);

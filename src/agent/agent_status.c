@@ -12,26 +12,62 @@
 #include <time.h>
 #include <unistd.h>
 
-void agent_event(struct agent *a, const char *fmt, ...)
+static void keep_event(struct agent *a, enum vlog_level level, const char *what)
 {
     char text[EVENT_TEXT], stamp[32];
-    struct tm tm;
-    time_t now = (time_t)(vclock_real_ns(a->conf.clock) / 1000000000);
-    gmtime_r(&now, &tm);
-    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ ", &tm);
-    size_t n = strlen(stamp);
-    memcpy(text, stamp, n);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text + n, sizeof text - n - 1, fmt, ap);
-    va_end(ap);
+    agent_time_text(vclock_real_ns(a->conf.clock), stamp);
+    snprintf(text, sizeof text, "%s %s", stamp, what);
     for (char *p = text; *p != '\0'; p++)
         if (*p == '\n')
             *p = ' ';
     pthread_mutex_lock(&a->lock);
     memcpy(a->events[a->event_count++ % EVENTS_MAX], text, sizeof text);
     pthread_mutex_unlock(&a->lock);
-    vlog(VLOG_DEBUG, "event", "%s", text + n);
+    vlog(level, "event", "%s", text + strlen(stamp) + 1);
+}
+
+void agent_event(struct agent *a, const char *fmt, ...)
+{
+    char text[EVENT_TEXT];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    keep_event(a, VLOG_DEBUG, text);
+}
+
+/* ---- what was done to a disk or snapshot, and for whom ---- */
+
+static _Thread_local int64_t caller = AGENT_ITSELF;
+
+void agent_caller(int64_t uid) { caller = uid; }
+
+void agent_say(struct agent *a, const char *path, const char *fmt, ...)
+{
+    char what[EVENT_TEXT], text[EVENT_TEXT], who[32] = "varve";
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    if (caller != AGENT_ITSELF)
+        snprintf(who, sizeof who, "uid %lld", (long long)caller);
+    /* What comes behind the path counts more than its end. */
+    size_t rest = strlen(what) + strlen(who) + sizeof ":  (by )" + sizeof "2026-01-01T00:00:00Z ";
+    int room = rest < sizeof text ? (int)(sizeof text - rest) : 0;
+    snprintf(text, sizeof text, "%.*s: %.400s (by %s)", room, path, what, who);
+    keep_event(a, VLOG_INFO, text);
+}
+
+void agent_snap_path(struct agent *a, const struct snapinfo *s, char *out, size_t cap)
+{
+    char disk[EVENT_TEXT], name[NODE_NAME_MAX + 1];
+    agent_disk_path(a, &s->ref.disk, disk, sizeof disk);
+    char *slash = strrchr(disk, '/'), *base = slash == NULL ? disk : slash + 1;
+    struct node node;
+    if (catalog_node_by_id(a->catalog, &s->ref.disk, &node, NULL) == 0 && snapname_make(node.name, s->label, s->name_s, name) == 0)
+        snprintf(out, cap, "%.*s%s", (int)(base - disk), disk, name);
+    else
+        snprintf(out, cap, "%s, snapshot %llu", disk, (unsigned long long)s->ref.seq);
 }
 
 int agent_events(struct agent *a, char **text, size_t *len, struct verr *err)

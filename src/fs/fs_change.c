@@ -269,6 +269,7 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (op == NULL)
         return;
     op->ino = ino;
+    op->uid = AGENT_ITSELF;     /* the last reference to a file may go in another process than that of its user */
     op->h = h;
     op_submit_disk(op, fs_disk_get(f, &h->disk->id));
 }

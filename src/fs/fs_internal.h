@@ -75,6 +75,7 @@ struct op {
     struct fs *f;
     fuse_req_t req;                 /* NULL: the request is parked */
     struct park *park;
+    int64_t uid;                    /* who asked, for the log; AGENT_ITSELF: the kernel does not say */
     bool killed;                    /* of a flush: its process has been killed */
     struct proc *proc;              /* of a flush: that process, referenced; NULL: unknown */
     void (*fn)(struct op *op);      /* answers the request; does not free op */

@@ -16,7 +16,9 @@ static void op_run(struct pool_task *task)
 {
     struct op *op = (struct op *)task;
     op->again = op->at_once = false;
+    agent_caller(op->uid);
     op->fn(op);
+    agent_caller(AGENT_ITSELF);
     if (!op->again) {
         fs_disk_put(op->disk);
         free(op);
@@ -43,6 +45,7 @@ static struct op *op_make(fuse_req_t req, void (*fn)(struct op *), const char *n
     op->task.run = op_run;
     op->f = f;
     op->req = req;
+    op->uid = fuse_req_ctx(req)->uid;
     op->fn = fn;
     char *p = (char *)(op + 1);
     op->data = p;                           /* before the names, so that it is aligned for structs */
