@@ -324,7 +324,7 @@ const struct command cmd_mount = {
     "  -o host=NAME           name of this host (default: hostname)\n"
     "  -o config=FILE         configuration (default /etc/varve/varve.conf)\n"
     "  -o sync_close          close() of a changed disk returns when it is stored\n"
-    "  -o settle=SECONDS      quiet time after which the last close's snapshot is final (2)\n"
+    "  -o settle=SECONDS      quiet time after which a close's snapshot is final (2)\n"
     "  -o blocks=real|dense   st_blocks: allocated bytes (default), or full size\n"
     "  -o memory=SIZE         limit M of the deduplication stages (default 35 MB)\n"
     "  -o frame_cache=SIZE    decoded frames kept (default 16M)\n"

@@ -183,7 +183,7 @@ static int move_run(struct op *op, struct move *m, struct verr *err)
 static void rename_run(struct op *op)
 {
     struct verr err = {0};
-    struct move m;
+    struct move m = {0};
     struct fs *f = op->f;
     int rc = fs_dirs_take(op, &m.dirs, &err);
     if (rc == 0) {

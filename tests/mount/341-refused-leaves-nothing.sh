@@ -34,7 +34,13 @@ refused "Read-only" truncate -s 3M "$label"
 refused "Read-only" truncate -s 0 "$label"
 refused "Read-only" fallocate -l 1M "$label"
 refused "Read-only" dd if="$T/b" of="$label" bs=1M
-refused "Read-only" bash -c 'cat "$0" >"$1"' "$T/b" "$label"
+cat >"$T/over" <<'S'
+cat "$1" >"$2"
+S
+cat >"$T/behind" <<'S'
+cat "$1" >>"$2"
+S
+refused "Read-only" bash "$T/over" "$T/b" "$label"
 ! command -v qemu-img >/dev/null || refused "" qemu-img convert -O raw "$T/b" "$label"
 ! command -v qemu-img >/dev/null || refused "" qemu-img create -f raw "$label" 3M
 ! command -v rsync >/dev/null || refused "" rsync --inplace "$T/b" "$label"
@@ -59,8 +65,8 @@ refused "Read-only" touch -a "$there"
 refused "Read-only" touch -m "$there"
 refused "Read-only" truncate -s 0 "$there"
 refused "Read-only" cp "$T/b" "$there"
-refused "Read-only" bash -c ': >"$0"' "$there"
-refused "Read-only" bash -c 'echo x >>"$0"' "$there"
+refused "Read-only" bash "$T/over" /dev/null "$there"
+refused "Read-only" bash "$T/behind" "$T/b" "$there"
 refused "" fallocate -l 10M "$there"
 refused "Operation not permitted" ln "$there" "$MNT/vm/link"
 run touch -d 2020-01-01 "$there"

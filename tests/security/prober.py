@@ -11,7 +11,8 @@ import struct
 import sys
 import time
 
-IOC = {"SNAPSHOT": (3, 1, 1980), "REVERT": (3, 2, 644), "WAIT": (3, 3, 616), "INFO": (2, 4, 2352), "LOG": (3, 5, 8216)}
+IOC = {"SNAPSHOT": (3, 1, 1980), "REVERT": (3, 2, 644), "WAIT": (3, 3, 616), "INFO": (2, 4, 2352), "LOG": (3, 5, 8216),
+       "LIST": (3, 6, 8216), "COPY": (3, 7, 608)}
 own = os.environ.get("OWN_DISK", "")    # a disk of this user, where copies go to
 
 
@@ -82,16 +83,24 @@ def ioc_info(path, _):
         return {"state": text(buf[1024:2048]), "pid": struct.unpack_from("i", buf, 2344)[0]}
 
 
-def ioc_log(path, first):
-    with Opened(path, os.O_RDONLY) as fd:
-        got = b""
-        offset = int(first or 0)
-        while True:
-            buf = ioctl(fd, "LOG", struct.pack("Q", offset + len(got)))
-            total, n = struct.unpack_from("QI", buf, 8)
-            got += bytes(buf[20:20 + n])
-            if n == 0 or offset + len(got) >= total:
-                return got.decode()
+def ioc_text(name):
+    def probe(path, first):
+        with Opened(path, os.O_RDONLY) as fd:
+            got = b""
+            offset = int(first or 0)
+            while True:
+                buf = ioctl(fd, name, struct.pack("Q", offset + len(got)))
+                total, n = struct.unpack_from("QI", buf, 8)
+                got += bytes(buf[20:20 + n])
+                if n == 0 or offset + len(got) >= total:
+                    return got.decode()
+    return probe
+
+
+def ioc_copy(path, what):
+    with Opened(path, os.O_RDWR) as fd:
+        told(struct.unpack_from("i", ioctl(fd, "COPY", struct.pack("I", int(what))), 4)[0])
+        return "told"
 
 
 def read(path, _):
@@ -156,7 +165,8 @@ PROBES = {
     "create": lambda p, a: os.close(os.open(a or p, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)) or "made",
     "chmod": lambda p, a: os.chmod(p, int(a, 8)) or "done", "chown": lambda p, a: os.chown(p, int(a), -1) or "done",
     "utimes": own_times, "truncate": lambda p, a: os.truncate(p, int(a)) or "done",
-    "ioctl_SNAPSHOT": ioc_snapshot, "ioctl_REVERT": ioc_revert, "ioctl_WAIT": ioc_wait, "ioctl_INFO": ioc_info, "ioctl_LOG": ioc_log,
+    "ioctl_SNAPSHOT": ioc_snapshot, "ioctl_REVERT": ioc_revert, "ioctl_WAIT": ioc_wait, "ioctl_INFO": ioc_info, "ioctl_LOG": ioc_text("LOG"),
+    "ioctl_LIST": ioc_text("LIST"), "ioctl_COPY": ioc_copy,
 }
 
 
