@@ -299,8 +299,8 @@ static int run_backup(int argc, char **argv)
     b.n = (unsigned)(argc - optind - 1);
     b.group = b.n > 1;
     b.dest = argv[argc - 1];
-    b.copies = calloc(b.n, sizeof *b.copies);
-    b.snapshots = calloc(b.n, sizeof *b.snapshots);
+    b.copies = calloc(b.n + 1, sizeof *b.copies);
+    b.snapshots = calloc(b.n + 1, sizeof *b.snapshots);
     const struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
