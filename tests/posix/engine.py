@@ -96,6 +96,7 @@ class Worker:
         self.dir = f'{engine.varve.mnt}/{name}'
         self.disks, self.snaps = {}, {}         # name -> Content
         self.moments = []                       # contents that a new snapshot may have
+        self.zeros = set()                      # sizes that disks had as images of zeros: such a snapshot comes later, when it settles
         self.flight = {}                        # disk -> contents it may be a mixture of (None in it: may be absent)
         self.vanish = set()                     # snapshots that may be gone
         self.alias = {}                         # snapshot -> what it may be called instead
@@ -155,6 +156,8 @@ class Worker:
 
     def closed(self, fd, name):
         self.moments.append(self.disks[name])
+        if self.disks[name].is_zero():
+            self.zeros.add(self.disks[name].size)
         os.close(fd)
 
     def opened(self, name, flags=os.O_RDWR):
@@ -443,6 +446,9 @@ class Worker:
         need(not lost, f'snapshots are gone: {sorted(lost)}')
         for snap in sorted(snaps - set(self.snaps)):
             data = self.raw(snap)
+            if len(data) in self.zeros and not any(data):
+                self.snaps[snap] = of_bytes(data)
+                continue
             for moment in self.moments:
                 if moment.size == len(data) and moment.bytes() == data:
                     self.snaps[snap] = moment
