@@ -112,7 +112,11 @@ static int prepare(struct backup *b, char **sources)
         struct copy *c = &b->copies[i];
         c->source = sources[i];
         c->dest = dest_of(b, sources[i], dir);
-        int code = c->dest == NULL ? report_errno(&cmd_backup, sources[i], ENOMEM) : check_dest(b, c);
+        if (c->dest == NULL) {
+            report_errno(&cmd_backup, sources[i], ENOMEM);
+            return EXIT_FAIL;
+        }
+        int code = check_dest(b, c);
         if (code < 0)
             code = check_label(b, c);
         if (code >= 0)
@@ -265,8 +269,8 @@ static int run_all(struct backup *b)
     return code;
 }
 
-/* -1: go on; else the exit code. */
-static int parse_options(struct backup *b, int argc, char **argv)
+/* False: *code is the exit code. */
+static bool parse_options(struct backup *b, int argc, char **argv, int *code)
 {
     static const struct option longs[] = {
         {"label", required_argument, NULL, 'l'}, {"note", required_argument, NULL, 't'}, {"json", no_argument, NULL, 'j'},
@@ -275,38 +279,43 @@ static int parse_options(struct backup *b, int argc, char **argv)
     int c;
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
         switch (c) {
-        case 'h': return print_help(&cmd_backup);
+        case 'h': *code = print_help(&cmd_backup); return false;
         case 'j': b->json = true; break;
         case 'l': b->label = optarg; break;
         case 't': b->note = optarg; break;
-        default: return EXIT_USAGE;
+        default: *code = EXIT_USAGE; return false;
         }
     }
-    if (argc - optind < 2 || argc - optind > SOURCES_MAX + 1)
-        return usage_error(&cmd_backup, "give SOURCE... (at most %d) and DEST", SOURCES_MAX);
+    if (argc - optind < 2 || argc - optind > SOURCES_MAX + 1) {
+        *code = usage_error(&cmd_backup, "give SOURCE... (at most %d) and DEST", SOURCES_MAX);
+        return false;
+    }
     size_t n = strlen(b->label);
-    if (n > 64 || strspn(b->label, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != n || strlen(b->note) > 1024)
-        return usage_error(&cmd_backup, "--label takes up to 64 of A-Z a-z 0-9 . _ -, --note up to 1024 bytes");
-    return -1;
+    if (n > 64 || strspn(b->label, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != n || strlen(b->note) > 1024) {
+        *code = usage_error(&cmd_backup, "--label takes up to 64 of A-Z a-z 0-9 . _ -, --note up to 1024 bytes");
+        return false;
+    }
+    b->n = (unsigned)(argc - optind - 1);
+    b->group = b->n > 1;
+    b->dest = argv[argc - 1];
+    return true;
 }
 
 static int run_backup(int argc, char **argv)
 {
     struct backup b = {.label = "", .note = ""};
-    int code = parse_options(&b, argc, argv);
-    if (code >= 0)
+    int code;
+    if (!parse_options(&b, argc, argv, &code))
         return code;
-    b.n = (unsigned)(argc - optind - 1);
-    b.group = b.n > 1;
-    b.dest = argv[argc - 1];
-    b.copies = calloc(b.n + 1, sizeof *b.copies);
-    b.snapshots = calloc(b.n + 1, sizeof *b.snapshots);
+    b.copies = calloc(b.n, sizeof *b.copies);
+    b.snapshots = calloc(b.n, sizeof *b.snapshots);
     const struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGHUP, &sa, NULL);
-    code = b.copies == NULL || b.snapshots == NULL ? report_errno(&cmd_backup, b.dest, ENOMEM) : prepare(&b, argv + optind);
-    if (code < 0)
+    if (b.copies == NULL || b.snapshots == NULL)
+        code = report_errno(&cmd_backup, b.dest, ENOMEM);
+    else if ((code = prepare(&b, argv + optind)) < 0)
         code = run_all(&b);
     for (unsigned i = 0; b.copies != NULL && b.snapshots != NULL && i < b.n; i++) {
         free(b.copies[i].dest);

@@ -25,6 +25,8 @@ run mkdir "$MNT/vm"
 # Nothing in it; then disks with a history, a group, a label, a note, a snapshot that is open, a removed disk.
 prints list list --json "$MNT"
 prints status status --json "$MNT"
+random_file "$T/image" 100000
+prints backup backup --json "$T/image" "$MNT/vm/"
 for d in a b c; do random_file "$MNT/vm/$d.img" 100000; done
 run "$VARVE" wait "$MNT"
 for d in a b; do printf changed | dd of="$MNT/vm/$d.img" conv=notrunc status=none; done
