@@ -143,6 +143,8 @@ int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *
 /* Removes the local data of a disk if it was removed for certain and has no pending snapshot; otherwise changes nothing. 0 or -errno.
  * In the disk's turn. */
 int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *err);
+/* The same for a caller without the disk's turn. What fails is owed, and tried again. */
+void agent_forget_in_turn(struct agent *a, const struct vid *disk);
 /* rm of the only pending snapshot of a removed disk. 1: the image went with it; 0: the caller drops the snapshot; -EBUSY: the same,
  * because the image is in use. In the disk's turn. */
 int agent_discard_if_gone(struct agent *a, const struct vid *disk, struct verr *err);

@@ -93,6 +93,17 @@ int agent_forget_if_gone(struct agent *a, const struct vid *disk, struct verr *e
     return r == -ENOENT ? 0 : r;
 }
 
+void agent_forget_in_turn(struct agent *a, const struct vid *disk)
+{
+    struct verr why = {0};
+    struct turn turn;
+    turn_take(a->turns, &turn, disk, 1);
+    int r = agent_forget_if_gone(a, disk, &why);
+    turn_give(a->turns, &turn);
+    if (r < 0)
+        agent_owe(a, disk, WORK_FORGET, 0, &why);
+}
+
 /*
  * Dropping a pending snapshot merges it into the live image, which takes space. A removed disk does not need that image, so the whole
  * image goes with the disk's only pending snapshot.

@@ -170,18 +170,6 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
     pthread_mutex_unlock(&a->lock);
 }
 
-/* The image of a removed disk goes with its last pending snapshot. */
-static void nothing_pending(struct agent *a, const struct vid *disk)
-{
-    struct verr why = {0};
-    struct turn turn;
-    turn_take(a->turns, &turn, disk, 1);
-    int r = agent_forget_if_gone(a, disk, &why);
-    turn_give(a->turns, &turn);
-    if (r < 0)
-        agent_owe(a, disk, WORK_FORGET, 0, &why);
-}
-
 static void job_stored(struct agent *a, const struct work_item *item, struct dedup_job *job)
 {
     char path[EVENT_TEXT];
@@ -198,7 +186,7 @@ static void job_stored(struct agent *a, const struct work_item *item, struct ded
     work_done(a->work, item);
     work_nudge(a->work);    /* the cause of other failures (no space, a store out of reach) may have passed */
     live_put(job->live);
-    nothing_pending(a, &item->disk);
+    agent_forget_in_turn(a, &item->disk);     /* the image of a removed disk goes with its last pending snapshot */
 }
 
 static void job_done(struct agent *a, const struct work_item *item, struct dedup_job *job)
@@ -273,7 +261,7 @@ static bool begin_job(struct agent *a, const struct work_item *item, struct dedu
         r = prepare_job(a, &item->disk, job, err);
     if (r == -ENOENT) {
         work_done(a->work, item);   /* finished, or dropped meanwhile; a later freeze owes the item again */
-        nothing_pending(a, &item->disk);
+        agent_forget_in_turn(a, &item->disk);
     } else if (r < 0) {
         job_failed(a, item, NULL, &job->pend, r, err);
     }

@@ -157,14 +157,7 @@ static void end(struct agent *a, const struct work_item *item, int r, const stru
 
 static int forget_one(void *ctx, const struct vid *disk)
 {
-    struct agent *a = ctx;
-    struct verr why = {0};
-    struct turn turn;
-    turn_take(a->turns, &turn, disk, 1);
-    int r = agent_forget_if_gone(a, disk, &why);
-    turn_give(a->turns, &turn);
-    if (r < 0)
-        agent_owe(a, disk, WORK_FORGET, 0, &why);
+    agent_forget_in_turn(ctx, disk);
     return 0;
 }
 

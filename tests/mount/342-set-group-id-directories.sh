@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A directory with the set-group-ID bit hands on its group to all that is made in it, and its bit to directories, whoever makes it and
-# by whichever call; the mount's top directory too. Disks themselves never have the bit.
+# A directory with the set-group-ID bit hands on its group to all that is made in it, and its bit to directories, of every user and
+# by every call; the mount's top directory too. Disks themselves never have the bit.
 set -eu
 . "$(dirname "$0")/lib.sh"
 need python3 setpriv

@@ -4,30 +4,9 @@
 # other bytes, through live image and snapshots, whatever is stored later; what the index still promises is stored anew.
 set -eu
 . "$(dirname "$0")/lib.sh"
-expect_errors
-for i in 1 2 3 4; do random_file "$T/d$i" 5000000; done
-lost() { local i; for i in 0 1 2; do must_fail "Input/output error" dd if="$1" of="$T/got" bs=1M skip=$((i * 2)) count=1 iflag=direct; done; }
+. "$(dirname "$0")/put_back.sh"
 
-# The disk's live image is the list of places of its second snapshot, which the copy does not have.
-begin() {
-    start_varve
-    run mkdir "$MNT/vm" "$MNT/other"
-    run cp "$T/d1" "$MNT/vm/a.img"
-    run "$VARVE" wait "$MNT"
-    stop_varve
-    cp -a "$T/store" "$T/store.old"
-    start_varve
-    run cp "$T/d2" "$MNT/vm/a.img"
-    run "$VARVE" wait "$MNT"
-    snap=$(newest "$MNT/vm/a.img")
-    run cp "$T/d4" "$MNT/vm/a.img"
-    run "$VARVE" wait "$MNT"
-    run "$VARVE" revert "$snap"
-    stop_varve
-}
-put_back() { for d in "$@"; do rm -rf "$T/store/$d"; cp -a "$T/store.old/$d" "$T/store/"; done; }
-
-begin
+newer_than_copy "$T/d1" "$T/d2" "$T/d4"
 put_back containers
 start_varve
 must_fail "LOST vm/a.img: 3 of 3 segments" "$VARVE" status "$MNT"
@@ -53,7 +32,7 @@ stop_varve
 
 rm -rf "$T/store" "$T/store.old" "$T/state"
 INIT_DONE=
-begin
+newer_than_copy "$T/d1" "$T/d2" "$T/d4"
 put_back snapshots anchors
 start_varve
 run "$VARVE" status "$MNT" >"$T/status"

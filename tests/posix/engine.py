@@ -579,5 +579,4 @@ def body(seconds, workers):
 
 if __name__ == '__main__':
     length = int(sys.argv[1])
-    # settle=0: the workers are one process, which would supersede the snapshots of its own earlier closes.
-    main(Varve(cache_size='2M', frame_cache='4M', settle='0'), length + 600, body(length, int(sys.argv[2]) if len(sys.argv) > 2 else 6))
+    main(Varve(cache_size='2M', frame_cache='4M'), length + 600, body(length, int(sys.argv[2]) if len(sys.argv) > 2 else 6))

@@ -53,7 +53,8 @@ class Varve:
         self.mnt, self.store = self.dir + '/mnt', self.dir + '/store'
         self.log = self.dir + '/daemon.log'
         self.log_read = 0
-        self.options = {'state': self.dir + '/state', 'host': 'testhost', **options}
+        # settle=0: the programs here open and write a disk again and again from one process, and each close is to have its snapshot.
+        self.options = {'state': self.dir + '/state', 'host': 'testhost', 'settle': '0', **options}
         self.daemon = None
         os.mkdir(self.mnt)
         self.run([self.binary, 'init', self.store])

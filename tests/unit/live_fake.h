@@ -26,6 +26,17 @@ static int64_t fake_now_ns = INT64_C(1700000000) * 1000000000;
 static int64_t fake_time(void *ctx) { (void)ctx; return __atomic_add_fetch(&fake_now_ns, 1000, __ATOMIC_RELAXED); }
 static const struct vclock fake_clock = {fake_time, fake_time, NULL};
 
+/* Every byte of [off, off + n) becomes c. */
+static __attribute__((unused)) void fake_fill(struct live *l, uint64_t off, size_t n, int c)
+{
+    struct verr err = {0};
+    uint8_t *buf = malloc(n);
+    assert_non_null(buf);
+    memset(buf, c, n);
+    CHECK(live_write(l, off, buf, n, &err));
+    free(buf);
+}
+
 /* ---- stored segments: place = index + 7 ---- */
 enum { FAKE_PLACE = 7 };
 struct fake_source { uint8_t **seg; size_t n, cap; unsigned reads; bool away; };

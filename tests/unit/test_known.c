@@ -87,7 +87,7 @@ static void a_container_has_one_file_for_ever(void **state)
         assert_int_equal(known_check(k, number, &one, &err), 0);
         again();
     }
-    assert_int_equal(known_claim(k), 9);        /* its numbers are in use, whoever claimed them */
+    assert_int_equal(known_claim(k), 9);        /* its numbers are in use, by this host or another */
     assert_int_equal(known_check(k, number + 1, &two, &err), 0);        /* unknown: learned */
     assert_int_equal(known_check(k, number + 1, &one, &err), -ESTALE);
 }

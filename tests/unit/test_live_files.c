@@ -60,15 +60,6 @@ static int box_free(void **state)
     return 0;
 }
 
-static void put(struct live *l, uint64_t off, size_t n, int c)
-{
-    uint8_t *buf = malloc(n);
-    assert_non_null(buf);
-    memset(buf, c, n);
-    CHECK(live_write(l, off, buf, n, &err));
-    free(buf);
-}
-
 static int byte_at(struct live *l, uint64_t off)
 {
     uint8_t c = 0;
@@ -85,7 +76,7 @@ static void pending_snapshots_keep_no_file_open(void **state)
     unsigned before = files_open();
     for (int k = 0; k < FREEZES; k++) {
         for (int i = 0; i < DISKS; i++) {
-            put(b->l[i], (uint64_t)(k % 3) * SEG_BYTES, 5000, k + 1);
+            fake_fill(b->l[i], (uint64_t)(k % 3) * SEG_BYTES, 5000, k + 1);
             CHECK(live_freeze(&b->l[i], 1, &plain, &p, &err));
         }
         assert_true(files_open() <= before + BOUND);
@@ -108,7 +99,7 @@ static void use_others(struct box *b)
 {
     for (int round = 0; round < 3; round++) {
         for (int i = 1; i < DISKS; i++) {
-            put(b->l[i], 0, 100, round);
+            fake_fill(b->l[i], 0, 100, round);
             assert_int_equal(byte_at(b->l[i], 0), round);
         }
     }
@@ -117,7 +108,7 @@ static void use_others(struct box *b)
 static void lost_page_is_heard_of_when_the_file_is_closed(void **state)
 {
     struct box *b = *state;
-    put(b->l[0], 0, 100, 1);
+    fake_fill(b->l[0], 0, 100, 1);
     lost = "layer-";
     for (int round = 0; round < 20 && lost != NULL; round++)
         for (int i = 0; i < DISKS; i++)
@@ -135,7 +126,7 @@ static void exchanged_file_is_refused(void **state)
 {
     struct box *b = *state;
     char path[160], other[176], hex[VID_HEX];
-    put(b->l[0], 0, 100, 1);
+    fake_fill(b->l[0], 0, 100, 1);
     use_others(b);
     vid_hex(live_id(b->l[0]), hex);
     snprintf(path, sizeof path, "%s/disks/%s/layer-2", b->root, hex);

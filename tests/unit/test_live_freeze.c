@@ -74,16 +74,6 @@ static void box_crash(struct box *b, bool trusted)
     box_open(b, b->copy, trusted, &cached);
 }
 
-/* Every byte of [off, off + n) becomes c. */
-static void put(struct live *l, uint64_t off, size_t n, int c)
-{
-    uint8_t *buf = malloc(n);
-    assert_non_null(buf);
-    memset(buf, c, n);
-    CHECK(live_write(l, off, buf, n, &err));
-    free(buf);
-}
-
 static void all(const uint8_t *p, size_t n, int c)
 {
     for (size_t i = 0; i < n; i++)
@@ -188,8 +178,8 @@ static void frozen_content_stays_while_live_goes_on(void **state)
 {
     struct box *b = *state;
     struct live *l = b->l[0];
-    put(l, 0, 10000, 1);
-    put(l, SEG_BYTES, 5000, 1);
+    fake_fill(l, 0, 10000, 1);
+    fake_fill(l, SEG_BYTES, 5000, 1);
     struct freeze_req req = {.flags = SNAP_EXPLICIT | SNAP_SEALED, .label = "before", .note = "a note",
                              .owners = &(struct freeze_owner){.mode = 0640, .uid = 1001, .gid = 1002}};
     struct snapinfo p, q;
@@ -207,7 +197,7 @@ static void frozen_content_stays_while_live_goes_on(void **state)
     assert_false(attr(l).changed);
     assert_int_equal(attr(l).dirty_segments, 0);
     assert_int_equal(attr(l).alloc_bytes, p.alloc_bytes);
-    put(l, 5, 2, 2);
+    fake_fill(l, 5, 2, 2);
     CHECK(live_truncate(l, 7000, &err));
     expect_pending(l, 1, 0, 10000, 1);
     expect_pending(l, 1, SEG_BYTES, 5000, 1);
@@ -236,7 +226,7 @@ static void group_has_one_instant(void **state)
 {
     struct box *b = *state;
     for (int i = 0; i < N; i++)
-        put(b->l[i], 0, 100, i + 1);
+        fake_fill(b->l[i], 0, 100, i + 1);
     struct snapinfo p[N];
     struct live *order[N] = {b->l[2], b->l[0], b->l[1]};
     CHECK(live_freeze(order, N, &plain, p, &err));
@@ -271,13 +261,13 @@ static void power_loss_keeps_sealed_and_drops_volatile(void **state)
 {
     struct box *b = *state;
     struct live *l = b->l[0];
-    put(l, 0, 10000, 1);
+    fake_fill(l, 0, 10000, 1);
     struct snapinfo p = freeze(l);
-    put(l, 0, 5000, 2);
+    fake_fill(l, 0, 5000, 2);
     CHECK(live_pending_seal(l, p.ref.seq, &err));
-    put(l, 50000, 5000, 2);
+    fake_fill(l, 50000, 5000, 2);
     struct snapinfo q = freeze(l);
-    put(l, 0, 100, 3);
+    fake_fill(l, 0, 100, 3);
     box_crash(b, false);
     l = b->l[0];
     expect_pending(l, p.ref.seq, 0, 10000, 1);
@@ -293,11 +283,11 @@ static void power_loss_drops_a_volatile_one_behind_a_sealed_one(void **state)
 {
     struct box *b = *state;
     struct live *l = b->l[0];
-    put(l, 0, 10000, 1);
+    fake_fill(l, 0, 10000, 1);
     struct snapinfo p = freeze(l);
-    put(l, 0, 5000, 2);
+    fake_fill(l, 0, 5000, 2);
     struct snapinfo q = freeze(l);
-    put(l, 0, 100, 3);
+    fake_fill(l, 0, 100, 3);
     CHECK(live_pending_seal(l, p.ref.seq, &err));
     CHECK(live_pending_by_seq(l, q.ref.seq, &q, &err));
     assert_false(q.flags & SNAP_SEALED);
@@ -312,11 +302,11 @@ static void fsync_seals_what_was_frozen(void **state)
 {
     struct box *b = *state;
     struct live *l = b->l[0];
-    put(l, 0, 10000, 1);
+    fake_fill(l, 0, 10000, 1);
     struct snapinfo p = freeze(l);
-    put(l, 0, 5000, 2);
+    fake_fill(l, 0, 5000, 2);
     struct snapinfo q = freeze(l);
-    put(l, 0, 100, 3);
+    fake_fill(l, 0, 100, 3);
     CHECK(live_fsync(l, &err));
     CHECK(live_pending_by_seq(l, q.ref.seq, &q, &err));
     assert_true(q.flags & SNAP_SEALED);
@@ -353,12 +343,12 @@ static void published_segments_are_read_from_the_store(void **state)
     struct live *l = b->l[0];
     struct recipe r;
     struct live_anchor drop[8];
-    put(l, 0, SEG_BYTES, 1);
-    put(l, 3 * SEG_BYTES, 5000, 1);
+    fake_fill(l, 0, SEG_BYTES, 1);
+    fake_fill(l, 3 * SEG_BYTES, 5000, 1);
     struct snapinfo p = freeze(l), q;
-    put(l, 10, 10, 2);
+    fake_fill(l, 10, 10, 2);
     q = freeze(l);
-    put(l, 20, 10, 3);
+    fake_fill(l, 20, 10, 3);
     CHECK(live_pending_seal(l, q.ref.seq, &err));
     /* not the oldest */
     assert_int_equal(live_pending_published(l, q.ref.seq, place_of, &r, NULL, drop, 8, &(unsigned){0}, &err), -EINVAL);
@@ -403,7 +393,7 @@ static void published_layer_becomes_cache(void **state)
     struct recipe r;
     struct live_anchor drop[8];
     struct live_space space;
-    put(l, 0, 2 * SEG_BYTES, 1);
+    fake_fill(l, 0, 2 * SEG_BYTES, 1);
     publish(b, l, freeze(l).ref.seq, &r, drop);
     assert_int_equal(count_files(b->state, &b->id[0], "cache-"), 2);
     live_set_space(b->set, &space);
@@ -411,7 +401,7 @@ static void published_layer_becomes_cache(void **state)
     assert_int_equal(space.layers_bytes, 0);
     b->src.away = true;                                 /* all is local */
     expect(l, 0, 2 * SEG_BYTES, 1);
-    put(l, 100, 100, 2);                                /* so is the rest of an edge page */
+    fake_fill(l, 100, 100, 2);                                /* so is the rest of an edge page */
     b->src.away = false;
     publish(b, l, freeze(l).ref.seq, &r, drop);             /* small: merged into the cache */
     live_set_space(b->set, &space);
@@ -440,11 +430,11 @@ static void cache_is_used_for_its_own_place_only(void **state)
     struct live *l = b->l[0];
     struct recipe r1, r2;
     struct live_anchor drop[8];
-    put(l, 0, 2 * SEG_BYTES, 1);
+    fake_fill(l, 0, 2 * SEG_BYTES, 1);
     publish(b, l, freeze(l).ref.seq, &r1, drop);
-    put(l, SEG_BYTES, SEG_BYTES, 2);
+    fake_fill(l, SEG_BYTES, SEG_BYTES, 2);
     struct snapinfo p = freeze(l);
-    put(l, SEG_BYTES, 100, 3);
+    fake_fill(l, SEG_BYTES, 100, 3);
     publish(b, l, p.ref.seq, &r2, drop);
     expect(l, SEG_BYTES, 100, 3);
     expect(l, SEG_BYTES + 100, SEG_BYTES - 100, 2);
@@ -461,7 +451,7 @@ static void eviction_starts_with_the_oldest_publication(void **state)
     struct live_anchor drop[8];
     struct live_space space;
     for (int i = 0; i < N; i++) {
-        put(b->l[i], 0, SEG_BYTES, i + 1);
+        fake_fill(b->l[i], 0, SEG_BYTES, i + 1);
         publish(b, b->l[i], freeze(b->l[i]).ref.seq, &r, drop);
         usleep(20000);
     }
@@ -491,12 +481,12 @@ static void dropped_changes_go_to_the_next(void **state)
 {
     struct box *b = *state;
     struct live *l = b->l[0];
-    put(l, 0, SEG_BYTES, 1);
-    put(l, 2 * SEG_BYTES, 4096, 1);
+    fake_fill(l, 0, SEG_BYTES, 1);
+    fake_fill(l, 2 * SEG_BYTES, 4096, 1);
     struct snapinfo p = freeze(l);
-    put(l, 100, 100, 2);
+    fake_fill(l, 100, 100, 2);
     struct snapinfo q = freeze(l);
-    put(l, 2 * SEG_BYTES, 10, 3);
+    fake_fill(l, 2 * SEG_BYTES, 10, 3);
     uint64_t alloc = attr(l).alloc_bytes;
     CHECK(live_pending_drop(l, p.ref.seq, &err));           /* into q */
     const struct seg_entry e = entry_of(l, q.ref.seq, 0);
@@ -548,10 +538,10 @@ static int zero_place(void *ctx, uint64_t seg, bool *zero, uint64_t *place, uint
 static void take_back(struct box *b, bool sealed, int crash)
 {
     struct live *l = b->l[0];
-    put(l, 3 * SEG_BYTES, 4096, 5);
+    fake_fill(l, 3 * SEG_BYTES, 4096, 5);
     struct snapinfo older = freeze(l);
-    put(l, 0, SEG_BYTES, 1);
-    put(l, 2 * SEG_BYTES, 4096, 1);
+    fake_fill(l, 0, SEG_BYTES, 1);
+    fake_fill(l, 2 * SEG_BYTES, 4096, 1);
     CHECK(live_fsync(l, &err));
     const unsigned files = files_of(b, l);
     struct snapinfo p = freeze(l);
@@ -572,7 +562,7 @@ static void take_back(struct box *b, bool sealed, int crash)
         assert_int_equal(a.mtime_ns, 77);
     expect(l, 0, SEG_BYTES, 1);
     expect(l, 2 * SEG_BYTES, 4096, 1);
-    put(l, 10, 10, 2);
+    fake_fill(l, 10, 10, 2);
     struct snapinfo q = freeze(l);
     assert_true(q.name_s == p.name_s || q.name_s == q.freeze_ns / 1000000000);
     assert_int_equal(q.dirty_segments, 2);
@@ -592,7 +582,7 @@ static void a_freeze_before_a_revert_is_not_taken_back(void **state)
 {
     struct box *b = *state;
     struct live *l = b->l[0];
-    put(l, 0, SEG_BYTES, 1);
+    fake_fill(l, 0, SEG_BYTES, 1);
     struct snapinfo p = freeze(l);
     const struct live_target to = {.size = SEG_BYTES, .fn = zero_place};
     CHECK(live_revert(l, &to, LIVE_KEEP, &err));
@@ -604,10 +594,10 @@ static void dropped_changes_of_the_youngest_go_to_the_live_image(void **state)
 {
     struct box *b = *state;
     struct live *l = b->l[0];
-    put(l, 0, SEG_BYTES, 1);
+    fake_fill(l, 0, SEG_BYTES, 1);
     struct snapinfo p = freeze(l);
     CHECK(live_pending_seal(l, p.ref.seq, &err));
-    put(l, 10, 10, 2);
+    fake_fill(l, 10, 10, 2);
     CHECK(live_pending_drop(l, p.ref.seq, &err));
     assert_true(attr(l).changed);
     assert_int_equal(attr(l).dirty_segments, 1);
@@ -629,7 +619,7 @@ static void what_is_local_needs_no_source(void **state)
     struct recipe r;
     struct live_anchor drop[8];
     static uint8_t buf[2 * PAGE_BYTES];
-    put(l, 0, 2 * SEG_BYTES, 1);
+    fake_fill(l, 0, 2 * SEG_BYTES, 1);
     struct snapinfo p = freeze(l);
     publish(b, l, p.ref.seq, &r, drop);
     struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
@@ -639,8 +629,8 @@ static void what_is_local_needs_no_source(void **state)
     assert_int_equal(live_read_within(l, 0, buf, PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);
     assert_int_equal(live_write_within(l, 0, buf, PAGE_BYTES, REACH_LOCAL, &err), -EAGAIN);     /* its pages are unknown */
     assert_int_equal(b->src.reads, before);
-    put(l, 0, 2 * PAGE_BYTES, 2);
-    put(l, SEG_BYTES, PAGE_BYTES, 2);
+    fake_fill(l, 0, 2 * PAGE_BYTES, 2);
+    fake_fill(l, SEG_BYTES, PAGE_BYTES, 2);
     before = b->src.reads;
     assert_int_equal(live_read_within(l, 0, buf, 2 * PAGE_BYTES, REACH_LOCAL, &err), 2 * PAGE_BYTES);
     all(buf, 2 * PAGE_BYTES, 2);
@@ -663,11 +653,11 @@ static void dropped_changes_go_with_the_new_content(void **state)
     struct live *l = b->l[0];
     struct recipe r;
     struct live_anchor drop[8];
-    put(l, 0, 2 * SEG_BYTES, 1);
+    fake_fill(l, 0, 2 * SEG_BYTES, 1);
     struct snapinfo p = freeze(l);
     publish(b, l, p.ref.seq, &r, drop);
     struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
-    put(l, 0, 3 * SEG_BYTES, 2);
+    fake_fill(l, 0, 3 * SEG_BYTES, 2);
     CHECK(live_revert(l, &(struct live_target){r.size, 2 * SEG_BYTES, place_of, &r, &a}, LIVE_DROP, &err));
     for (int i = 0; i < 3; i++) {
         if (i > 0)
@@ -682,8 +672,8 @@ static void dropped_changes_go_with_the_new_content(void **state)
 static void dropped_changes_go_with_the_taken_content(void **state)
 {
     struct box *b = *state;
-    put(b->l[0], 0, 100, 2);
-    put(b->l[1], 0, 200, 3);
+    fake_fill(b->l[0], 0, 100, 2);
+    fake_fill(b->l[1], 0, 200, 3);
     assert_int_equal(live_take(b->l[0], b->l[1], LIVE_KEEP, &err), -EBUSY);
     expect(b->l[0], 0, 100, 2);
     CHECK(live_take(b->l[0], b->l[1], LIVE_DROP, &err));
@@ -702,11 +692,11 @@ static void revert_changes_pointers_only(void **state)
     struct live *l = b->l[0];
     struct recipe r;
     struct live_anchor drop[8];
-    put(l, 0, 2 * SEG_BYTES, 1);
-    put(l, 5 * SEG_BYTES, 100, 1);
+    fake_fill(l, 0, 2 * SEG_BYTES, 1);
+    fake_fill(l, 5 * SEG_BYTES, 100, 1);
     struct snapinfo p = freeze(l);
     publish(b, l, p.ref.seq, &r, drop);
-    put(l, 0, 6 * SEG_BYTES + 5, 2);
+    fake_fill(l, 0, 6 * SEG_BYTES + 5, 2);
     struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
     assert_int_equal(live_revert(l, &(struct live_target){r.size, 0, place_of, &r, &a}, LIVE_KEEP, &err), -EBUSY);
     struct snapinfo q = freeze(l);
@@ -731,7 +721,7 @@ static void revert_changes_pointers_only(void **state)
         CHECK(live_anchor_at(l, 0, &got, &err));
         assert_int_equal(got.stamp, q.ref.seq + 1);         /* lifted: the next freeze is the first to hold it */
     }
-    put(l, 0, 10, 4);                                   /* now the pages are asked for */
+    fake_fill(l, 0, 10, 4);                                   /* now the pages are asked for */
     assert_int_equal(attr(l).alloc_bytes, alloc);
     CHECK(live_zero(l, 0, SEG_BYTES, &err));
     assert_int_equal(attr(l).alloc_bytes, alloc - SEG_BYTES);
@@ -745,10 +735,10 @@ static void anchor_relied_on_again_is_not_taken_off(void **state)
     struct live *l = b->l[0];
     struct recipe r;
     struct live_anchor drop[8], a;
-    put(l, 0, 100, 1);
+    fake_fill(l, 0, 100, 1);
     struct snapinfo p = freeze(l);
     publish(b, l, p.ref.seq, &r, drop);
-    put(l, 0, 100, 2);
+    fake_fill(l, 0, 100, 2);
     struct recipe r2;
     assert_int_equal(publish(b, l, freeze(l).ref.seq, &r2, drop), 1);
     a = drop[0];
@@ -764,11 +754,11 @@ static void point_needs_untouched_segments(void **state)
     struct live *l = b->l[0], *m = b->l[1];
     struct recipe r;
     struct live_anchor drop[8];
-    put(l, 0, 3 * SEG_BYTES + 1000, 1);
+    fake_fill(l, 0, 3 * SEG_BYTES + 1000, 1);
     struct snapinfo p = freeze(l);
     publish(b, l, p.ref.seq, &r, drop);
     const struct live_anchor a = {{b->id[0], p.ref.seq, p.ref.snap}, 0};
-    put(m, SEG_BYTES + 5, 1, 9);
+    fake_fill(m, SEG_BYTES + 5, 1, 9);
     assert_int_equal(live_point(m, 0, 4, r.size, place_of, &r, &a, &err), -EOPNOTSUPP);
     expect(m, 0, SEG_BYTES, 0);
     assert_int_equal(live_anchor_at(m, 0, &drop[0], &err), -ENOENT);
@@ -903,7 +893,7 @@ static void group_is_never_torn(void **state)
     char keep[96];
     snprintf(keep, sizeof keep, "%s/keep", b->root);
     for (int i = 0; i < N; i++)
-        put(b->l[i], 0, 100, i + 1);
+        fake_fill(b->l[i], 0, 100, i + 1);
     box_close(b);
     copy_tree(b->state, keep);
     static const char *const faults[] = {"live.freeze.record:1=28", "live.freeze.record:2=28", "live.freeze.record:3=28",
@@ -948,9 +938,9 @@ static void kill_during_a_drop_is_before_or_after(void **state)
     struct box *b = *state;
     char keep[96];
     snprintf(keep, sizeof keep, "%s/keep", b->root);
-    put(b->l[0], 0, SEG_BYTES, 1);
+    fake_fill(b->l[0], 0, SEG_BYTES, 1);
     freeze(b->l[0]);
-    put(b->l[0], 0, 10, 2);
+    fake_fill(b->l[0], 0, 10, 2);
     box_close(b);
     copy_tree(b->state, keep);
     static const char *const faults[] = {"live.drop.after_merge:1=kill", "live.drop.after_rewrite:1=kill",
@@ -977,13 +967,13 @@ static struct snapinfo prepare_take(struct box *b)
 {
     struct recipe r;
     struct live_anchor drop[8];
-    put(b->l[0], 0, 3 * SEG_BYTES, 1);
+    fake_fill(b->l[0], 0, 3 * SEG_BYTES, 1);
     struct snapinfo kept = freeze(b->l[0]);
-    put(b->l[1], 0, 2 * SEG_BYTES, 2);
+    fake_fill(b->l[1], 0, 2 * SEG_BYTES, 2);
     struct snapinfo p = freeze(b->l[1]);
     publish(b, b->l[1], p.ref.seq, &r, drop);
-    put(b->l[1], 100, 5000, 3);
-    put(b->l[1], 4 * SEG_BYTES, 10, 4);
+    fake_fill(b->l[1], 100, 5000, 3);
+    fake_fill(b->l[1], 4 * SEG_BYTES, 10, 4);
     return kept;
 }
 
@@ -1025,8 +1015,8 @@ static void both_keep_what_was_taken(void **state)
     CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
     CHECK(live_own(b->l[0], b->l[1], &err));
     expect_taken(b->l[0]);
-    put(b->l[0], 4 * SEG_BYTES, 10, 9);
-    put(b->l[1], 100, 10, 8);
+    fake_fill(b->l[0], 4 * SEG_BYTES, 10, 9);
+    fake_fill(b->l[1], 100, 10, 8);
     CHECK(live_fsync(b->l[0], &err));
     CHECK(live_fsync(b->l[1], &err));
     for (int i = 0; i < 3; i++) {
@@ -1063,8 +1053,8 @@ static void kill_during_a_take_is_before_or_after(void **state)
                 expect(b->l[0], 0, 3 * SEG_BYTES, 1);
             } else {
                 expect_taken(b->l[0]);
-                put(b->l[0], 4 * SEG_BYTES, 10, 9);     /* both have it, and each its own */
-                put(b->l[1], 100, 10, 8);
+                fake_fill(b->l[0], 4 * SEG_BYTES, 10, 9);     /* both have it, and each its own */
+                fake_fill(b->l[1], 100, 10, 8);
                 expect(b->l[1], 4 * SEG_BYTES, 10, 4);
                 expect(b->l[0], 100, 5000, 3);
             }
@@ -1084,7 +1074,7 @@ static void many_rewrites_leave_few_files(void **state)
     char path[160], hex[VID_HEX];
     struct stat st;
     for (int i = 0; i < REWRITES; i++) {
-        put(l, 0, 10, i & 127);
+        fake_fill(l, 0, 10, i & 127);
         CHECK(live_rewrite(l, &err));
     }
     assert_true(count_files(b->state, &b->id[0], "layer-") < REWRITES);
@@ -1092,7 +1082,7 @@ static void many_rewrites_leave_few_files(void **state)
     snprintf(path, sizeof path, "%s/disks/%s/journal", b->state, hex);
     assert_int_equal(stat(path, &st), 0);
     assert_true(st.st_size < 2 << 20);
-    put(l, 0, 10, 7);
+    fake_fill(l, 0, 10, 7);
     box_crash(b, false);                                /* of what was never synced a power loss leaves nothing */
     assert_int_equal(attr(b->l[0]).size, 0);
     box_crash(b, true);                                 /* what was there when the set was closed */
@@ -1105,9 +1095,9 @@ static void reader_holds_what_is_pending(void **state)
     struct live *l = b->l[0];
     struct recipe r;
     struct live_anchor drop[8];
-    put(l, 0, 100, 1);
+    fake_fill(l, 0, 100, 1);
     uint64_t first = freeze(l).ref.seq;
-    put(l, 0, 100, 2);
+    fake_fill(l, 0, 100, 2);
     uint64_t second = freeze(l).ref.seq;
     assert_int_equal(live_pending_hold(l, second + 1), -ENOENT);
     CHECK(live_pending_hold(l, first));
