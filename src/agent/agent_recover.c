@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 void agent_report_bad(void *ctx, bool damaged, const char *what)
@@ -86,21 +85,11 @@ static int open_parts(struct agent *a, struct verr *err)
     return r;
 }
 
-/* What stays open of live images, as far as the limit of open files allows. Half of the limit is for the files of all disks; each open
- * disk takes one descriptor more: a sixteenth is for unused ones. The rest is for disks in use, STORE, and a round. */
 enum { FILES_MOST = 4096, DISKS_MOST = 256 };
-
-static unsigned part_of_limit(unsigned part, unsigned most)
-{
-    struct rlimit l;
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur / part > most)
-        return most;
-    return (unsigned)(l.rlim_cur / part);
-}
 
 static int open_live(struct agent *a, struct verr *err)
 {
-    a->disks_open = part_of_limit(16, DISKS_MOST);
+    a->disks_open = files_allowed(16, DISKS_MOST);
     struct live_env env = {
         .state_dirfd = a->state_fd,
         .source = segread_source(a->segread),
@@ -110,7 +99,7 @@ static int open_live(struct agent *a, struct verr *err)
         .spare = STATE_SPARE,
         .cache_limit = a->conf.cache_limit,
         .open_max = a->disks_open,
-        .files_max = part_of_limit(2, FILES_MOST),
+        .files_max = files_allowed(4, FILES_MOST),
     };
     return live_set_open(&env, &a->live, err);
 }

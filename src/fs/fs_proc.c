@@ -2,6 +2,8 @@
 /* fs_proc: the processes behind requests, of which the kernel tells a thread: which process is it, was it killed, has it ended? */
 #include "fs/fs_internal.h"
 
+#include "base/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -118,7 +120,7 @@ static bool has_ended(struct proc *p)
 /* lock held */
 static struct proc *proc_new(struct fs *f, long tgid)
 {
-    int fd = f->nprocs < FS_PROCS_MAX ? (int)syscall(SYS_pidfd_open, (pid_t)tgid, 0) : -1;
+    int fd = f->nprocs < files_allowed(8, FS_PROCS_MAX) ? (int)syscall(SYS_pidfd_open, (pid_t)tgid, 0) : -1;
     struct proc *p = fd >= 0 ? calloc(1, sizeof *p) : NULL;
     if (p == NULL) {
         if (fd >= 0)

@@ -53,7 +53,7 @@ void cwriter_free(struct cwriter *w);
 
 struct creader;
 
-/* cache_bytes bounds decoded frames (at least 8 frames are kept). Keeps at most 128 descriptors. */
+/* cache_bytes bounds decoded frames (at least 8 frames are kept). Keeps at most 128 descriptors, and no more than an eighth of the limit. */
 int creader_new(struct store *st, size_t cache_bytes, struct creader **out, struct verr *err);
 void creader_free(struct creader *r);
 

@@ -3,6 +3,7 @@
  * read: reads blocks by reference: section -> footer entries, a page's worth at a time on the stack -> decoded frame -> bytes.
  * A run of blocks of one frame keeps that frame pinned, so a sequential read decodes each frame once.
  */
+#include "base/file.h"
 #include "base/verr.h"
 #include "store/layout_internal.h"
 #include "store/read_internal.h"
@@ -415,6 +416,7 @@ int creader_new(struct store *st, size_t cache_bytes, struct creader **out, stru
         return verr_set(err, ENOMEM, "making a container reader: out of memory for a cache of %zu bytes", cache_bytes);
     }
     r->st = st;
+    r->open_max = files_allowed(8, OPEN_MAX);
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->unpinned, NULL);
     pthread_mutex_init(&r->unpack_lock, NULL);

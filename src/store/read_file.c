@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * read_file: the open containers of a reader: at most OPEN_MAX descriptors; the least recently used one is closed first. The version id
+ * read_file: the open containers of a reader: at most OPEN_MAX descriptors, fewer under a low limit of open files; the least recently used one is closed first. The version id
  * and sections that were read through a descriptor are freed with it.
  */
 #include "base/verr.h"
@@ -76,7 +76,7 @@ static struct cfile *pin(struct creader *r, uint64_t number)
     struct cfile *c;
     pthread_mutex_lock(&r->lock);
     /* Each thread pins one file at a time, so the threads that wait here have none pinned, and a pinned file will be unpinned. */
-    while ((c = listed(r, number)) == NULL && r->nopen >= OPEN_MAX && !close_oldest(r))
+    while ((c = listed(r, number)) == NULL && r->nopen >= r->open_max && !close_oldest(r))
         pthread_cond_wait(&r->unpinned, &r->lock);
     if (c == NULL && (c = cfile_new(number)) != NULL) {
         c->listed = true;

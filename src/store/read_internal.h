@@ -56,6 +56,7 @@ struct creader {
     struct store *st;
     pthread_mutex_t lock;
     pthread_cond_t unpinned;
+    unsigned open_max;
     struct cfile *files[OPEN_MAX];
     unsigned nfiles;            /* listed files, and files dropped while pinned: descriptors */
     unsigned nopen;
