@@ -14,6 +14,7 @@
 #include "agent/agent_internal.h"
 
 #include "base/file.h"
+#include "base/limits.h"
 #include "store/snaps.h"
 
 #include <errno.h>

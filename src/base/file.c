@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -233,15 +232,4 @@ int tree_remove(int dirfd, const char *name)
     if (r == 0 && unlinkat(dirfd, name, AT_REMOVEDIR) < 0)
         r = -errno;
     return r;
-}
-
-/* ---- how many ---- */
-
-unsigned files_allowed(unsigned part, unsigned most)
-{
-    enum { LEAST = 8 };
-    struct rlimit l;
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur / part > most)
-        return most;
-    return l.rlim_cur / part < LEAST ? LEAST : (unsigned)(l.rlim_cur / part);
 }

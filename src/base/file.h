@@ -53,11 +53,6 @@ int file_reserve(int dirfd, const char *name, size_t len);
 /* Gives the space back at once. 0, or -ENOENT. */
 int file_unreserve(int dirfd, const char *name);
 
-/* A part of this process's limit of open files: a fourth, an eighth..., at most `most` and at least 8. The parts that are asked for come
- * to less than the whole: live_set's files 1/4, containers and processes that are held 1/8 each, unused disks 1/16. What is left is for
- * the disks in use (one each), STORE, the catalog and rounds. */
-unsigned files_allowed(unsigned part, unsigned most);
-
 /* Removes the file or the whole directory tree below name. 0 when it is absent. */
 int tree_remove(int dirfd, const char *name);
 

@@ -2,7 +2,7 @@
 /* fs_proc: the processes behind requests, of which the kernel tells a thread: which process is it, was it killed, has it ended? */
 #include "fs/fs_internal.h"
 
-#include "base/file.h"
+#include "base/limits.h"
 
 #include <errno.h>
 #include <fcntl.h>

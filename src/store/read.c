@@ -3,7 +3,7 @@
  * read: reads blocks by reference: section -> footer entries, a page's worth at a time on the stack -> decoded frame -> bytes.
  * A run of blocks of one frame keeps that frame pinned, so a sequential read decodes each frame once.
  */
-#include "base/file.h"
+#include "base/limits.h"
 #include "base/verr.h"
 #include "store/layout_internal.h"
 #include "store/read_internal.h"
