@@ -2,11 +2,15 @@
 #include "base/vlog.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
+#include <unistd.h>
 
 static int sink_syslog;
 static enum vlog_level max_shown = VLOG_INFO;
@@ -15,8 +19,28 @@ void vlog_open(int to_syslog, enum vlog_level max_level)
 {
     sink_syslog = to_syslog;
     max_shown = max_level;
+    vlog_mark(VLOG_ERROR);
     if (to_syslog)
         openlog("varve", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+}
+
+/* systemd says in the environment which file is the journal; a stderr that was redirected since is another one. */
+static bool stderr_is_journal(void)
+{
+    struct stat st;
+    uintmax_t dev, ino;
+    const char *stream = getenv("JOURNAL_STREAM");
+    return stream != NULL && sscanf(stream, "%" SCNuMAX ":%" SCNuMAX, &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
+           st.st_dev == dev && st.st_ino == ino;
+}
+
+const char *vlog_mark(enum vlog_level level)
+{
+    static const char *const marks[] = {"<3>", "<4>", "<6>", "<7>"};
+    static enum {UNKNOWN, JOURNAL, OTHER} sink;
+    if (sink == UNKNOWN)
+        sink = stderr_is_journal() ? JOURNAL : OTHER;
+    return sink == JOURNAL ? marks[level] : "";
 }
 
 __attribute__((format(printf, 3, 0)))
@@ -28,6 +52,11 @@ static void vlog_line(enum vlog_level level, const char *topic, const char *fmt,
     vsnprintf(text, sizeof text, fmt, ap);
     if (sink_syslog) {
         syslog(priorities[level], "%s: %s", topic, text);
+        return;
+    }
+    const char *mark = vlog_mark(level);
+    if (mark[0] != '\0') {      /* the journal has its own time */
+        fprintf(stderr, "%s%s: %s\n", mark, topic, text);
         return;
     }
     struct timespec ts;

@@ -7,6 +7,8 @@
  */
 #include "cli/cli.h"
 
+#include "base/vlog.h"
+
 #include <execinfo.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,6 +20,7 @@
 enum { FRAMES_MAX = 64 };
 
 static char report_path[PATH_MAX];
+static const char *mark = "";       /* of a line on stderr (vlog_mark) */
 
 static const char *name_of(int sig)
 {
@@ -43,12 +46,18 @@ static void on_crash(int sig, siginfo_t *info, void *ctx)
     char head[256];
     (void)ctx;
     int n = backtrace(frames, FRAMES_MAX);
-    int len = snprintf(head, sizeof head, "FATAL varve %s died of %s, address %p. This is a bug; please report it with these lines:\n",
-                       VARVE_VERSION, name_of(sig), info->si_addr);
+    char cause[64];
+    if (info->si_code == SI_USER)       /* systemd's watchdog, for one */
+        snprintf(cause, sizeof cause, "sent by process %d", (int)info->si_pid);
+    else
+        snprintf(cause, sizeof cause, "address %p", info->si_addr);
+    int len = snprintf(head, sizeof head, "FATAL varve %s died of %s, %s. This is a bug; please report it with these lines:\n",
+                       VARVE_VERSION, name_of(sig), cause);
     if (len >= (int)sizeof head)
         len = (int)sizeof head - 1;
     int fd = open(report_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-    report(STDERR_FILENO, head, (size_t)len, frames, n);
+    if (write(STDERR_FILENO, mark, strlen(mark)) >= 0)
+        report(STDERR_FILENO, head, (size_t)len, frames, n);
     if (fd >= 0) {
         report(fd, head, (size_t)len, frames, n);
         close(fd);
@@ -64,6 +73,7 @@ void report_crashes(const char *state)
 #else
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     void *frame[1];
+    mark = vlog_mark(VLOG_ERROR);
     backtrace(frame, 1);        /* loads what it needs while that is allowed */
     if (snprintf(report_path, sizeof report_path, "%s/crash.txt", state) >= (int)sizeof report_path)
         report_path[0] = '\0';

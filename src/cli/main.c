@@ -3,6 +3,7 @@
 
 #include "base/verr.h"
 #include "base/vjson.h"
+#include "base/vlog.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -40,7 +41,7 @@ static void say(const struct command *cmd, int exit_with, const char *text)
     json_t *doc = json_messages ? json_pack("{si ss ss so si}", "schema", 1, "command", cmd->name, "level",
                                             exit_with == EXIT_OK ? "warning" : "error", "message", vjson_text(text), "exit", exit_with) : NULL;
     if (doc == NULL || json_dumpf(doc, stderr, JSON_COMPACT) < 0)
-        fprintf(stderr, "varve %s: %s", cmd->name, text);
+        fprintf(stderr, "%svarve %s: %s", vlog_mark(exit_with == EXIT_OK ? VLOG_WARN : VLOG_ERROR), cmd->name, text);
     fputc('\n', stderr);
     json_decref(doc);
 }

@@ -66,6 +66,7 @@ void service_begin(void)
     }
     int64_t limit = watchdog_ms();
     service.every_ms = limit > 0 && limit / 3 < STATUS_EVERY_MS ? limit / 3 + 1 : STATUS_EVERY_MS;
+    tell("STATUS=mounting: what an earlier run left is put in order");
     unsetenv("NOTIFY_SOCKET");
     unsetenv("WATCHDOG_USEC");
     unsetenv("WATCHDOG_PID");
@@ -79,8 +80,8 @@ static void tell_backlog(void)
     if (b.waiting == 0 && b.failed == 0)
         snprintf(text, sizeof text, "WATCHDOG=1\nSTATUS=everything is stored");
     else
-        snprintf(text, sizeof text, "WATCHDOG=1\nSTATUS=%u disks wait for their snapshots to be stored; failed and tried again: %u", b.waiting,
-                 b.failed);
+        snprintf(text, sizeof text, "WATCHDOG=1\nSTATUS=to be stored: snapshots of %u %s; failed and tried again: %u", b.waiting,
+                 b.waiting == 1 ? "disk" : "disks", b.failed);
     tell(text);
 }
 

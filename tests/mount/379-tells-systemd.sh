@@ -23,7 +23,7 @@ unset NOTIFY_SOCKET WATCHDOG_USEC
 eventually 20 grep -q '^READY=1$' "$T/said"
 fed() { [ "$(grep -c '^WATCHDOG=1$' "$T/said")" -ge 5 ]; }
 eventually 30 fed
-equals "$(head -n 1 "$T/said")" READY=1
+equals "$(grep -E '^(READY|WATCHDOG)=' "$T/said" | head -n 1)" READY=1
 grep -q '^STATUS=everything is stored$' "$T/said" || fail "no status: $(cat "$T/said")"
 
 # A start that fails leaves the mount that is there as it is, and so does what the unit runs after it.
@@ -45,4 +45,7 @@ if command -v systemd-analyze >/dev/null; then
     cp "$T/varve@.service" "$T/varve@srv-varve.service"
     systemd-analyze verify --man=no --recursive-errors=no "$T/varve@srv-varve.service" >"$T/out" 2>&1 || fail "systemd-analyze: $(cat "$T/out")"
     if grep -F varve "$T/out"; then fail "systemd-analyze says this"; fi
+    # What the daemon could reach if it were taken over: 4.2 of 10.
+    systemd-analyze security --offline=yes --threshold=42 "$T/varve@srv-varve.service" >"$T/out" 2>&1 ||
+        fail "the unit is more exposed than before: $(tail -n 1 "$T/out")"
 fi
