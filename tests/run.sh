@@ -175,6 +175,7 @@ suite_lint() {
     lint clock 60 2 bash tests/lint/clock.sh
     lint help 60 2 bash tests/lint/help.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
     lint completion 60 2 bash tests/lint/completion.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
+    lint man 60 2 bash tests/lint/man.sh "$VARVE_TEST_DIR/build-plain/src/cli/varve"
 }
 
 tsan_units=(pool live live_freeze live_model container bus dedup segread)

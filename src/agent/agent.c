@@ -51,8 +51,8 @@ static int take_lock(struct agent *a, struct verr *err)
         if (pread(a->lock_fd, text, sizeof text - 1, 0) > 0)
             closing = strstr(text, "closing") != NULL;
         if (waited >= LOCK_WAIT_MS || (!closing && waited >= 2000))
-            return verr_set(err, EBUSY, "state directory %s is in use by another varve (pid %d): unmount that one first, or give "
-                            "-o state=DIR", a->state_path, lock_holder(a->lock_fd));
+            return verr_set(err, EBUSY, "state directory %s is in use by another varve (pid %d): unmount that one first, or use "
+                            "another state directory", a->state_path, lock_holder(a->lock_fd));
         nanosleep(&step, NULL);
     }
     char text[32];

@@ -35,6 +35,7 @@ const struct command cmd_dump = {
     "varve dump [--json] FILE...\n\n"
     "Containers, snapshot recipes, side files, node records, store.conf, index files,\n"
     "deletion logs, and the local files of live images. docs/FORMAT.md explains the\n"
-    "fields.\n",
+    "fields.\n\n"
+    "  --json   print JSON\n",
     run_dump, NULL,
 };

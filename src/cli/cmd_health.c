@@ -284,9 +284,10 @@ const struct command cmd_health = {
     "          free\n"
     "warning   the newest snapshot is partial; STORE or STATE has less than\n"
     "          --min-free free; the last `varve verify` is older than --verify-age\n\n"
-    "  --max-age TIME      s, m, h or d behind a number (default 26h; 0: do not ask)\n"
-    "  --verify-age TIME   (default 35d; 0: do not ask)\n"
-    "  --min-free N        per cent (default 5)\n"
+    "  --max-age TIME      age of the last good snapshot: a number and s, m, h or d\n"
+    "                      (default 26h; 0: do not ask)\n"
+    "  --verify-age TIME   age of the last varve verify (default 35d; 0: do not ask)\n"
+    "  --min-free N        room in STORE and in STATE, in per cent (default 5)\n"
     "  --json              print JSON\n",
     run_health, NULL,
 };

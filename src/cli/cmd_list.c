@@ -110,6 +110,7 @@ const struct command cmd_list = {
     "all, with its flags, or failed while something of the disk has failed and is\n"
     "tried again (the reason follows); removed: only its history is left. SIZE is\n"
     "that of the newest snapshot. Disks that you may not read are left out.\n"
-    "Exit code 10 if nothing is mounted.\n",
+    "Exit code 10 if nothing is mounted.\n\n"
+    "  --json   print JSON\n",
     run_list, NULL,
 };

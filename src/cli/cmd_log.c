@@ -87,6 +87,7 @@ const struct command cmd_log = {
     "that the snapshot added to the store. [group 1 of 2]: two disks were frozen at\n"
     "one instant, and one has no snapshot of it (removed, or a kill came between);\n"
     "this one is whole all the same. For root; others see their own snapshots\n"
-    "without what was found elsewhere.\n",
+    "without what was found elsewhere.\n\n"
+    "  --json   print JSON\n",
     run_log, NULL,
 };

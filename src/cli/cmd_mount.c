@@ -333,7 +333,7 @@ const struct command cmd_mount = {
     "  -o threads=N           FUSE threads (default: cores + 2)\n"
     "  -o workers=N           threads computing in a round (default: cores, up to 8)\n"
     "  -o debug               log more\n"
-    "  -o ro                  refuse all changes\n"
+    "  -o ro                  refuse all changes\n\n"
     "Options of mount(8), fstab and systemd (_netdev, nofail, x-...) are ignored.\n",
     run_mount, NULL,
 };

@@ -176,6 +176,7 @@ const struct command cmd_status = {
     "For root. Default: all varve mounts of this host. Exit code 1 if something has\n"
     "failed and is tried again (path, reason and time are shown), or live images\n"
     "have lost data because the store was put back from an older copy, 10 if\n"
-    "nothing is mounted.\n",
+    "nothing is mounted.\n\n"
+    "  --json   print JSON\n",
     run_status, NULL,
 };

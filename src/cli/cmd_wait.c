@@ -44,6 +44,7 @@ const struct command cmd_wait = {
     "wait", "wait until snapshots are stored",
     "varve wait [--timeout TIME] [PATH|MOUNTPOINT]...\n\n"
     "Waits for what is pending or provisional there now (default: all mounts); makes\n"
-    "no snapshot. Exit code 1 once one of them has failed an attempt, or at timeout.\n",
+    "no snapshot. Exit code 1 once one of them has failed an attempt, or at timeout.\n\n"
+    "  --timeout TIME   seconds, or 10m, 2h (default: no limit)\n",
     run_wait, NULL,
 };

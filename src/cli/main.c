@@ -19,7 +19,7 @@ static int help_all(FILE *out)
     fprintf(out, "varve: snapshots of virtual-machine disks as files\n\nusage: varve COMMAND [options] ...\n\n");
     for (const struct command *const *c = commands; *c != NULL; c++)
         fprintf(out, "  %-10s %s\n", (*c)->name, (*c)->summary);
-    fprintf(out, "\nvarve COMMAND --help tells more. varve --version prints the version.\n");
+    fprintf(out, "\nvarve COMMAND --help tells more, man varve-COMMAND all of it. varve --version\nprints the version.\n");
     return EXIT_OK;
 }
 
@@ -28,7 +28,16 @@ int print_help(const struct command *cmd)
     printf("varve %s: %s\n\nusage: %s", cmd->name, cmd->summary, cmd->usage);
     if (cmd->options != NULL)
         cmd->options();
+    printf("\nmore: man varve-%s\n", cmd->name);
     return EXIT_OK;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (const struct command *const *c = commands; *c != NULL; c++)
+        if (strcmp((*c)->name, name) == 0)
+            return *c;
+    return NULL;
 }
 
 /* ---- messages ---- */
@@ -113,30 +122,37 @@ static bool wants_json(int argc, char **argv)
     return false;
 }
 
-int main(int argc, char **argv)
+static int run_program(int argc, char **argv)
 {
-    fill_standard_fds();
     if (argc < 2) {
         help_all(stderr);
         return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+    const bool help = strcmp(argv[1], "help") == 0;
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (help && argc == 2))
         return help_all(stdout);
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         printf("varve %s\n", VARVE_VERSION);
         return EXIT_OK;
     }
-    json_messages = wants_json(argc, argv);
-    for (const struct command *const *c = commands; *c != NULL; c++) {
-        if (strcmp((*c)->name, argv[1]) == 0) {
-            int code = (*c)->run(argc - 1, argv + 1);
-            if (fflush(stdout) != 0 || ferror(stdout)) {
-                fprintf(stderr, "varve: cannot write to standard output: %s\n", strerror(errno));
-                return code == EXIT_OK ? EXIT_FAIL : code;
-            }
-            return code;
-        }
+    const char *name = argv[help ? 2 : 1];
+    const struct command *cmd = find_command(name);
+    if (cmd == NULL) {
+        fprintf(stderr, "varve: unknown command \"%s\" (varve --help)\n", name);
+        return EXIT_USAGE;
     }
-    fprintf(stderr, "varve: unknown command \"%s\" (varve --help)\n", argv[1]);
-    return EXIT_USAGE;
+    if (help)
+        return print_help(cmd);
+    json_messages = wants_json(argc, argv);
+    return cmd->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    fill_standard_fds();
+    int code = run_program(argc, argv);
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    fprintf(stderr, "varve: cannot write to standard output: %s\n", strerror(errno));
+    return code == EXIT_OK ? EXIT_FAIL : code;
 }

@@ -1,12 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""page.py PAGE.md OUT: prints the bash script that runs the commands of a page of the guide; their output goes to OUT/NUMBER.
+"""page.py PAGE OUT: prints the bash script that runs the commands of a page of the guide (PAGE.md) or the examples of a man page (PAGE.1.in);
+their output goes to OUT/NUMBER.
 
 In order: the blocks ```sh, and what comments say:
   <!-- setup: COMMANDS -->    what the reader has already, or what happens meanwhile (a disk is written, files are lost)
   <!-- not run: REASON -->    above a block that no test can run (systemctl without systemd); it is counted and told
   <!-- expect: REGEX -->      below a block: some line of its output matches (grep -E); several are allowed
   <!-- exit: N -->            below a block: it ends with N
+A man page has blocks between .EX and .EE, and these comments behind .\\" .
 Blocks of a page share one shell with `set -eu`, as they do for the reader.
 """
 import re
@@ -14,6 +16,18 @@ import shlex
 import sys
 
 TOKEN = re.compile(r'^<!--\s*(setup|not run|expect|exit):\s*(.*?)\s*-->\s*$|^```sh\n(.*?)^```\s*$', re.S | re.M)
+
+
+def from_roff(text):
+    """A man page as TOKEN reads it: each comment, of one line or several, and each block."""
+    def comment(found):
+        return '<!-- %s -->\n' % re.sub(r'^\.\\" ?', '', found[0].strip(), flags=re.M)
+
+    def block(found):
+        return '```sh\n%s```\n' % found[1].replace('\\-', '-').replace('\\e', '\\')
+
+    text = re.sub(r'^\.\\" \w+:(.*\n)((\.\\" (?!\w+:).*\n)*)', comment, text, flags=re.M)
+    return re.sub(r'^\.EX\n(.*?)^\.EE\n', block, text, flags=re.S | re.M)
 
 
 def parse(text):
@@ -39,6 +53,8 @@ def parse(text):
 
 def main():
     text = open(sys.argv[1], encoding='utf-8').read()
+    if sys.argv[1].endswith('.in'):
+        text = from_roff(text)
     commands = len(re.findall(r'^```sh$', text, re.M))
     blocks = parse(text)
     if commands != sum(not b['setup'] for b in blocks):

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# run.sh [PAGE...]: runs the commands of the guide (docs/guide/PAGE.md) as they stand there, each page in namespaces of its own (mounts,
-# processes) and on an overlay of the machine's root, so that /srv/varve, /snapshots and /etc/varve are the page's own. Checks links and
-# the commands named in running text, too. Ends with "N passed, N failed": blocks of commands, and pages that failed.
+# run.sh [PAGE...]: runs the commands of the guide (docs/guide/PAGE.md) and the examples of the man pages (docs/man/PAGE.1.in) as they stand
+# there, each page in namespaces of its own (mounts, processes) and on an overlay of the machine's root, so that /srv/varve, /snapshots and
+# /etc/varve are the page's own. Checks links and the commands named in running text, too. Ends with "N passed, N failed": blocks of commands, and pages that failed.
 # VARVE: the binary (required). KEEP=1 leaves what the pages wrote.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-guide=$(cd "$here/../../docs/guide" && pwd)
+docs=$(cd "$here/../../docs" && pwd)
+guide=$docs/guide
 : "${VARVE:?set VARVE to the varve binary}"
 VARVE=$(readlink -f "$VARVE")
 export VARVE LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
@@ -27,11 +28,14 @@ trap 'exit 130' INT TERM HUP
 passed=0 failed=0
 pages=("$@")
 [ $# -gt 0 ] || for p in "$guide"/*.md; do [ "$(basename "$p")" = README.md ] || pages+=("$(basename "$p" .md)"); done
+[ $# -gt 0 ] || for p in "$docs"/man/*.1.in; do pages+=("$(basename "$p" .1.in)"); done
 
 run_page() { # NAME
+    local page=$guide/$1.md
+    [ -e "$page" ] || page=$docs/man/$1.1.in
     mkdir "$work/$1"
     timeout -k 10 200 unshare --mount --pid --fork --kill-child --propagation private \
-        bash "$here/inside.sh" "$work/$1" "$guide/$1.md" >"$work/$1.log" 2>&1 </dev/null
+        bash "$here/inside.sh" "$work/$1" "$page" >"$work/$1.log" 2>&1 </dev/null
     echo $? >"$work/$1.status"
     [ -n "${KEEP:-}" ] || rm -rf --one-file-system "${work:?}/$1"
 }

@@ -23,5 +23,15 @@ trap at_exit EXIT
 # For set-up of pages. settled: nothing is pending. image FILE SIZE DIRECTORY: a disk with ext4 and these files.
 settled() { varve wait --timeout 120 /snapshots; }
 image() { mkdir -p "$(dirname "$1")"; mkfs.ext4 -q -F -d "$3" "$1" "$2"; }
+# mounted_store: a store on /snapshots with a disk web/disk.img that has a snapshot.
+mounted_store() {
+    varve init /srv/varve
+    varve mount /srv/varve /snapshots
+    guest_files /tmp/guest web
+    image /tmp/web.img 32M /tmp/guest
+    mkdir /snapshots/web
+    cp /tmp/web.img /snapshots/web/disk.img
+    settled
+}
 # A guest's files: some MB that differ from run to run.
 guest_files() { mkdir -p "$1/etc" "$1/srv"; echo "$2" >"$1/etc/hostname"; head -c "${3:-3000000}" /dev/urandom >"$1/srv/data"; }

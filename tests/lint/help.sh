@@ -13,11 +13,14 @@ for c in '' init mount backup snapshot log list health status wait umount revert
     out=$("$varve" "$c" --no-such-option 2>/dev/null); code=$?
     [ $code = 2 ] || { echo "varve $c --no-such-option exits $code, not 2"; bad=1; }
     [ -z "$out" ] || { echo "varve $c --no-such-option writes to stdout"; bad=1; }
-    [ -f "docs/man/varve-$c.1" ] || grep -q "^\.SS.*$c" docs/man/varve.1 || { echo "docs/man: no page for $c"; bad=1; }
+    "$varve" help "$c" | cmp -s - <("$varve" "$c" --help) || { echo "varve help $c is not varve $c --help"; bad=1; }
+    "$varve" "$c" --help | grep -q "man varve-$c\$" || { echo "varve $c --help does not name its man page"; bad=1; }
 done
-# What `varve init` offers is what the man page and the table of store.conf say.
-while read -r option values; do
-    grep -qF -- "\\-\\-$option \" $values" docs/man/varve.1 || { echo "docs/man/varve.1: varve init --$option $values"; bad=1; }
-    [ "$option" = owner ] || grep -qF "| \`$option\` |" docs/format/02-store-conf.md || { echo "docs/format/02-store-conf.md: $option"; bad=1; }
-done < <("$varve" init --help | sed -nE 's/^  --([a-z]+) ([^ ]+) .*/\1 \2/p')
+# What `varve init` offers is what the table of store.conf says.
+while read -r option; do
+    [[ $option = owner || $option = restore-conf ]] || grep -qF "| \`$option\` |" docs/format/02-store-conf.md ||
+        { echo "docs/format/02-store-conf.md: $option"; bad=1; }
+done < <("$varve" init --help | sed -nE 's/^  --([a-z-]+) .*/\1/p')
+out=$("$varve" help no-such-command 2>/dev/null); code=$?
+if [ $code != 2 ] || [ -n "$out" ]; then echo "varve help no-such-command exits $code, not 2, or writes to stdout"; bad=1; fi
 exit $bad
