@@ -226,6 +226,7 @@ static void agent_destroy(struct agent *a)
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->lost.lock);
     free(a->lost.disks);
+    pthread_mutex_destroy(&a->check_lock);
     pthread_mutex_destroy(&a->rows_lock);
     free(a);
 }
@@ -239,6 +240,7 @@ static struct agent *agent_new(const struct agent_conf *conf)
     a->state_fd = a->lock_fd = a->rounds_fd = -1;
     if (a->conf.clock == NULL)
         a->conf.clock = &vclock_system;
+    pthread_mutex_init(&a->check_lock, NULL);
     pthread_mutex_init(&a->rows_lock, NULL);
     pthread_mutex_init(&a->lock, NULL);
     pthread_mutex_init(&a->lost.lock, NULL);

@@ -112,7 +112,7 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
 /* rm of a disk's name or of a directory; succeeds also when STATE or STORE has no free block. The disk's local data stay until
  * agent_disk_remove. */
 int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err);
-/* rm of a snapshot in any state: a pending one is dropped (-EBUSY while a round works on it), a stored one goes to trash/. -EPERM: it
+/* rm of a snapshot in any state: a pending one is dropped (a round that is storing it cannot publish it then), a stored one goes to trash/. -EPERM: it
  * is protected. */
 int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err);
 int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *label, struct verr *err);
@@ -133,7 +133,7 @@ void agent_kick(struct agent *a);
 /* A user begins to wait: names that the catalog lacks are entered, and all else that has failed is tried again at once (work_hurry). */
 void agent_hurry(struct agent *a);
 
-/* Waits for snapshots without blocking the caller. done is called once, by a thread of the agent or by agent_close, with
+/* Waits for snapshots without blocking the caller. done is called once, by any thread (this call may do it), with
  *   0            each snapshot in ids is stored and settled, or gone
  *   -EIO         a snapshot cannot be stored for now, or the catalog cannot be read; why (valid during the call) says which disk, the
  *                reason and the time of the next attempt. With the other results why says nothing and may be NULL

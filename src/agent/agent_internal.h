@@ -2,9 +2,9 @@
 /*
  * Inside of the agent.
  *
- * Order of locks: the turn of the disk (base/turn.h; taken by what moves a snapshot from one state to the next: freeze, settling, the
- * end of a publication, removal) -> the locks of names and live -> rows_lock -> lock (waiters, owed rows, progress, events; never held
- * across I/O) -> the lock of work.
+ * Order of locks: the turn of the disk (base/turn.h; taken by what moves a snapshot from one state to the next: freeze, settling, commit
+ * point and end of a publication, removal) -> the locks of names and live -> check_lock -> rows_lock -> lock (waiters, owed rows, progress,
+ * events; never held across I/O) -> the lock of work.
  *
  * "In the disk's turn": the caller holds it, or calls at the start, before the agent has other threads.
  */
@@ -34,8 +34,8 @@ enum { STATE_SPARE = 4 << 20 };
 struct agent_wait {
     struct agent_wait *next;
     uint64_t pass;                  /* the last look at all waits that this one was part of */
-    bool looking;                   /* the agent's thread reads its rows, without the lock */
-    bool ended;                     /* the timer answered it; if `looking`, the agent's thread frees it */
+    bool looking;                   /* a thread that has check_lock reads its rows, without the lock */
+    bool ended;                     /* the timer answered it; if `looking`, that thread frees it */
     struct vid *ids;
     unsigned n;
     int64_t deadline_ns;        /* monotonic; INT64_MAX: none */
@@ -80,6 +80,7 @@ struct agent {
 
     struct turns *turns;        /* which operation runs on a disk */
     struct work *work;          /* what is owed to disks */
+    pthread_mutex_t check_lock; /* held while the waits are looked at, before rows_lock */
     pthread_mutex_t rows_lock;  /* held while a row goes to the catalog: an owed row must not overwrite a newer one */
 
     pthread_mutex_t lock;       /* guards all below */
@@ -182,7 +183,7 @@ void agent_merge_pending(struct agent *a, struct live *l);
 /* waiting (agent_wait.c) */
 /* Whoever waits for snapshot `from` waits for `to` instead, which holds its data. Before `from` goes. */
 void agent_waits_follow(struct agent *a, const struct vid *from, const struct vid *to);
-void agent_waits_check(struct agent *a);        /* answers the waits that are over; no lock held; the agent's thread only */
+void agent_waits_check(struct agent *a);        /* answers the waits that are over; any thread, with no turn and no lock of the agent */
 void *agent_timer(void *agent);                 /* ends waits at their deadlines, whatever the agent's thread is doing */
 void agent_waits_end(struct agent *a);          /* at shutdown, after both threads ended: -EINTR to all */
 

@@ -287,11 +287,12 @@ int agent_settle(struct agent *a, const struct vid *disk, uint64_t seq, bool cle
     return r;
 }
 
-/* The recipe of a snapshot that failed behind its publication is in STORE: it would be found there at the next start. Before the
- * drop: a crash in between leaves a pending snapshot, which is stored again. In the disk's turn. */
+/* The recipe of a pending snapshot may be in STORE: the round is behind its commit point, or it failed there. It would be found at the
+ * next start. Before the drop: a crash in between leaves a pending snapshot, which is stored again. In the disk's turn, which a round
+ * takes for its commit point: once the snapshot is dropped, none follows (agent_round.c). */
 static int unpublish(struct agent *a, const struct snapinfo *p, struct verr *err)
 {
-    if ((p->flags & (SNAP_FAILED | SNAP_STARTED)) != SNAP_FAILED)
+    if ((p->flags & (SNAP_FAILED | SNAP_STARTED)) == 0)
         return 0;
     int r = snaps_durable(a->store, &p->ref, err);
     if (r == 1)
@@ -348,19 +349,17 @@ static int remove_pending(struct agent *a, const struct snaprow *s, bool *found,
     r = agent_discard_if_gone(a, &s->info.ref.disk, err);
     if (r == 1)
         return agent_row_del(a, s, err);
-    bool busy = r == -EBUSY;
-    if (r < 0 && !busy)
+    bool used = r == -EBUSY || (p.flags & SNAP_STARTED) != 0;
+    if (r < 0 && r != -EBUSY)
         return r;
     r = live_get(a->live, &s->info.ref.disk, &l, err);
     if (r < 0)
         return r;
     r = drop_pending(a, l, &p, err);
     live_put(l);
-    if (busy && (r == -ENOSPC || r == -EDQUOT)) /* the drop takes space only because the image is in use */
+    if (used && (r == -ENOSPC || r == -EDQUOT)) /* the drop takes space that a removal later on does not need */
         return verr_set(err, EBUSY, "snapshot %llu is in use: close it or `varve wait`, then remove it",
                         (unsigned long long)s->info.ref.seq);
-    if (r == -EBUSY)
-        verr_set(err, EBUSY, "snapshot %llu is just being stored: `varve wait`, then remove it", (unsigned long long)s->info.ref.seq);
     return r;
 }
 
@@ -427,6 +426,7 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
     if (r == 0) {
         agent_say(a, path, "removed, snapshot %llu", (unsigned long long)s->info.ref.seq);
         agent_kick(a);      /* it may have made room for others */
+        agent_waits_check(a);   /* at once, also while the agent's thread is storing it */
     }
     return r;
 }

@@ -152,6 +152,15 @@ static int publish_table(struct agent *a, struct live *l, struct publication *pu
     return 0;
 }
 
+/* The snapshot was removed behind step 1: nothing relies on its anchor, nor ever will. A crash before this leaves an anchor that holds
+ * space. */
+static void unanchor_removed(struct agent *a, struct live *l, const struct snapref *ref)
+{
+    struct verr why = {0};
+    if (snaps_unanchor(a->store, live_id(l), ref, NULL, NULL, &why) < 0)
+        vlog(VLOG_WARN, "agent", "the anchor of a removed snapshot stays: %s", verr_str(&why));
+}
+
 int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *pending, bool has_turn, struct verr *err)
 {
     struct publication pub = {.snap = NULL};
@@ -161,6 +170,7 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
         r = publish_store(a, l, pending->ref.seq, &pub, err);
         if (r < 0)
             break;
+        fault_point("agent.finish.anchored");
         if (!has_turn)
             turn_take(a->turns, &turn, live_id(l), 1);
         r = publish_table(a, l, &pub, err);
@@ -170,5 +180,7 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
             turn_give(a->turns, &turn);
     } while (r == -EAGAIN);
     snap_close(pub.snap);
+    if (r < 0 && live_pending_by_seq(l, pending->ref.seq, &pub.p, NULL) == -ENOENT)
+        unanchor_removed(a, l, &pending->ref);
     return r;
 }

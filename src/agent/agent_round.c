@@ -189,6 +189,23 @@ static void job_stored(struct agent *a, const struct work_item *item, struct ded
     agent_forget_in_turn(a, &item->disk);     /* the image of a removed disk goes with its last pending snapshot */
 }
 
+/* It was removed while it was being stored: that is no failure, and what the round has written is space that a collection gives back. */
+static void job_removed(struct agent *a, const struct work_item *item, struct dedup_job *job)
+{
+    struct snapinfo next;
+    if (live_pending(job->live, 0, &next, NULL) == 0)
+        agent_owe_store(a, &item->disk);    /* cannot fail: the item is in the list already */
+    work_done(a->work, item);
+    live_put(job->live);
+    agent_forget_in_turn(a, &item->disk);
+}
+
+static bool was_removed(const struct dedup_job *job)
+{
+    struct snapinfo p;
+    return live_pending_by_seq(job->live, job->pend.ref.seq, &p, NULL) == -ENOENT;
+}
+
 static void job_done(struct agent *a, const struct work_item *item, struct dedup_job *job)
 {
     int r = job->result;
@@ -199,6 +216,8 @@ static void job_done(struct agent *a, const struct work_item *item, struct dedup
     }
     if (r == 0) {
         job_stored(a, item, job);
+    } else if (was_removed(job)) {
+        job_removed(a, item, job);
     } else {
         job_failed(a, item, job->live, &job->pend, r, job->err);
         live_put(job->live);
@@ -268,13 +287,40 @@ static bool begin_job(struct agent *a, const struct work_item *item, struct dedu
     return r == 0;
 }
 
+/* ---- the gate: what is removed is not published, and what is published is removed out of STORE ---- */
+
+struct gate { struct agent *a; struct turn turn; };
+
+/* Takes the disk's turn for the commit point alone, so that a removal comes as a whole before it or behind it: before it, the snapshot is
+ * not pending any more, and is refused here; behind it, the removal finds the recipe in STORE (unpublish). */
+static int gate_enter(void *ctx, const struct dedup_job *job, struct verr *err)
+{
+    struct gate *g = ctx;
+    struct snapinfo p;
+    turn_take(g->a->turns, &g->turn, live_id(job->live), 1);
+    int r = live_pending_by_seq(job->live, job->pend.ref.seq, &p, err);
+    if (r < 0)
+        turn_give(g->a->turns, &g->turn);
+    return r;
+}
+
+static void gate_leave(void *ctx, const struct dedup_job *job)
+{
+    struct gate *g = ctx;
+    (void)job;
+    turn_give(g->a->turns, &g->turn);
+}
+
 static void run_jobs(struct agent *a, struct dedup_job *jobs, unsigned njobs, struct verr *err)
 {
     struct dedup_traffic traffic = {0};
+    struct gate g = {.a = a};
+    const struct dedup_gate gate = {.enter = gate_enter, .leave = gate_leave, .ctx = &g};
     struct dedup_env env = {
         .store = a->store, .reader = a->reader, .segread = a->segread, .slots = a->slots, .nslots = a->nslots, .bus = a->bus,
         .host = a->host, .work_dirfd = a->rounds_fd, .memory = a->conf.memory, .pool = a->pool,
         .progress = show_progress, .note = note_trouble, .progress_ctx = a, .traffic = &traffic,
+        .gate = &gate,
     };
     qsort(jobs, njobs, sizeof *jobs, by_vm); /* disks of one VM share its containers, one after another */
     int r = dedup_round(&env, jobs, njobs, err);

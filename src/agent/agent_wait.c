@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Waiting for snapshots to be stored, without a thread that blocks: the agent's thread looks at all waits when something changed; the
- * timer's thread ends waits whose deadline has passed, and reads nothing for it.
+ * Waiting for snapshots to be stored, without a thread that blocks: the agent's thread looks at all waits when something changed, and so
+ * does a removal, since that thread may be storing what was removed; who begins a wait looks at it once. check_lock lets one thread look
+ * at a time. The timer's thread ends waits whose deadline has passed, and reads nothing for it.
  */
 #include "agent/agent_json.h"
 
@@ -106,25 +107,32 @@ static void ask(struct agent *a, const struct vid *ids, unsigned n)
     }
 }
 
+/* Answers the wait if it is over. It is `looking`, and the caller has check_lock. */
+static void look_at(struct agent *a, struct agent_wait *w)
+{
+    int result = waiter_state(a, w);
+    pthread_mutex_lock(&a->lock);
+    w->looking = false;
+    bool ended = w->ended, done = !ended && result != -EINPROGRESS;
+    if (done)
+        take_off(a, w);
+    pthread_mutex_unlock(&a->lock);
+    if (done)
+        w->done(w->ctx, result, &w->why);
+    if (done || ended)
+        wait_free(w);
+}
+
 void agent_waits_check(struct agent *a)
 {
     struct agent_wait *w;
+    pthread_mutex_lock(&a->check_lock);
     pthread_mutex_lock(&a->lock);
     uint64_t pass = ++a->wait_pass;
     pthread_mutex_unlock(&a->lock);
-    while ((w = look_next(a, pass)) != NULL) {
-        int result = waiter_state(a, w);
-        pthread_mutex_lock(&a->lock);
-        w->looking = false;
-        bool ended = w->ended, done = !ended && result != -EINPROGRESS;
-        if (done)
-            take_off(a, w);
-        pthread_mutex_unlock(&a->lock);
-        if (done)
-            w->done(w->ctx, result, &w->why);
-        if (done || ended)
-            wait_free(w);
-    }
+    while ((w = look_next(a, pass)) != NULL)
+        look_at(a, w);
+    pthread_mutex_unlock(&a->check_lock);
 }
 
 /* ---- deadlines ---- */
@@ -154,7 +162,7 @@ void *agent_timer(void *arg)
         int64_t next;
         struct agent_wait *w = take_expired(a, vclock_mono_ns(a->conf.clock), &next);
         if (w != NULL) {
-            bool looked_at = w->looking;    /* then the agent's thread frees it */
+            bool looked_at = w->looking;    /* then that thread frees it */
             void (*done)(void *, int, const struct verr *) = w->done;
             void *ctx = w->ctx;
             pthread_mutex_unlock(&a->lock);
@@ -203,12 +211,16 @@ int agent_wait_start(struct agent *a, const struct vid *ids, unsigned n, bool be
                              .deadline_ns = timeout_ms < 0 ? INT64_MAX : vclock_mono_ns(a->conf.clock) + timeout_ms * 1000000};
     if (begins)
         ask(a, ids, n);
+    pthread_mutex_lock(&a->check_lock);
     pthread_mutex_lock(&a->lock);
+    w->looking = true;
     w->next = a->waits;
     a->waits = w;
     a->kicked = true;
     pthread_cond_broadcast(&a->wake);
     pthread_mutex_unlock(&a->lock);
+    look_at(a, w);      /* it may be over: its snapshots were removed while the agent's thread stores one of them */
+    pthread_mutex_unlock(&a->check_lock);
     return 0;
 }
 

@@ -34,6 +34,16 @@ enum { DEDUP_MEMORY_DEFAULT = 35 * 1000 * 1000 };
 
 struct dedup_traffic { uint64_t bytes, asked; };    /* bytes of frames sent over the bus; blocks that were asked for */
 
+struct dedup_job;
+
+/* Asked at the commit point of a job, by the round's thread: enter just before its recipe gets its name, leave just after, whether that
+ * succeeded or not. What the caller keeps out between the two finds the snapshot not published before, and published after. */
+struct dedup_gate {
+    int (*enter)(void *ctx, const struct dedup_job *job, struct verr *err);    /* -errno: the job ends with it, and leave is not called */
+    void (*leave)(void *ctx, const struct dedup_job *job);
+    void *ctx;
+};
+
 struct dedup_env {
     struct store *store;
     struct creader *reader;
@@ -47,6 +57,7 @@ struct dedup_env {
     size_t memory;                      /* M */
     struct pool *pool;                  /* computes segments side by side; NULL: this thread alone */
     bool force_merge, force_probe;      /* tests */
+    const struct dedup_gate *gate;      /* NULL: every snapshot may be published */
     /* Called now and then with the bytes of this round, done and in total; non-zero stops the round with -EINTR. May be NULL. */
     int (*progress)(void *ctx, const char *stage, uint64_t done, uint64_t total);
     void *progress_ctx;
@@ -58,7 +69,8 @@ struct dedup_env {
 /* One frozen disk in the batch: input, then result. */
 struct dedup_job {
     struct live *live;                  /* referenced by the caller during the round */
-    struct snapinfo pend;               /* the oldest pending of its disk, started; sealed or not */
+    struct snapinfo pend;               /* the oldest pending of its disk, started; sealed or not. It may be dropped during the round:
+                                         * then its job ends with an error, at the gate at the latest */
     struct vid vm;                      /* directory of the disk: its containers, its lease */
     uint64_t epoch;                     /* owner epoch of the VM */
     bool selective;                     /* stops after level 3 */

@@ -4,7 +4,7 @@
  *
  * Order per disk: lease and deletion log (commit_begin) -> publish check of every reference (publish_check.c) -> refused blocks
  * are read a third time and written as new ones -> segment recipes -> block container sealed -> recipe container sealed ->
- * commit_publish. When the lease is revoked, all of this is done again, a bounded number of times. At the end the blocks
+ * recipe staged (commit_stage) -> gate: may it still be published? -> commit_publish. When the lease is revoked, all of this is done again, a bounded number of times. At the end the blocks
  * written here enter the index (late.c).
  */
 #include "dedup/dedup_internal.h"
@@ -303,6 +303,19 @@ static int complete_files(struct completion *c, struct verr *err)
     return rc < 0 ? rc : seal_both(c, err);
 }
 
+/* The commit point, between the two calls of the gate. A job that the gate refuses has left nothing but blocks that no recipe names. */
+static int pass_gate(struct completion *c, struct verr *err)
+{
+    const struct dedup_env *env = c->r->env;
+    int rc = env->gate == NULL ? 0 : env->gate->enter(env->gate->ctx, c->js->job, err);
+    if (rc < 0)
+        return rc == -ESTALE ? -ECANCELED : rc;     /* ESTALE would say that the lease was revoked */
+    rc = commit_publish(c->commit, err);
+    if (env->gate != NULL)
+        env->gate->leave(env->gate->ctx, c->js->job);
+    return rc;
+}
+
 /* One attempt under one lease. c->revoked: the lease was revoked before the link, try again. */
 static int publish_once(struct completion *c, bool check_own, struct snaprcp *hdr, struct verr *err)
 {
@@ -317,7 +330,9 @@ static int publish_once(struct completion *c, bool check_own, struct snaprcp *hd
         hdr->info.levels = c->lv;
         hdr->info.levels.stored = c->js->stored;
         fault_point("dedup.4b.before_publish");
-        rc = commit_publish(c->commit, hdr, err);
+        rc = commit_stage(c->commit, hdr, err);
+        if (rc == 0)
+            rc = pass_gate(c, err);
         c->revoked = rc == -ESTALE;
         if (rc == 0)
             fault_point("dedup.4b.after_publish");

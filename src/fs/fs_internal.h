@@ -109,8 +109,6 @@ void op_move_on(struct op *op);
 /* Called by fn when the disk is in use by handles that seem to be closing. True: fn returns at once without an answer, and runs
  * again later. False: FS_GRACE_MS are over. */
 bool op_retry(struct op *op);
-/* The same with a limit of its own instead of FS_GRACE_MS. */
-bool op_retry_for(struct op *op, int64_t patience_ms);
 
 /* May this FUSE thread do work that may wait for STORE? Some FUSE threads always stay free of it. After true the thread calls
  * fs_inline_leave when it is done. */

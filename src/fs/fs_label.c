@@ -12,8 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LABEL_PATIENCE_MS = 30000 };
-
 /* Finds the live disk that NAME@LABEL.EXT belongs to, and the label. The label may hold dots if the disk has no extension. */
 static int label_disk(struct op *op, const struct node *dir, struct entry *e, char label[65], struct verr *err)
 {
@@ -157,8 +155,6 @@ static void label_spoil_run(struct op *op)
     pthread_mutex_unlock(&h->lock);
     if (made && catalog_snap_by_id(op->f->catalog, &h->label_snap, &row, &err) == 0) {
         int rc = agent_snap_remove(op->f->agent, &row, &err);
-        if (rc == -EBUSY && op_retry_for(op, LABEL_PATIENCE_MS))
-            return;         /* a round is storing the snapshot, which can be removed once it is stored */
         if (rc < 0)
             vlog(VLOG_WARN, "fs", "the snapshot %s, which a program tried to write to, stays: %s", h->label, verr_str(&err));
     }

@@ -91,14 +91,9 @@ void op_move_on(struct op *op)
 
 bool op_retry(struct op *op)
 {
-    return op_retry_for(op, FS_GRACE_MS);
-}
-
-bool op_retry_for(struct op *op, int64_t patience_ms)
-{
     int64_t now = fs_mono_ns();
     if (op->deadline_ns == 0)
-        op->deadline_ns = now + patience_ms * 1000000;
+        op->deadline_ns = now + FS_GRACE_MS * INT64_C(1000000);
     op->again = now < op->deadline_ns && !atomic_load(&op->f->stopping);
     return op->again;
 }

@@ -164,8 +164,8 @@ int live_pending_by_seq(struct live *l, uint64_t seq, struct snapinfo *out, stru
 int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t clear, const char *label, struct verr *err);
 /* Makes it durable: layer, map, table, journal (order above), then flag SNAP_SEALED in a durable record. */
 int live_pending_seal(struct live *l, uint64_t seq, struct verr *err);
-/* Drops a pending snapshot that is not STARTED: its dirty set goes into the next younger one or the live table, its data
- * into that layer, in one durable record. -EBUSY if started. Of the youngest one, if the live image has not changed since, the freeze is
+/* Drops a pending snapshot: its dirty set goes into the next younger one or the live table, its data into that layer, in one durable
+ * record. Who stores it meanwhile (it is STARTED) gets -ESTALE from its next read. -EBUSY if the next younger one is STARTED. Of the youngest one, if the live image has not changed since, the freeze is
  * taken back: nothing is copied, its name is free again, and the record is durable if the snapshot was. */
 int live_pending_drop(struct live *l, uint64_t seq, struct verr *err);
 
@@ -184,7 +184,7 @@ enum seg_kind { SEGK_ZERO, SEGK_STORED, SEGK_FROZEN };
 struct seg_entry { enum seg_kind kind; uint64_t place; bool dirty; };
 /* The entries of the PEND_ENTRIES segments that `first` is among, in one read: out[i] is that of segment
  * first / PEND_ENTRIES * PEND_ENTRIES + i; entries behind the end are zero. Only of the oldest pending snapshot, once it is STARTED: a
- * pending snapshot's table changes only when an older snapshot ends, so this table does not change. */
+ * pending snapshot's table changes only when an older snapshot ends, so this table does not change. -ESTALE: no longer pending. */
 enum { PEND_ENTRIES = 256 };
 int live_pending_entries(struct live *l, uint64_t seq, uint64_t first, struct seg_entry out[PEND_ENTRIES], struct verr *err);
 

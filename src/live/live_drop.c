@@ -8,7 +8,7 @@
  *   4. sync     those tables; complete record without SEQ; fdatasync(journal); table and layer go
  *
  * Each step leaves every level's content as it was, whether the head before or after it is read, so a crash anywhere is
- * either "not dropped" or "dropped". Where the successor is the live image and has not changed, live_thaw does it without a copy.
+ * either "not dropped" or "dropped", and a round that is reading the snapshot reads what it had until the record, then -ESTALE. Where the successor is the live image and has not changed, live_thaw does it without a copy.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"
@@ -307,10 +307,10 @@ static int drop_locked(struct live *l, uint64_t seq, struct verr *err)
     pthread_mutex_lock(&l->head_lock);
     int i = live_pending_index(l, seq, err);
     r = i < 0 ? i : 0;
-    /* A round that reads the dirty set of the next younger one forbids it too: that set would grow. */
-    for (unsigned k = (unsigned)i; r == 0 && k < (unsigned)i + 2 && k < l->nlv; k++)
-        if ((l->head.pend[k].p.flags & SNAP_STARTED) != 0)
-            r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[k].seq);
+    /* The next younger one's dirty set would grow, which a round that stores it must not see. */
+    unsigned next = (unsigned)i + 1;
+    if (r == 0 && next < l->nlv && (l->head.pend[next].p.flags & SNAP_STARTED) != 0)
+        r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[next].seq);
     pthread_mutex_unlock(&l->head_lock);
     if (r == 0)
         r = live_thaw(l, seq, err);

@@ -58,7 +58,7 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
         if (differs)
             r = ljournal_put(l, &nh, !live_files_fresh(l), err);
         /* STARTED is true of this process alone: the next start clears it whatever the journal says. When a full disk refuses the
-         * record, memory clears it all the same, so that the snapshot can be removed, which makes room. */
+         * record, memory clears it all the same, so that the snapshot can be merged or superseded, which makes room. */
         if (r < 0 && (clear & SNAP_STARTED) != 0)
             l->head.pend[i].p.flags &= ~(uint32_t)SNAP_STARTED;
         live_head_release(&nh);

@@ -4,7 +4,7 @@
  *
  *   state     on disk                                                     left by
  *   begun     lease directory; staged file of pages 1.. without header    commit_abort (the lease goes with what is in it)
- *   staged    staged file whole: header written last, fdatasynced         commit_publish, or an error
+ *   staged    staged file whole: header written last, fdatasynced         commit_publish, commit_abort
  *   done      link in snapshots/DISK, directory fsynced                   commit_abort (gives the lease back)
  *
  * The header page is written after all others, so that a staged file with a valid header is complete. Pages are written
@@ -30,7 +30,7 @@ struct commit {
     struct deletions *deletions;
     struct fper *fper;
     struct staged *staged;      /* NULL before and after */
-    bool done, failed;          /* failed: a write error, final for the staged file */
+    bool whole, done, failed;   /* whole: staged, see above; failed: a write error, final for the staged file */
     char name[SNAP_FILE_MAX];
     uint64_t next;              /* segment expected next */
     uint64_t pages;             /* written so far */
@@ -131,7 +131,7 @@ static bool continues(const struct snaprun *run, uint64_t place)
 
 int commit_segment(struct commit *c, uint64_t segment, bool zero, uint64_t place, struct verr *err)
 {
-    if (c->done || c->failed || segment != c->next || segment > UINT32_MAX || (!zero && !ref_is_block(place)))
+    if (c->staged == NULL || c->failed || segment != c->next || segment > UINT32_MAX || (!zero && !ref_is_block(place)))
         return verr_set(err, EINVAL, "snapshot recipe %s: segment %" PRIu64 " (place %#" PRIx64 ") cannot be the next one", c->name,
                         segment, place);
     if (zero)
@@ -173,11 +173,11 @@ static int finish_header(struct commit *c, const struct snaprcp *final, struct v
     return r;
 }
 
-/* Pages -> header -> fdatasync -> link into snapshots/DISK -> fsync of that directory. */
-int commit_publish(struct commit *c, const struct snaprcp *final, struct verr *err)
+/* Pages -> header -> fdatasync. */
+int commit_stage(struct commit *c, const struct snaprcp *final, struct verr *err)
 {
-    if (c->done || c->failed || c->staged == NULL)
-        return verr_set(err, EINVAL, "snapshot recipe %s: published or failed before", c->name);
+    if (c->failed || c->staged == NULL)
+        return verr_set(err, EINVAL, "snapshot recipe %s: staged, published or failed before", c->name);
     int r = flush_page(c, err);
     if (r == 0)
         r = finish_header(c, final, err);
@@ -195,10 +195,17 @@ int commit_publish(struct commit *c, const struct snaprcp *final, struct verr *e
     struct staged *staged = c->staged;
     c->staged = NULL;
     r = lease_stage_end(c->lease, staged, err);
-    if (r < 0)
-        return r;
+    c->whole = r == 0;
+    return r;
+}
+
+/* Link into snapshots/DISK -> fsync of that directory. */
+int commit_publish(struct commit *c, struct verr *err)
+{
+    if (c->done || !c->whole)
+        return verr_set(err, EINVAL, "snapshot recipe %s: not staged, or published before", c->name);
     fault_point("snapshot.commit.before_link");
-    r = lease_publish_recipe(c->lease, c->name, &c->hdr.info.ref.disk, err);
+    int r = lease_publish_recipe(c->lease, c->name, &c->hdr.info.ref.disk, err);
     if (r < 0)
         return r;
     fault_point("snapshot.commit.after_link");

@@ -27,10 +27,13 @@ struct commit;
 int commit_begin(struct store *st, const struct snaprcp *hdr, struct commit **out, struct verr *err);
 /* Adds one segment; segments come in ascending order and without gaps from 0. Neighbours that go on in one container become a run. */
 int commit_segment(struct commit *c, uint64_t segment, bool zero, uint64_t place, struct verr *err);
-/* Stages and publishes the recipe, durable on return. final: the header, with ids and epoch as commit_begin got them; store, number
- * and digest of runs are filled in here. -ESTALE: the lease was revoked: call commit_abort, begin again and check again. -EINVAL: the
- * size does not fit the segments, ids differ, or the commit was published or failed before. */
-int commit_publish(struct commit *c, const struct snaprcp *final, struct verr *err);
+/* Makes the staged recipe whole, durable on return: only its name in snapshots/ is missing then. final: the header, with ids and epoch
+ * as commit_begin got them; store, number and digest of runs are filled in here. -ESTALE: the lease was revoked. -EINVAL: the size does
+ * not fit the segments, ids differ, or the commit was staged or failed before. */
+int commit_stage(struct commit *c, const struct snaprcp *final, struct verr *err);
+/* THE commit point: gives the staged recipe its name, durable on return. -ESTALE: the lease was revoked: call commit_abort, begin again and
+ * check again. -EINVAL: it is not staged, or published already. */
+int commit_publish(struct commit *c, struct verr *err);
 /* Gives the lease back and frees; an unpublished recipe goes with the lease. Called after commit_publish too. NULL is allowed. */
 void commit_abort(struct commit *c);
 

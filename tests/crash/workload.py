@@ -515,7 +515,8 @@ def round_has_begun(r):
 
 
 def w_drop(r):
-    """While a round works on one disk, snapshots of another are dropped: superseded by a write, and removed."""
+    """While a round works on one disk, snapshots of another are dropped: superseded by a write, and removed. Then the one that the round
+    stores is removed, and its disk is written again."""
     with open(r.w.pause, 'wb'):
         pass
     try:
@@ -535,11 +536,34 @@ def w_drop(r):
         r.write(b, 2200000, blocks(33, 5000))
         r.close(b)
         r.remove_snap(b, gone)
+        r.remove_snap('vm/a.img', sorted(r.model.disks['vm/a.img'].snaps)[-1])
+        r.open('vm/a.img', os.O_RDWR)
+        r.write('vm/a.img', 2100000, blocks(34, 5000))
+        r.close('vm/a.img')
     finally:
         os.unlink(r.w.pause)
     r.wait()
 
 
-FAULTS = {'drop': 'dedup.1a.segment:1=pause'}
+def w_unpublish(r):
+    """A snapshot whose recipe is in STORE, and which is still pending, is removed. The disk was written since."""
+    with open(r.w.pause, 'wb'):
+        pass
+    try:
+        r.open('vm/a.img', os.O_RDWR)
+        r.write('vm/a.img', 100, blocks(35, 5000))
+        r.close('vm/a.img')
+        round_has_begun(r)
+        gone = sorted(r.model.disks['vm/a.img'].snaps)[-1]
+        r.open('vm/a.img', os.O_RDWR)
+        r.write('vm/a.img', 300000, blocks(36, 5000))
+        r.close('vm/a.img')
+        r.remove_snap('vm/a.img', gone)
+    finally:
+        os.unlink(r.w.pause)
+    r.wait()
+
+
+FAULTS = {'drop': 'dedup.1a.segment:1=pause', 'unpublish': 'dedup.4b.after_publish:1=pause'}
 WORKLOADS = {f.__name__[2:]: f for f in (w_start, w_copy, w_overwrite, w_again, w_write, w_revert, w_clone, w_remove, w_names, w_onto, w_group,
-                                         w_drop)}
+                                         w_drop, w_unpublish)}

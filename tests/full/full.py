@@ -172,7 +172,7 @@ class Case:
             return f.readall()
 
     def remove(self, name):
-        """rm; a snapshot that is being stored says so, and is tried again."""
+        """rm; without space a snapshot that is being stored, or read, says so, and is tried again."""
         end = time.monotonic() + LIMIT_S
         while True:
             try:

@@ -288,7 +288,9 @@ static inline int mk_commit(struct mkstore *m, const struct snaprcp *hdr, const 
     for (uint64_t s = 0; r == 0 && s < seg_count(hdr->info.size); s++)
         r = commit_segment(c, s, place[s] == REF_ZERO, place[s], err);
     if (r == 0)
-        r = commit_publish(c, hdr, err);
+        r = commit_stage(c, hdr, err);
+    if (r == 0)
+        r = commit_publish(c, err);
     commit_abort(c);
     return r;
 }

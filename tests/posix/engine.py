@@ -368,14 +368,8 @@ class Worker:
         while len(self.snaps) > 12:
             snap = self.some_snap()
             self.vanish = {snap}
-            try:
-                os.unlink(self.path(snap))
-                self.removed = self.snaps.pop(snap)
-            except OSError as e:
-                if e.errno != errno.EBUSY:  # a round works on it
-                    raise
-                self.vanish = set()
-                return
+            os.unlink(self.path(snap))      # also while a round works on it
+            self.removed = self.snaps.pop(snap)
             self.vanish = set()
 
     def act_revert(self):

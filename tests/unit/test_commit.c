@@ -26,6 +26,12 @@ static int teardown(void **state)
 
 struct runs { struct snaprun run[600]; unsigned n; };
 
+static int publish(struct commit *c, const struct snaprcp *final, struct verr *err)
+{
+    int r = commit_stage(c, final, err);
+    return r < 0 ? r : commit_publish(c, err);
+}
+
 static int keep_run(void *ctx, const struct snaprun *run)
 {
     struct runs *r = ctx;
@@ -103,7 +109,7 @@ static void gaps_and_bad_places_are_refused(void **state)
     assert_int_equal(commit_segment(c, 1, false, REF_NONE, NULL), -EINVAL);
     assert_int_equal(commit_segment(c, 1, false, REF_ZERO, NULL), -EINVAL);
     MK_OK(commit_segment(c, 1, false, ref_make(7, 7), &mk_err_));
-    assert_int_equal(commit_publish(c, &hdr, NULL), -EINVAL);      /* one segment is missing */
+    assert_int_equal(publish(c, &hdr, NULL), -EINVAL);      /* one segment is missing */
     commit_abort(c);
     struct snap *s;
     assert_int_equal(snap_open(m->st, m->segread, &hdr.info.ref, &s, NULL), -ENOENT);
@@ -156,8 +162,12 @@ static void publish_fills_in_what_was_not_known_before(void **state)
     final.info.flags = SNAP_PARTIAL;
     final.info.levels.fresh = 777;
     snprintf(final.info.label, sizeof final.info.label, "v1.0");
-    MK_OK(commit_publish(c, &final, &mk_err_));
-    assert_int_equal(commit_publish(c, &final, NULL), -EINVAL);
+    assert_int_equal(commit_publish(c, NULL), -EINVAL);         /* not staged */
+    MK_OK(commit_stage(c, &final, &mk_err_));
+    assert_int_equal(snaps_durable(m->st, &hdr.info.ref, &mk_err_), 0);
+    assert_int_equal(commit_stage(c, &final, NULL), -EINVAL);
+    MK_OK(commit_publish(c, &mk_err_));
+    assert_int_equal(commit_publish(c, NULL), -EINVAL);
     commit_abort(c);
     MK_OK(snaps_load(m->st, &hdr.info.ref, &got, NULL, &mk_err_));
     assert_int_equal(got.info.alloc_bytes, 8192);
@@ -165,6 +175,21 @@ static void publish_fills_in_what_was_not_known_before(void **state)
     assert_int_equal(got.info.levels.fresh, 777);
     assert_string_equal(got.info.label, "v1.0");
     assert_true(vid_eq(&got.store, &store_conf(m->st)->id));
+}
+
+/* The caller that staged a recipe may still decide against it. */
+static void what_is_staged_may_be_given_up(void **state)
+{
+    struct mkstore *m = *state;
+    struct snaprcp hdr = mk_header(m, SEG_BYTES);
+    struct commit *c = NULL;
+    MK_OK(commit_begin(m->st, &hdr, &c, &mk_err_));
+    MK_OK(commit_segment(c, 0, true, 0, &mk_err_));
+    MK_OK(commit_stage(c, &hdr, &mk_err_));
+    assert_int_equal(commit_segment(c, 1, true, 0, NULL), -EINVAL);
+    commit_abort(c);
+    assert_int_equal(snaps_durable(m->st, &hdr.info.ref, &mk_err_), 0);
+    MK_OK(mk_commit(m, &hdr, (const uint64_t[]){ REF_ZERO }, &mk_err_));
 }
 
 static void fields_that_cannot_be_stored_are_refused(void **state)
@@ -175,10 +200,10 @@ static void fields_that_cannot_be_stored_are_refused(void **state)
     MK_OK(commit_begin(m->st, &hdr, &c, &mk_err_));
     MK_OK(commit_segment(c, 0, true, 0, &mk_err_));
     final.info.ref.snap = vid_random();
-    assert_int_equal(commit_publish(c, &final, NULL), -EINVAL);
+    assert_int_equal(publish(c, &final, NULL), -EINVAL);
     final = hdr;
     snprintf(final.info.label, sizeof final.info.label, "../x");
-    assert_int_equal(commit_publish(c, &final, NULL), -EINVAL);
+    assert_int_equal(publish(c, &final, NULL), -EINVAL);
     commit_abort(c);
 }
 
@@ -195,8 +220,8 @@ static void nothing_is_published_as_another_than_was_begun(void **state)
     other[3].info.ref.seq++;
     other[4].epoch++;
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(commit_publish(c, &other[i], NULL), -EINVAL);
-    MK_OK(commit_publish(c, &hdr, &mk_err_));
+        assert_int_equal(publish(c, &other[i], NULL), -EINVAL);
+    MK_OK(publish(c, &hdr, &mk_err_));
     assert_int_equal(commit_segment(c, 1, true, 0, NULL), -EINVAL);
     commit_abort(c);
     commit_abort(NULL);
@@ -249,7 +274,7 @@ static void a_revoked_lease_fences_and_a_new_commit_succeeds(void **state)
     MK_OK(commit_begin(m->st, &hdr, &c, &mk_err_));
     MK_OK(commit_segment(c, 0, false, place[0], &mk_err_));
     revoke_leases(m);
-    assert_int_equal(commit_publish(c, &hdr, NULL), -ESTALE);
+    assert_int_equal(publish(c, &hdr, NULL), -ESTALE);
     commit_abort(c);
     assert_int_equal(snap_open(m->st, m->segread, &hdr.info.ref, &s, NULL), -ENOENT);
     MK_OK(mk_commit(m, &hdr, place, &mk_err_));
@@ -265,8 +290,8 @@ static void a_second_commit_of_the_vm_fences_the_first(void **state)
     MK_OK(commit_begin(m->st, &b, &second, &mk_err_));
     MK_OK(commit_segment(first, 0, true, 0, &mk_err_));
     MK_OK(commit_segment(second, 0, true, 0, &mk_err_));
-    assert_int_equal(commit_publish(first, &a, NULL), -ESTALE);
-    MK_OK(commit_publish(second, &b, &mk_err_));
+    assert_int_equal(publish(first, &a, NULL), -ESTALE);
+    MK_OK(publish(second, &b, &mk_err_));
     commit_abort(first);
     commit_abort(second);
 }
@@ -435,6 +460,7 @@ int main(void)
         cmocka_unit_test(gaps_and_bad_places_are_refused),
         cmocka_unit_test(the_digest_is_over_the_digests_of_the_pages),
         cmocka_unit_test(publish_fills_in_what_was_not_known_before),
+        cmocka_unit_test(what_is_staged_may_be_given_up),
         cmocka_unit_test(fields_that_cannot_be_stored_are_refused),
         cmocka_unit_test(nothing_is_published_as_another_than_was_begun),
         cmocka_unit_test(a_second_recipe_of_that_name_collides),

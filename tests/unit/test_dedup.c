@@ -665,6 +665,79 @@ static void references_behind_a_failed_disk_are_right(void **state)
     mkr_free(&m);
 }
 
+/* ---- a snapshot goes while it is stored ---- */
+
+struct going { struct mkround *m; const char *stage; bool gone; unsigned in; };
+
+static int drop_first(void *ctx, const char *stage, uint64_t done, uint64_t total)
+{
+    struct mkround *m = ctx;
+    struct going *g = m->collector;
+    struct verr mkr_err = {0};
+    (void)done;
+    (void)total;
+    if (!g->gone && strcmp(stage, g->stage) == 0) {
+        MKR_TRY(live_pending_drop(m->disk[0].live, m->job[0].pend.ref.seq, &mkr_err));
+        g->gone = true;
+    }
+    return 0;
+}
+
+static int gate_enter(void *ctx, const struct dedup_job *job, struct verr *err)
+{
+    struct going *g = ctx;
+    struct snapinfo p;
+    assert_int_equal(g->in, 0);
+    assert_int_equal(snaps_durable(g->m->st, &job->pend.ref, err), 0);
+    int r = live_pending_by_seq(job->live, job->pend.ref.seq, &p, err);
+    g->in += r == 0;
+    return r;
+}
+
+static void gate_leave(void *ctx, const struct dedup_job *job)
+{
+    struct going *g = ctx;
+    struct verr err = {0};
+    assert_int_equal(snaps_durable(g->m->st, &job->pend.ref, &err), 1);
+    g->in--;
+}
+
+/* The others of the round, which rely on the same blocks, are stored; so is the disk's next snapshot. */
+static void removed_snapshot_is_not_published(void **state)
+{
+    (void)state;
+    static const char *const stages[] = {"stage_1a", "stage_2b", "stage_4b"};
+    for (unsigned k = 0; k < 2 * (unsigned)(sizeof stages / sizeof stages[0]); k++) {
+        struct mkround m;
+        mkr_new(&m, &plain);
+        struct going g = {.m = &m, .stage = stages[k / 2]};
+        const struct dedup_gate gate = {.enter = gate_enter, .leave = gate_leave, .ctx = &g};
+        for (unsigned i = 0; i < 3; i++) {
+            mkr_write_seed(mkr_disk(&m, i, i, 3 * SEG_BYTES), 0, 3 * SEG_BYTES, 55);
+            mkr_freeze(&m, i);
+        }
+        if (k % 2 != 0)         /* with it, the drop takes the freeze back; else the live image gets its pages */
+            mkr_write_seed(&m.disk[0], SEG_BYTES, 5000, 3);
+        m.collector = &g;
+        m.env.progress = drop_first;
+        m.env.gate = &gate;
+        assert_int_equal(mkr_round(&m, 0, 3), 0);
+        assert_true(g.gone);
+        assert_true(m.job[0].result < 0);
+        struct verr err = {0};
+        assert_int_equal(snaps_durable(m.st, &m.job[0].pend.ref, &err), 0);
+        for (unsigned i = 1; i < 3; i++) {
+            assert_int_equal(m.job[i].result, 0);
+            assert_true(mkr_same(&m, i));
+            mkr_published(&m, i);
+        }
+        m.env.progress = NULL;
+        assert_true(mkr_backup(&m, 0, 1));
+        assert_int_equal(g.in, 0);
+        mkr_free(&m);
+    }
+}
+
 static void round_that_published_before_says_so(void **state)
 {
     (void)state;
@@ -846,6 +919,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(random_disks_always_read_back),
         cmocka_unit_test(trouble_of_one_disk_leaves_the_others_alone),
         cmocka_unit_test(references_behind_a_failed_disk_are_right),
+        cmocka_unit_test(removed_snapshot_is_not_published),
         cmocka_unit_test(round_that_published_before_says_so),
         cmocka_unit_test(round_killed_anywhere_is_done_again),
         cmocka_unit_test(round_that_failed_is_done_again),

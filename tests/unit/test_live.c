@@ -759,10 +759,10 @@ static int child_started(struct live *l)
     const struct freeze_req req = {0};
     if (live_freeze(&l, 1, &req, &p, NULL) < 0 || live_pending_update(l, p.ref.seq, SNAP_STARTED, 0, NULL, NULL) < 0)
         return 9;
-    if (live_pending_drop(l, p.ref.seq, NULL) != -EBUSY)
-        return 105;
     if (live_pending_update(l, p.ref.seq, SNAP_FAILED, SNAP_STARTED, NULL, NULL) == 0)
         return 0;
+    if (live_pending_by_seq(l, p.ref.seq, &p, NULL) < 0 || (p.flags & SNAP_STARTED) != 0)
+        return 105;
     return live_pending_drop(l, p.ref.seq, NULL) == 0 ? 7 : 8;
 }
 

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 enum { N = 3 };
@@ -250,7 +251,6 @@ static void pending_flags_are_journalled(void **state)
     CHECK(live_pending_update(b->l[0], p.ref.seq, 0, SNAP_FAILED, NULL, &err));
     assert_int_equal(live_pending_update(b->l[0], p.ref.seq, SNAP_SEALED, 0, NULL, &err), -EINVAL);
     assert_int_equal(live_pending_update(b->l[0], 77, SNAP_FAILED, 0, NULL, &err), -ENOENT);
-    assert_int_equal(live_pending_drop(b->l[0], p.ref.seq, &err), -EBUSY);
     box_crash(b, true);
     CHECK(live_pending_by_seq(b->l[0], p.ref.seq, &p, &err));
     assert_int_equal(p.flags, SNAP_STARTED);
@@ -509,6 +509,85 @@ static void dropped_changes_go_to_the_next(void **state)
     assert_int_equal(attr(l).pending, 0);
     expect(l, 0, 100, 1);
     expect(l, 200, SEG_BYTES - 200, 1);
+}
+
+struct reading { struct live *l; uint64_t seq; atomic_int wrong; };
+
+/* What a round does: reads a snapshot of SEG_BYTES of 1 until it is gone. */
+static void *read_until_gone(void *ctx)
+{
+    struct reading *r = ctx;
+    uint8_t *buf = malloc(SEG_BYTES);
+    ssize_t got;
+    while ((got = live_pending_read(r->l, r->seq, 0, buf, SEG_BYTES, NULL)) == SEG_BYTES)
+        for (size_t i = 0; i < SEG_BYTES; i++)
+            r->wrong += buf[i] != 1;
+    r->wrong += got != -ESTALE;
+    free(buf);
+    return NULL;
+}
+
+/* A snapshot goes while a round stores it. successor: 0: the unchanged live image, 1: a changed one, 2: a younger snapshot. */
+static void drop_started(struct box *b, int successor)
+{
+    struct live *l = b->l[0];
+    struct snapinfo q = {0};
+    struct seg_entry slice[PEND_ENTRIES];
+    struct recipe r;
+    struct live_anchor drop[8];
+    pthread_t reader;
+    fake_fill(l, 0, SEG_BYTES, 1);
+    struct snapinfo p = freeze(l);
+    CHECK(live_pending_update(l, p.ref.seq, SNAP_STARTED, 0, NULL, &err));
+    if (successor > 0)
+        fake_fill(l, 100, 100, 2);
+    if (successor > 1)
+        q = freeze(l);
+    struct reading reading = {l, p.ref.seq, 0};
+    assert_int_equal(pthread_create(&reader, NULL, read_until_gone, &reading), 0);
+    usleep(2000);
+    CHECK(live_pending_drop(l, p.ref.seq, &err));
+    pthread_join(reader, NULL);
+    assert_int_equal(reading.wrong, 0);
+    assert_int_equal(live_pending_entries(l, p.ref.seq, 0, slice, &err), -ESTALE);
+    assert_int_equal(live_pending_published(l, p.ref.seq, place_of, &r, NULL, drop, 8, &(unsigned){0}, &err), -ENOENT);
+    if (successor < 2) {
+        q = freeze(l);
+        assert_true(q.ref.seq > p.ref.seq);
+    }
+    CHECK(live_pending_seal(l, q.ref.seq, &err));
+    for (int trusted = 1; trusted >= 0; trusted--) {
+        box_crash(b, trusted);
+        l = b->l[0];
+        assert_int_equal(attr(l).pending, 1);
+        expect_pending(l, q.ref.seq, 0, 100, 1);
+        expect_pending(l, q.ref.seq, 100, 100, successor > 0 ? 2 : 1);
+        expect_pending(l, q.ref.seq, 200, SEG_BYTES - 200, 1);
+    }
+    publish(b, l, q.ref.seq, &r, drop);
+    expect(l, 0, 100, 1);
+    expect(l, 100, 100, successor > 0 ? 2 : 1);
+    expect(l, 200, SEG_BYTES - 200, 1);
+}
+
+static void a_freeze_is_taken_back_while_it_is_stored(void **state) { drop_started(*state, 0); }
+static void what_is_stored_goes_to_the_live_image(void **state) { drop_started(*state, 1); }
+static void what_is_stored_goes_to_the_next(void **state) { drop_started(*state, 2); }
+
+/* A round knows the dirty set of what it stores. */
+static void nothing_goes_into_what_is_stored(void **state)
+{
+    struct box *b = *state;
+    struct live *l = b->l[0];
+    fake_fill(l, 0, 100, 1);
+    struct snapinfo p = freeze(l);
+    fake_fill(l, 0, 10, 2);
+    struct snapinfo q = freeze(l);
+    CHECK(live_pending_update(l, q.ref.seq, SNAP_STARTED, 0, NULL, &err));
+    assert_int_equal(live_pending_drop(l, p.ref.seq, &err), -EBUSY);
+    CHECK(live_pending_drop(l, q.ref.seq, &err));
+    expect_pending(l, p.ref.seq, 0, 100, 1);
+    expect(l, 0, 10, 2);
 }
 
 static unsigned files_of(struct box *b, struct live *l)
@@ -1124,6 +1203,8 @@ int main(int argc, char **argv)
         T(fsync_seals_what_was_frozen),
         T(published_segments_are_read_from_the_store), T(published_layer_becomes_cache), T(cache_is_used_for_its_own_place_only),
         T(eviction_starts_with_the_oldest_publication), T(dropped_changes_go_to_the_next),
+        T(a_freeze_is_taken_back_while_it_is_stored), T(what_is_stored_goes_to_the_live_image), T(what_is_stored_goes_to_the_next),
+        T(nothing_goes_into_what_is_stored),
         T(a_volatile_freeze_is_taken_back), T(a_volatile_freeze_is_taken_back_before_a_kill),
         T(a_sealed_freeze_is_taken_back_before_a_kill), T(a_sealed_freeze_is_taken_back_before_a_power_loss),
         T(a_freeze_before_a_revert_is_not_taken_back), T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
