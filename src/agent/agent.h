@@ -112,8 +112,8 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
 /* rm of a disk's name or of a directory; succeeds also when STATE or STORE has no free block. The disk's local data stay until
  * agent_disk_remove. */
 int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err);
-/* rm of a snapshot in any state: a pending one is dropped (a round that is storing it cannot publish it then), a stored one goes to trash/. -EPERM: it
- * is protected. */
+/* rm of a snapshot in any state: a pending one is dropped, also while a round stores it, which then cannot publish it; a stored one goes to
+ * trash/. -EPERM: it is protected. -EBUSY: STATE has no room to drop it while it is being stored or read. */
 int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err);
 int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *label, struct verr *err);
 /* Removes the local data of a disk whose name is gone, once no pending snapshot needs them. Freezes nothing. What fails is tried again

@@ -138,6 +138,10 @@ void *agent_thread(void *agent);
  * disk's turn; otherwise the function takes it, but not while it writes to STORE. */
 int agent_finish_publication(struct agent *a, struct live *l, const struct snapinfo *p, bool has_turn, struct verr *err);
 
+/* Was the pending snapshot removed (or merged) since the caller began to store it? Waits for a removal that is under way, whose first step
+ * takes the recipe out of STORE. The caller has no turn. */
+bool agent_was_removed(struct agent *a, struct live *l, uint64_t seq);
+
 /* removal (agent_removal.c) */
 /* 1: the disk was removed for certain (its record says so, or it has no record and its image says so); 0: in doubt; -errno. */
 int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *err);

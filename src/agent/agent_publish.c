@@ -152,8 +152,18 @@ static int publish_table(struct agent *a, struct live *l, struct publication *pu
     return 0;
 }
 
-/* The snapshot was removed behind step 1: nothing relies on its anchor, nor ever will. A crash before this leaves an anchor that holds
- * space. */
+bool agent_was_removed(struct agent *a, struct live *l, uint64_t seq)
+{
+    struct turn turn;
+    struct snapinfo p;
+    turn_take(a->turns, &turn, live_id(l), 1);
+    int r = live_pending_by_seq(l, seq, &p, NULL);
+    turn_give(a->turns, &turn);
+    return r == -ENOENT;
+}
+
+/* Step 1 may have been done, or by half: nothing relies on the anchor of a removed snapshot, nor ever will. A crash before this leaves an
+ * anchor that holds space. */
 static void unanchor_removed(struct agent *a, struct live *l, const struct snapref *ref)
 {
     struct verr why = {0};
@@ -180,7 +190,7 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
             turn_give(a->turns, &turn);
     } while (r == -EAGAIN);
     snap_close(pub.snap);
-    if (r < 0 && live_pending_by_seq(l, pending->ref.seq, &pub.p, NULL) == -ENOENT)
+    if (r < 0 && !has_turn && agent_was_removed(a, l, pending->ref.seq))
         unanchor_removed(a, l, &pending->ref);
     return r;
 }

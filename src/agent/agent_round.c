@@ -200,12 +200,6 @@ static void job_removed(struct agent *a, const struct work_item *item, struct de
     agent_forget_in_turn(a, &item->disk);
 }
 
-static bool was_removed(const struct dedup_job *job)
-{
-    struct snapinfo p;
-    return live_pending_by_seq(job->live, job->pend.ref.seq, &p, NULL) == -ENOENT;
-}
-
 static void job_done(struct agent *a, const struct work_item *item, struct dedup_job *job)
 {
     int r = job->result;
@@ -216,7 +210,7 @@ static void job_done(struct agent *a, const struct work_item *item, struct dedup
     }
     if (r == 0) {
         job_stored(a, item, job);
-    } else if (was_removed(job)) {
+    } else if (agent_was_removed(a, job->live, job->pend.ref.seq)) {
         job_removed(a, item, job);
     } else {
         job_failed(a, item, job->live, &job->pend, r, job->err);

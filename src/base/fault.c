@@ -42,10 +42,11 @@ static void fault_load(void)
     }
 }
 
-static void fault_pause(void)
+static void fault_pause(const char *name)
 {
     const char *file = getenv("VARVE_FAULT_PAUSE");
     const struct timespec tick = {0, 10 * 1000 * 1000};
+    dprintf(STDERR_FILENO, "fault: paused at %s\n", name);
     while (file != NULL && access(file, F_OK) == 0)
         nanosleep(&tick, NULL);
 }
@@ -68,7 +69,7 @@ int fault_errno(const char *name)
                 pause();
         }
         if (strcmp(f->action, "pause") == 0) {
-            fault_pause();
+            fault_pause(name);
             continue;
         }
         return atoi(f->action);

@@ -4,7 +4,7 @@
  *
  *   VARVE_FAULT=NAME:N=kill      SIGKILL ourselves at the N-th passage of the point NAME (1 is the first)
  *   VARVE_FAULT=NAME:N=ERRNO     the point reports that error (a number) at the N-th passage; N+ from then on
- *   VARVE_FAULT=NAME:N=pause     stop there until the file named by VARVE_FAULT_PAUSE is removed
+ *   VARVE_FAULT=NAME:N=pause     say so on stderr, and stop there until the file named by VARVE_FAULT_PAUSE is removed
  *
  * Several points: separated by commas. Names are MODULE.VERB.PLACE, e.g. store.seal.after_fsync.
  */

@@ -4,8 +4,8 @@
  *
  * Order per disk: lease and deletion log (commit_begin) -> publish check of every reference (publish_check.c) -> refused blocks
  * are read a third time and written as new ones -> segment recipes -> block container sealed -> recipe container sealed ->
- * recipe staged (commit_stage) -> gate: may it still be published? -> commit_publish. When the lease is revoked, all of this is done again, a bounded number of times. At the end the blocks
- * written here enter the index (late.c).
+ * recipe staged (commit_stage) -> gate: may it still be published? -> commit_publish. When the lease is revoked, all of this is done
+ * again, a bounded number of times. At the end the blocks written here enter the index (late.c).
  */
 #include "dedup/dedup_internal.h"
 

@@ -165,8 +165,9 @@ int live_pending_update(struct live *l, uint64_t seq, uint32_t set, uint32_t cle
 /* Makes it durable: layer, map, table, journal (order above), then flag SNAP_SEALED in a durable record. */
 int live_pending_seal(struct live *l, uint64_t seq, struct verr *err);
 /* Drops a pending snapshot: its dirty set goes into the next younger one or the live table, its data into that layer, in one durable
- * record. Who stores it meanwhile (it is STARTED) gets -ESTALE from its next read. -EBUSY if the next younger one is STARTED. Of the youngest one, if the live image has not changed since, the freeze is
- * taken back: nothing is copied, its name is free again, and the record is durable if the snapshot was. */
+ * record. Who stores it meanwhile (it is STARTED) gets -ESTALE from its next read. -EBUSY if the next younger one is STARTED. Of the
+ * youngest one, if the live image has not changed since, the freeze is taken back: nothing is copied, its name is free again, and the
+ * record is durable if the snapshot was. */
 int live_pending_drop(struct live *l, uint64_t seq, struct verr *err);
 
 /* Reading a pending snapshot. -ESTALE: no longer pending (published or dropped): open the stored one. Short at its end. */

@@ -8,7 +8,8 @@
  *   4. sync     those tables; complete record without SEQ; fdatasync(journal); table and layer go
  *
  * Each step leaves every level's content as it was, whether the head before or after it is read, so a crash anywhere is
- * either "not dropped" or "dropped", and a round that is reading the snapshot reads what it had until the record, then -ESTALE. Where the successor is the live image and has not changed, live_thaw does it without a copy.
+ * either "not dropped" or "dropped", and a round that is reading the snapshot reads what it had until the record, then -ESTALE. Where
+ * the successor is the live image and has not changed, live_thaw does it without a copy.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"

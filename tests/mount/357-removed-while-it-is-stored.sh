@@ -4,20 +4,20 @@
 # start brings it back. What the disk has, its other snapshots and other disks in the same round stay as they were.
 set -eu
 . "$(dirname "$0")/lib.sh"
-need python3
 random_file "$T/a" $((5 << 20))
 random_file "$T/b" $((5 << 20))
 export VARVE_FAULT_PAUSE=$T/pause
 recipes() { find "$T/store/snapshots" -name '*.rcp' | wc -l; }
 anchors() { find "$T/store/anchors" -name '*.rcp' 2>/dev/null | wc -l; }
 images() { find "$T/state/disks" -mindepth 1 -maxdepth 1 | wc -l; }
-in_a_round() { python3 -c 'import json, sys; sys.exit(not json.load(open(sys.argv[1]))["round"]["running"])' "$MNT/.varve/status.json"; }
-is_paused() { cat /proc/"$DAEMON"/task/*/wchan 2>/dev/null | grep -q nanosleep; }   # a fault point that waits for its file
+pauses() { grep -cs "^fault: paused at" "$T/daemon.log"; }
+is_paused() { [ "$(pauses)" -gt "$paused" ]; }
 pause_at() {    # FAULT POINT:N[,MORE FAULTS] [MOUNT OPTION...]
     touch "$T/pause"
     export VARVE_FAULT=${1/,/=pause,}
     [ "$VARVE_FAULT" != "$1" ] || VARVE_FAULT=$1=pause
     shift
+    paused=$(pauses) || paused=${paused:-0}
     start_varve "$@"
     unset VARVE_FAULT
 }
@@ -30,9 +30,13 @@ without_rows() {    # the rows of the next mount are made of STORE and of journa
 }
 held_in_a_round() {     # DISK: its newest snapshot is $snap, and the round that stores it is at the fault point
     snap=$(newest "$1")
-    eventually 20 in_a_round
-    for _ in $(seq 20); do is_paused && break; sleep 0.1; done
-    [ "$(xattr "$snap" state)" = pending ] || skip "this build has no fault points"
+    for _ in $(seq 300); do
+        if is_paused; then break; fi
+        [ "$(xattr "$snap" state)" = pending ] || skip "this build has no fault points"
+        sleep 0.1
+    done
+    is_paused || fail "never came to the fault point"
+    until [ "$(date +%s)" -gt "$(stat -c %Y "$snap")" ]; do sleep 0.1; done     # a freeze that is taken back frees its name
 }
 wait_ended() { for _ in $(seq 50); do kill -0 "$waiter" 2>/dev/null || return 0; sleep 0.1; done; return 1; }
 check_gone() {  # DISK SNAP CONTENT...: the disk has the last content, its snapshots have these in the order of time
@@ -82,7 +86,7 @@ done
 
 for point in snapshot.commit.before_link:1 store.publish.after_link:1 agent.finish.before_pointers:1 agent.finish.after_pointers:1; do
     pause_at "$point"
-    disk=$MNT/in.${point%:*}.img disks=$((disks + 1)) before=$(recipes)
+    disk=$MNT/in.${point%:*}.img before=$(recipes)
     run cp "$T/a" "$disk"
     held_in_a_round "$disk"
     rm "$snap" &
@@ -94,8 +98,7 @@ for point in snapshot.commit.before_link:1 store.publish.after_link:1 agent.fini
     run "$VARVE" wait --timeout 60 "$MNT"
     equals "$(recipes)" "$before" "recipes after rm at $point"
     check_gone "$disk" "$snap" "$T/a"
-    without_rows
-    check_gone "$disk" "$snap" "$T/a"
+    run rm "$disk"      # else the next start gives it a snapshot, which a round stores
     stop_varve
 done
 
@@ -149,7 +152,13 @@ for name in one two; do run cp "$T/b" "$vm/$name.img"; done
 [ -e "$T/pause" ] || fail "the round went on"
 go_on
 run "$VARVE" wait --timeout 60 "$MNT"
-only_new() { equals "$(find "$vm" -type f | wc -l)" 4; for name in one two; do same "$vm/$name.img" "$T/b"; same "$(newest "$vm/$name.img")" "$T/b"; done; }
+only_new() {
+    equals "$(find "$vm" -type f | wc -l)" 4
+    for name in one two; do
+        same "$vm/$name.img" "$T/b"
+        same "$(newest "$vm/$name.img")" "$T/b"
+    done
+}
 only_new
 equals "$(recipes)" $((before + 2))
 images_are() { [ "$(images)" = "$1" ]; }
@@ -184,9 +193,6 @@ for at in thaw:live.thaw.recorded:1 drop:live.drop.after_merge:1 drop:live.drop.
     same "$T/now" "$disk"
     same "$T/now" "$(newest "$disk")"       # a start gives a changed disk a snapshot
     [ ! -e "$snap" ] || same "$T/a" "$snap"
-    without_rows
-    [ ! -e "$snap" ] || [ -z "$answered" ] || fail "$at: a later start undoes the removal"
-    same "$T/now" "$disk"
     stop_varve
 done
 run "$VARVE" verify "$T/store"
