@@ -31,16 +31,17 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
     conn->time_gran = 1;
     /* ASYNC_DIO: without it, direct reads and writes by AIO go one at a time. With it the kernel leaves stale pages; see fs_write.c. */
     conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS
-                                   | FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
+                                   | FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_EXPORT_SUPPORT);
     /* All writes come through the mount, and the daemon invalidates what it changes by itself: a changed mtime need not drop caches.
      * Splice does not pay; the kernel applies the umask; writes reach the live image at once. */
     conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE
-                              | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_EXPORT_SUPPORT);
+                              | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL);
 }
 
 static const struct fuse_lowlevel_ops fs_ops = {
     .init = fs_init,
     .lookup = fs_op_lookup,
+    .forget = fs_op_forget,
     .getattr = fs_op_getattr,
     .setattr = fs_op_setattr,
     .mknod = fs_op_mknod,
@@ -193,6 +194,7 @@ static void fs_release(struct fs *f)
 {
     if (f->stop_fd >= 0)
         close(f->stop_fd);
+    fs_gone_free(f);
     pthread_mutex_destroy(&f->lock);
     turns_free(f->dirs);
     free((char *)f->conf.store_path);

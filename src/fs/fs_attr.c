@@ -43,6 +43,10 @@ static int what_unnamed(struct fs *f, uint64_t ino, struct what *out)
             return 0;
         }
     }
+    if (fs_gone_find(f, ino, &out->gone)) {
+        out->kind = WHAT_GONE;
+        return 0;
+    }
     if (handle_label_by_ino(f, ino, &out->node, &out->size) == 0) {
         out->kind = WHAT_LABEL;
         return 0;
@@ -199,6 +203,9 @@ int fs_stat(struct fs *f, uint64_t ino, const struct what *w, struct stat *st, d
         st->st_nlink = 0;
         return rc;
     }
+    case WHAT_GONE:
+        *st = w->gone;
+        return 0;
     case WHAT_NODE:
         break;
     }
@@ -222,6 +229,7 @@ int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param
     if (n->kind == NODE_DISK)
         out->entry_timeout = 0;
     out->ino = out->attr.st_ino;
+    out->generation = fs_generation_node(n);
     return rc;
 }
 
@@ -232,6 +240,7 @@ int fs_entry_of(struct fs *f, const struct entry *e, struct fuse_entry_param *ou
     entry_init(out, snap_timeout(&e->snap));
     fs_stat_snap(f, &e->snap, &out->attr);
     out->ino = out->attr.st_ino;
+    out->generation = fs_generation_snap(&e->snap.info.ref.snap);
     return 0;
 }
 
@@ -334,6 +343,18 @@ static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, 
     return rc < 0 ? rc : 0;
 }
 
+/* An open disk that was removed has no record: what fchmod and the like set holds for its handles only. */
+static void setattr_orphan(struct fs *f, struct node *v)
+{
+    struct fs_disk *d = fs_disk_find_ino(f, vid_ino(&v->id));
+    v->ctime_ns = fs_now_ns();
+    pthread_mutex_lock(&f->lock);
+    if (d != NULL && d->orphan)
+        d->node = *v;
+    pthread_mutex_unlock(&f->lock);
+    fs_disk_put(d);
+}
+
 static int setattr_node(struct op *op, const struct what *w, struct verr *err)
 {
     struct node v = w->node;
@@ -357,6 +378,8 @@ static int setattr_node(struct op *op, const struct what *w, struct verr *err)
     }
     if (rc == 0 && what != 0 && w->kind == WHAT_NODE)
         rc = names_setattr(op->f->names, &w->node.id, what, &v, NULL, err);
+    if (rc == 0 && what != 0 && w->kind == WHAT_ORPHAN)
+        setattr_orphan(op->f, &v);
     return rc;
 }
 
@@ -381,6 +404,11 @@ static void setattr_run(struct op *op)
         case WHAT_NODE:
         case WHAT_ORPHAN:
             rc = setattr_node(op, &w, &err);
+            break;
+        case WHAT_GONE:
+            rc = op->flags & FUSE_SET_ATTR_SIZE ? -ESTALE : 0;
+            if (rc == 0)
+                fs_gone_set(op->f, op->ino, &op->attr, op->flags);
             break;
         }
     }

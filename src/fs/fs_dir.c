@@ -33,6 +33,8 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         e.attr_timeout = e.entry_timeout = FS_TIMEOUT_STORED;
         control_stat(control, &e.attr);
         rc = 0;
+    } else if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        rc = fs_export_lookup(f, parent, name[1] == '.', &e, &err);
     } else if (ino_is_control(parent)) {
         rc = -ENOENT;
     } else {
@@ -84,7 +86,8 @@ static int list_entry(void *ctx, const char *name, const struct entry *e)
         item = (struct listed){.kind = ENTRY_SNAP, .ino = vid_ino(&s->info.ref.snap), .size = s->info.size,
                                .alloc_bytes = s->info.alloc_bytes,
                                .mtime_ns = s->info.freeze_ns, .mode = s->info.mode, .uid = s->info.uid, .gid = s->info.gid,
-                               .stored = s->state == SNAPST_STORED && (s->info.flags & SNAP_PROVISIONAL) == 0};
+                               .stored = s->state == SNAPST_STORED && (s->info.flags & SNAP_PROVISIONAL) == 0,
+                               .generation = fs_generation_snap(&s->info.ref.snap)};
     }
     return listing_add(ctx, name, &item);
 }
@@ -123,7 +126,10 @@ void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct fs *f = fs_of(req);
     struct verr err = {0};
     struct node dir;
+    struct stat gone;
     int rc = ino_is_control(ino) ? 0 : fs_dir_node(f, ino, &dir, &err);
+    if (rc == -ESTALE && fs_gone_find(f, ino, &gone))
+        rc = S_ISDIR(gone.st_mode) ? 0 : -ENOTDIR;      /* the kernel lists nothing of a directory that it has removed */
     struct handle *h = rc == 0 ? handle_new(f, HANDLE_DIR, ino) : NULL;
     if (rc == 0 && h == NULL)
         rc = -ENOMEM;
@@ -147,9 +153,11 @@ static void plus_entry(struct fs *f, const struct handle *h, const struct listed
         fs_stat_listed(f, item, &e->attr);
         e->attr_timeout = e->entry_timeout = item->stored ? FS_TIMEOUT_STORED : FS_TIMEOUT_LIVE;
         e->ino = item->ino;
+        e->generation = item->generation;
     } else if (fs_what(f, item->ino, &w, &err) == 0 && fs_stat(f, item->ino, &w, &e->attr, &e->attr_timeout, &err) == 0) {
         e->entry_timeout = item->kind == ENTRY_DISK && !h->control ? 0 : e->attr_timeout;  /* see fs_entry_of_node */
         e->ino = item->ino;
+        e->generation = w.kind == WHAT_NODE ? fs_generation_node(&w.node) : 0;
     } else {
         e->attr.st_ino = item->ino;
         e->attr.st_mode = item->kind == ENTRY_DIR ? S_IFDIR : S_IFREG;
@@ -312,8 +320,13 @@ static int remove_named(struct op *op, int (*fn)(struct op *op, const struct ent
     if (rc < 0)
         return rc;
     rc = names_lookup(op->f->names, &d.dir.id, op->name, &e, err);
-    if (rc == 0)
+    if (rc == 0) {
+        struct fuse_entry_param was;
+        bool known = fs_entry_of(op->f, &e, &was, NULL) == 0;
         rc = fn(op, &e, err);
+        if (rc == 0 && known)
+            fs_gone_add(op->f, &was.attr);
+    }
     fs_dirs_give(op, &d);
     return rc;
 }

@@ -38,19 +38,31 @@ static int open_truncate(struct op *op, const struct node *node, struct verr *er
     if (busy != 0)
         return verr_set(err, EBUSY, "%s is open for writing", node->name);
     fs_will_replace(op->disk);
-    int rc = fs_rewrite(op->f, node, op->disk->live, err);
+    int rc = op->disk->orphan ? live_truncate(op->disk->live, 0, err) : fs_rewrite(op->f, node, op->disk->live, err);
     if (rc == 0)
         atomic_store(&op->disk->touched, true);
     return rc;
 }
 
+/* A removed disk that is open can be opened again through /proc/PID/fd. */
+static int open_node(struct op *op, struct node *out, struct verr *err)
+{
+    struct fs *f = op->f;
+    pthread_mutex_lock(&f->lock);
+    bool orphan = op->disk->orphan;
+    if (orphan)
+        *out = op->disk->node;
+    pthread_mutex_unlock(&f->lock);
+    int rc = orphan ? 0 : names_by_ino(f->names, op->disk->ino, out, err);
+    return rc == -ENOENT ? -ESTALE : rc;
+}
+
 static int open_disk(struct op *op, struct handle **out, struct verr *err)
 {
     struct node node;
-    int rc = names_by_ino(op->f->names, op->disk->ino, &node, err);
-    if (rc < 0)
-        return rc == -ENOENT ? -ESTALE : rc;
-    rc = open_live(op, err);
+    int rc = open_node(op, &node, err);
+    if (rc == 0)
+        rc = open_live(op, err);
     if (rc == 0 && (op->fi.flags & O_TRUNC) != 0 && (op->flags & O_CREAT) == 0)
         rc = open_truncate(op, &node, err);
     if (rc != 0)
@@ -269,13 +281,14 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     int rc = fs_what(f, ino, &w, &err);
-    if (rc == 0 && (w.kind == WHAT_ORPHAN || w.kind == WHAT_LABEL))
+    bool disk = rc == 0 && (w.kind == WHAT_NODE || w.kind == WHAT_ORPHAN);
+    if (rc == 0 && !disk && w.kind != WHAT_SNAP)
         rc = -ESTALE;
     if (rc == 0 && w.kind == WHAT_SNAP && (flags_may_change(fi->flags) || (fi->flags & O_TRUNC)))
         rc = -EROFS;
     if (rc == 0 && w.kind == WHAT_NODE && w.node.kind != NODE_DISK)
         rc = -EISDIR;
-    if (rc == 0 && w.kind == WHAT_NODE && (d = fs_disk_get(f, &w.node.id)) == NULL)
+    if (rc == 0 && disk && (d = fs_disk_get(f, &w.node.id)) == NULL)
         rc = -ENOMEM;
     if (rc < 0) {
         fs_reply_fail(req, "open", ino, rc, &err);

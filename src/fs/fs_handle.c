@@ -184,7 +184,7 @@ int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
 {
     int rc = -ESTALE;
     pthread_mutex_lock(&d->f->lock);
-    if (!d->dying && !d->orphan) {
+    if (d->orphan ? d->handles > 0 : !d->dying) {
         d->refs++;
         d->handles++;
         d->writers += writer;

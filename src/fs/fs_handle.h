@@ -83,6 +83,7 @@ struct listed {
     size_t name_off;
     uint64_t size, alloc_bytes;
     int64_t mtime_ns;
+    uint64_t generation;
     uint32_t mode, uid, gid;
     uint8_t kind;                   /* enum entry_kind */
     bool stored;
@@ -157,7 +158,7 @@ void fs_disk_put(struct fs_disk *d);
 int fs_disk_open_live(struct fs_disk *d, struct verr *err);
 /* Gives the live image back, so that it can be removed. The disk has no handle left. */
 void fs_disk_close_live(struct fs_disk *d);
-/* Adds the handle to the disk's; it takes a reference of its own. -ESTALE: the disk is dying. */
+/* Adds the handle to the disk's; it takes a reference of its own. -ESTALE: the disk is dying, or was removed and is not open any more. */
 int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer);
 /* Takes the handle off. *writers, *handles: how many are left; *orphan: the disk has no name any more. */
 void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsigned *handles, bool *orphan);

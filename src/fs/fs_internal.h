@@ -50,7 +50,7 @@ struct fs {
     atomic_uint inline_now;
     struct turns *dirs;             /* order changes of names that take several steps, in each directory */
 
-    pthread_mutex_t lock;           /* guards what fs_handle.h says, and handles, disks, procs, settle_stop, parks */
+    pthread_mutex_t lock;           /* guards what fs_handle.h says, and handles, disks, procs, settle_stop, gone, parks */
     struct handle *handles;
     struct fs_disk *disks[FS_DISK_BUCKETS];
     struct proc *procs;             /* fs_proc.c */
@@ -58,6 +58,8 @@ struct fs {
     pthread_t settler;              /* fs_settle.c */
     int settle_fd;                  /* eventfd: the settler looks again; -1: there is none */
     bool settle_stop;
+    struct gone *gone[FS_DISK_BUCKETS]; /* fs_gone.c */
+    atomic_uint ngone;
     struct park *parks;             /* requests that wait without a thread (fs_wait.c) */
 
     atomic_bool stopping;
@@ -136,10 +138,11 @@ struct agent_viewer fs_viewer(fuse_req_t req);
 /* ---- attributes (fs_attr.c) ---- */
 /* What an inode number stands for. fs_what: -ESTALE when it stands for nothing any more; the kernel then looks the name up again. */
 struct what {
-    enum { WHAT_NODE = 1, WHAT_SNAP, WHAT_ORPHAN, WHAT_LABEL, WHAT_CONTROL } kind;
+    enum { WHAT_NODE = 1, WHAT_SNAP, WHAT_ORPHAN, WHAT_LABEL, WHAT_CONTROL, WHAT_GONE } kind;
     struct node node;               /* WHAT_NODE, WHAT_ORPHAN: the node; WHAT_LABEL: the disk that gets a snapshot */
     struct snaprow snap;            /* WHAT_SNAP */
     uint64_t size;                  /* WHAT_LABEL */
+    struct stat gone;               /* WHAT_GONE: a directory, snapshot or closed disk that was removed while the kernel still knows it */
 };
 int fs_what(struct fs *f, uint64_t ino, struct what *out, struct verr *err);
 int fs_stat(struct fs *f, uint64_t ino, const struct what *w, struct stat *st, double *timeout, struct verr *err);
@@ -149,6 +152,21 @@ void fs_stat_listed(struct fs *f, const struct listed *item, struct stat *st);
 void fs_stat_label(struct fs *f, uint64_t ino, const struct node *disk, uint64_t size, struct stat *st);
 int fs_entry_of(struct fs *f, const struct entry *e, struct fuse_entry_param *out, struct verr *err);
 int fs_entry_of_node(struct fs *f, const struct node *n, struct fuse_entry_param *out, struct verr *err);
+
+/* ---- inode numbers that outlive the kernel's inode (fs_export.c) ---- */
+/* The generation that goes with an inode number wherever it is told to the kernel, which takes another one for another object. */
+uint64_t fs_generation_node(const struct node *n);
+uint64_t fs_generation_snap(const struct vid *id);
+/* The entry of "." (up: "..") in an inode of any kind. -ESTALE: it stands for nothing that has a name. */
+int fs_export_lookup(struct fs *f, uint64_t ino, bool up, struct fuse_entry_param *e, struct verr *err);
+
+/* ---- what was removed while the kernel still knows it (fs_gone.c) ---- */
+/* Called before a removal that the kernel asked for is answered: the attributes, which it had before, stay until the kernel forgets the
+ * inode. */
+void fs_gone_add(struct fs *f, const struct stat *st);
+bool fs_gone_find(struct fs *f, uint64_t ino, struct stat *out);
+void fs_gone_set(struct fs *f, uint64_t ino, const struct stat *attr, unsigned to_set);
+void fs_gone_free(struct fs *f);
 
 /* The node of a directory. -ENOTDIR: the inode is something else. */
 int fs_dir_node(struct fs *f, uint64_t ino, struct node *out, struct verr *err);
@@ -266,6 +284,7 @@ int fs_answer_init(struct fs *f, struct verr *err);
 
 /* ---- operations ---- */
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fs_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup);
 void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
 void fs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);

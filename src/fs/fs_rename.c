@@ -81,7 +81,11 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
 {
     struct fs *f = op->f;
     const struct node *n = &m->from.node;
+    struct stat was;
+    bool replaced = m->replaces && fs_stat_node(f, &m->to.node, &was, NULL) == 0;
     int rc = names_rename(f->names, &n->id, &m->dirs.dir2.id, op->name2, err);
+    if (rc == 0 && replaced)
+        fs_gone_add(f, &was);
     if (rc < 0 || n->kind != NODE_DISK || n->name[0] != '.')
         return rc;
     /* A finished temporary file got its final name: from now on its content counts. If it has a writer, the close freezes it. */

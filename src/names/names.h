@@ -5,7 +5,8 @@
  * follow STORE. Any thread may call these functions. Changes in one directory run one at a time; those in others do not wait for them.
  * Lookups and listings wait for no change.
  *
- * A node's inode number is vid_ino(id); so is a snapshot's. The root directory is inode 1 (FUSE_ROOT_ID).
+ * A node's inode number is vid_ino(id); so is a snapshot's. The root directory is inode 1 (FUSE_ROOT_ID). An id is never given to another
+ * node or snapshot. A removed disk may come back under its id: (id, btime) is never the same again, and does not change while it lives.
  */
 #ifndef VARVE_NAMES_NAMES_H
 #define VARVE_NAMES_NAMES_H

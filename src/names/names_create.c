@@ -101,6 +101,7 @@ static int revive(struct names *n, const struct node *gone, const struct creatio
         rec = *gone;    /* a row that reconcile made for snapshots whose record was lost */
     int64_t now = vclock_real_ns(n->clock);
     rec.flags &= ~(uint32_t)NODE_GONE;
+    rec.btime_ns = names_made_again(rec.btime_ns, now);
     rec.mode = names_mode(NODE_DISK, cr->mode);
     rec.uid = cr->uid;
     rec.gid = cr->gid;

@@ -46,6 +46,12 @@ static inline uint32_t names_mode(uint32_t kind, uint32_t mode)
     return mode & (kind == NODE_DISK ? 0777 : 07777);
 }
 
+/* The birth of a disk that comes back under its id: never the same again, whatever the clock says. names.h says what for. */
+static inline int64_t names_made_again(int64_t btime_ns, int64_t now)
+{
+    return now > btime_ns || btime_ns == INT64_MAX ? now : btime_ns + 1;
+}
+
 /* [A-Za-z0-9._-]{1,64} and not of the form of a timestamp. */
 bool snapname_label_ok(const char *label);
 /* As snapname_parse, but reads a name with a dot behind '@' as a disk without extension, with all behind '@' as the label. */

@@ -191,9 +191,11 @@ static int replace_in_turn(struct names *n, const struct vid *source, const stru
     rec.mode = src.mode & 0777;
     rec.uid = src.uid;
     rec.gid = src.gid;
-    rec.flags &= ~(uint32_t)NODE_GONE;
     rec.mtime_ns = src.mtime_ns;
     rec.ctime_ns = vclock_real_ns(n->clock);
+    if ((rec.flags & NODE_GONE) != 0)
+        rec.btime_ns = names_made_again(rec.btime_ns, rec.ctime_ns);
+    rec.flags &= ~(uint32_t)NODE_GONE;
     rec.version++;
     int fault = fault_errno("names.replace.before");
     r = fault != 0 ? verr_set(err, fault, "fault injected") : store_node_update(n->store, &rec, err);     /* the commit */

@@ -487,10 +487,12 @@ static void removed_disk_with_snapshots_is_gone_and_comes_back_with_its_history(
         assert_int_equal(names_create(f->n, &web.id, "disk.img", NODE_DIR, 0700, 0, 0, &again, &revived, &f->err), -EEXIST);
         remount(f, pass == 1);
     }
+    f->now -= INT64_C(3600000000000);
     assert_int_equal(names_create(f->n, &web.id, "disk.img", NODE_DISK, 0600, 1, 2, &again, &revived, &f->err), 0);
     assert_true(revived);
     assert_true(vid_eq(&again.id, &disk.id));
     assert_true(again.mode == 0600 && again.uid == 1 && again.gid == 2 && again.flags == 0);
+    assert_true(again.btime_ns > disk.btime_ns);        /* (id, btime) is never the same again */
     assert_tree(f, "web/ web/disk.img web/disk@one.img ");
     assert_int_equal(names_remove(f->n, &disk.id, &f->err), 0);
     assert_int_equal(names_snap_remove(f->n, &s, &f->err), 0);     /* the last one takes the record with it */
