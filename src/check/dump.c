@@ -30,7 +30,6 @@ static const struct kind {
     { "VARVTABL", "table", dump_table },
     { "VARVEMAP", "map", dump_map },
     { "VARVEVOL", "vol", dump_vol },
-    { "VARVGONE", "removal", dump_removal },
 };
 
 int dump_read(struct dump *d, uint64_t off, void *buf, size_t n, struct verr *err)

@@ -29,7 +29,6 @@ int dump_journal(struct dump *d, struct verr *err);         /* dump_live.c */
 int dump_table(struct dump *d, struct verr *err);
 int dump_map(struct dump *d, struct verr *err);
 int dump_vol(struct dump *d, struct verr *err);
-int dump_removal(struct dump *d, struct verr *err);
 
 struct segrcp;
 void dump_segment_recipe(struct out *o, const struct segrcp *rcp);    /* dump_recipe.c */

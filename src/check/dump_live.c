@@ -227,15 +227,6 @@ int dump_table(struct dump *d, struct verr *err)
     return r;
 }
 
-/* ---- removal ---- */
-
-int dump_removal(struct dump *d, struct verr *err)
-{
-    struct vid disk;
-    uint64_t number;
-    return print_head(d, LIVE_REMOVED, &disk, &number, err);
-}
-
 /* ---- map and vol ---- */
 
 static void print_pages(struct out *o, const char *key, const uint64_t bits[LIVE_WORDS])

@@ -64,7 +64,6 @@ static const struct form forms[SEAL_KINDS] = {
     [SEAL_TABLE] = {LAYER("VARVTABL")},
     [SEAL_MAP] = {LAYER("VARVEMAP")},
     [SEAL_VOL] = {LAYER("VARVEVOL")},
-    [SEAL_REMOVED] = {LAYER("VARVGONE")},
     [SEAL_STATE] = {SUM(AT_END, 8, BEFORE, SEED_ID)},
     [SEAL_ENTRY] = {SUM(AT_END, 4, BEFORE, SEED_ID)},
     [SEAL_SLOT] = {SUM(AT_END, 8, BEFORE, SEED_ID)},

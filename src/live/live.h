@@ -84,9 +84,10 @@ int live_create(struct live_set *set, const struct vid *disk, uint64_t min_seq, 
 /* Opens (recovers, at first use) and takes a reference. -ENOENT; -EBADMSG damaged: names the file. */
 int live_get(struct live_set *set, const struct vid *disk, struct live **out, struct verr *err);
 void live_put(struct live *l);
-/* Removes the directory of a disk; durable on return. -EBUSY: a snapshot is pending, or the disk is in use. */
+/* Removes the directory of a disk. A power loss may bring it back whole, with what says that it goes: then the next start removes it.
+ * -EBUSY: a snapshot is pending, or the disk is in use. */
 int live_remove(struct live_set *set, const struct vid *disk, struct verr *err);
-/* Removes it with all its pending snapshots: an image that nobody reads again. Needs no space, unlike dropping the snapshots. */
+/* Removes it with all its pending snapshots, durably: an image that nobody reads again. Needs no space, unlike dropping the snapshots. */
 int live_discard(struct live_set *set, const struct vid *disk, struct verr *err);
 const struct vid *live_id(const struct live *l);
 /* The next snapshot gets at least that sequence number, and a name later than last_name_s: after a power loss STORE may have a
@@ -100,7 +101,7 @@ void live_raise(struct live *l, uint64_t min_seq, int64_t last_name_s);
 int live_removal_say(int state_dirfd, const struct vid *disk, struct verr *err);
 /* Takes the record back: the image stays. Durable on return; 0 also when there is no record. */
 int live_removal_unsay(int state_dirfd, const struct vid *disk, struct verr *err);
-/* 1: recorded; 0: not, or the record is damaged; -errno. */
+/* 1: recorded; 0: not; -errno. */
 int live_removal_said(int state_dirfd, const struct vid *disk, struct verr *err);
 
 enum live_mark {

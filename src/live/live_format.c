@@ -15,7 +15,7 @@ _Static_assert(512 % LIVE_ENTRY_BYTES == 0, "an entry never crosses a sector");
 _Static_assert((int)SEG_PAGES < (int)LIVE_PAGES_UNKNOWN, "counts of pages fit 16 bits");
 
 static const enum seal_kind header_kinds[] = {
-    [LIVE_TABLE] = SEAL_TABLE, [LIVE_MAP] = SEAL_MAP, [LIVE_VOL] = SEAL_VOL, [LIVE_REMOVED] = SEAL_REMOVED,
+    [LIVE_TABLE] = SEAL_TABLE, [LIVE_MAP] = SEAL_MAP, [LIVE_VOL] = SEAL_VOL,
 };
 
 /* A record of another disk or position that turns up here does not pass. */

@@ -29,7 +29,7 @@ enum {
 #define LIVE_SIZE_MAX (UINT64_C(1) << 47)   /* largest disk: 128 TiB; keeps every product below in 64 bits */
 
 /* ---- headers ---- */
-enum live_file { LIVE_TABLE, LIVE_MAP, LIVE_VOL, LIVE_REMOVED };
+enum live_file { LIVE_TABLE, LIVE_MAP, LIVE_VOL };
 /* First 64 bytes of the header page. */
 void live_header_encode(enum live_file kind, const struct vid *disk, uint64_t number, uint8_t out[LIVE_STATE_OFF]);
 /* 0; -ENODATA: all zero (never completed); -EBADMSG; -ENOTSUP. */

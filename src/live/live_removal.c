@@ -2,12 +2,13 @@
 /*
  * live_removal: the file `removed` in a disk's directory. It says that the disk's name is about to go, and the image with it.
  *
- *   `removed`, fsynced -> the name's record in STORE goes -> the directory is renamed away and taken apart, `removed` with it
+ *   `removed`, directory fsynced -> the name's record in STORE goes -> the directory is renamed away and taken apart, `removed` with it
  *
  * A crash in between leaves an image that is known to be removed. An image without a name and without this file stays.
+ *
+ * The name alone says it and the file is empty: a content would need an fsync of its own, and half of it would say nothing.
  */
 #include "live/live.h"
-#include "live/live_format.h"
 
 #include "base/fault.h"
 #include "base/file.h"
@@ -15,8 +16,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char said[] = "removed";
@@ -42,14 +43,14 @@ static int end(const struct vid *disk, int dirfd, int r, const char *what, struc
 
 int live_removal_say(int state_dirfd, const struct vid *disk, struct verr *err)
 {
-    uint8_t record[LIVE_STATE_OFF];
     int dirfd = open_dir(state_dirfd, disk);
     if (dirfd == -ENOENT)
         return 0;
-    live_header_encode(LIVE_REMOVED, disk, 0, record);
     int r = dirfd < 0 ? dirfd : -fault_errno("live.removal.say");
-    if (r == 0)
-        r = file_replace(dirfd, said, record, sizeof record);
+    if (r == 0) {
+        int fd = openat(dirfd, said, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        r = fd < 0 ? -errno : close(fd) < 0 ? -errno : dir_sync(dirfd);
+    }
     return end(disk, dirfd, r, "written", err);
 }
 
@@ -64,16 +65,10 @@ int live_removal_unsay(int state_dirfd, const struct vid *disk, struct verr *err
 
 int live_removal_said(int state_dirfd, const struct vid *disk, struct verr *err)
 {
-    uint8_t *record = NULL;
-    size_t len = 0;
+    struct stat st;
     int dirfd = open_dir(state_dirfd, disk);
     if (dirfd == -ENOENT)
         return 0;
-    int r = dirfd < 0 ? dirfd : file_load(dirfd, said, LIVE_STATE_OFF, &record, &len);
-    if (r == 0) /* a kill leaves no half of it: what is no whole record says nothing */
-        r = len == LIVE_STATE_OFF && live_header_decode(LIVE_REMOVED, disk, 0, record) == 0;
-    else if (r == -ENOENT || r == -EFBIG || r == -EINVAL || r == -ELOOP)
-        r = 0;
-    free(record);
-    return end(disk, dirfd, r, "read", err);
+    int r = dirfd < 0 ? dirfd : fstatat(dirfd, said, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : S_ISREG(st.st_mode);
+    return end(disk, dirfd, r == -ENOENT ? 0 : r, "read", err);
 }

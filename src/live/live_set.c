@@ -317,8 +317,9 @@ static int sum_disk(struct live_set *set, const char *hex, struct sum *s)
     return r;
 }
 
-/* Renames the directory, then takes it apart: under its final name it is whole or not there. */
-static int remove_dir(struct live_set *set, const char *hex, struct verr *err)
+/* Renames the directory, then takes it apart: under its final name it is whole or not there. Filesystems keep the order of changes of
+ * names: a power loss that forgets the rename forgets all that came after it. */
+static int remove_dir(struct live_set *set, const char *hex, bool durably, struct verr *err)
 {
     char temp[VID_HEX + 12];
     snprintf(temp, sizeof temp, ".tmp-rm-%s", hex);
@@ -328,7 +329,7 @@ static int remove_dir(struct live_set *set, const char *hex, struct verr *err)
         r = sum_disk(set, hex, &s);
     if (r == 0 && renameat(set->disksfd, hex, set->disksfd, temp) < 0)
         r = -errno;
-    if (r == 0)
+    if (r == 0 && durably)
         r = dir_sync(set->disksfd);
     if (r < 0)
         return verr_set(err, -r, "disks/%s: cannot be removed: %s", hex, strerror(-r));
@@ -370,7 +371,7 @@ static int remove_disk(struct live_set *set, const struct vid *disk, bool pendin
         hash_add(set, holder);
         pthread_mutex_unlock(&set->lock);
         live_release(l);
-        r = remove_dir(set, hex, err);
+        r = remove_dir(set, hex, pending_too, err);      /* its pending snapshots must not come back */
     } else {
         holder = l;
         r = verr_set(err, ENOMEM, "no memory");

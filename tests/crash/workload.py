@@ -472,6 +472,24 @@ def w_remove(r):
     r.remove('vm/a.img')
 
 
+def w_make(r):
+    """Disks without a snapshot, made and removed: empty ones, and one whose content is in its live image alone."""
+    for name in ('vm/e1.img', 'vm/e2.img', 'vm2/e3.img'):
+        r.open(name, os.O_WRONLY | os.O_CREAT)
+        r.close(name)
+    hidden = 'vm/.hidden'
+    r.open(hidden, os.O_RDWR | os.O_CREAT)
+    r.write(hidden, 0, blocks(35, 9000))
+    r.fsync(hidden)
+    r.close(hidden)
+    r.remove('vm/e1.img')
+    r.remove(hidden)
+    r.open('vm/e1.img', os.O_RDWR | os.O_CREAT)
+    r.write('vm/e1.img', 4000, blocks(36, 300))
+    r.close('vm/e1.img')
+    r.wait()
+
+
 def w_names(r):
     r.mkdir('vm/sub')
     r.rename('vm/b.img', 'vm2/b2.img')
@@ -565,5 +583,5 @@ def w_unpublish(r):
 
 
 FAULTS = {'drop': 'dedup.1a.segment:1=pause', 'unpublish': 'dedup.4b.after_publish:1=pause'}
-WORKLOADS = {f.__name__[2:]: f for f in (w_start, w_copy, w_overwrite, w_again, w_write, w_revert, w_clone, w_remove, w_names, w_onto, w_group,
-                                         w_drop, w_unpublish)}
+WORKLOADS = {f.__name__[2:]: f for f in (w_start, w_copy, w_overwrite, w_again, w_write, w_revert, w_clone, w_remove, w_make, w_names, w_onto,
+                                         w_group, w_drop, w_unpublish)}

@@ -35,7 +35,6 @@ static const struct kind {
     [SEAL_TABLE] = {64, ID | NUMBER},
     [SEAL_MAP] = {64, ID | NUMBER},
     [SEAL_VOL] = {64, ID | NUMBER},
-    [SEAL_REMOVED] = {64, ID | NUMBER},
     [SEAL_STATE] = {64, ID | NUMBER},
     [SEAL_ENTRY] = {16, ID | NUMBER},
     [SEAL_SLOT] = {256, ID | NUMBER},
@@ -154,7 +153,7 @@ static void newer_is_told_from_damaged(void **state)
     (void)state;
     static const enum seal_kind tailed[] = {
         SEAL_NODE, SEAL_SIDE_FILE, SEAL_SNAPSHOT, SEAL_SEGMENT, SEAL_OWNER, SEAL_DELETIONS, SEAL_CONTAINER, SEAL_FRAME, SEAL_TRAILER,
-        SEAL_INDEX, SEAL_TABLE, SEAL_MAP, SEAL_VOL, SEAL_REMOVED,
+        SEAL_INDEX, SEAL_TABLE, SEAL_MAP, SEAL_VOL,
     };
     uint8_t record[RECORD_MAX];
     for (size_t i = 0; i < sizeof tailed / sizeof tailed[0]; i++) {
