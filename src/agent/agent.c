@@ -325,6 +325,8 @@ int agent_close(struct agent *a, struct verr *err)
         return 0;
     stop_thread(a);
     int r = 0;
+    if (a->pool != NULL)
+        pool_serial_wait(&a->ahead_serial);
     if (a->live != NULL)
         r = live_set_close(a->live, err);
     names_close(a->names);

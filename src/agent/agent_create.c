@@ -9,7 +9,10 @@
  */
 #include "agent/agent_internal.h"
 
+#include "base/id.h"
+
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,19 +69,48 @@ static int check_turn(const struct making *m, const struct vid *disk, struct ver
     return r == 0 ? -EAGAIN : r == -ENOENT ? 0 : r;
 }
 
-static int make_image(void *ctx, const struct node *node, struct verr *err)
+/* The image of a disk that comes back continues after the history that it left. */
+static int image_again(struct making *m, const struct vid *disk, struct live **out, struct verr *err)
 {
-    struct making *m = ctx;
     uint64_t min_seq = 0;
     int64_t last_name_s = 0;
-    struct live *l = NULL;
-    int r = check_turn(m, &node->id, err);
+    int r = check_turn(m, disk, err);
     if (r == 0)
-        r = history_end(m->a, &node->id, &min_seq, &last_name_s, err);
-    if (r < 0)
-        return r;
-    r = live_create(m->a->live, &node->id, min_seq, last_name_s, &l, err);
-    if (r == -EEXIST)
+        r = history_end(m->a, disk, &min_seq, &last_name_s, err);
+    return r < 0 ? r : live_create(m->a->live, disk, min_seq, last_name_s, out, err);
+}
+
+static int take_ready(struct agent *a, struct vid *disk, struct live **out)
+{
+    struct live *l = NULL;
+    int r = live_ready_take(a->live, disk, NULL);
+    if (r == 0)
+        r = live_get(a->live, disk, &l, NULL);
+    if (r == 0)
+        r = live_set_mtime(l, vclock_real_ns(a->conf.clock), NULL);
+    if (r == 0)
+        *out = l;
+    else if (l != NULL)
+        live_put(l);
+    return r;
+}
+
+/* A new disk takes an image that was made ahead, with its id. If there is none that can be used, one is made now. */
+static int new_image(struct agent *a, struct vid *disk, struct live **out, struct verr *err)
+{
+    if (take_ready(a, disk, out) == 0)
+        return 0;
+    *disk = vid_random();
+    return live_create(a->live, disk, 1, 0, out, err);
+}
+
+static int make_image(void *ctx, struct node *node, struct verr *err)
+{
+    struct making *m = ctx;
+    struct live *l = NULL;
+    bool again = !vid_is_zero(&node->id);
+    int r = again ? image_again(m, &node->id, &l, err) : new_image(m->a, &node->id, &l, err);
+    if (again && r == -EEXIST)
         return empty_image(m->a, &node->id, err);
     if (r < 0)
         return r;
@@ -86,6 +118,25 @@ static int make_image(void *ctx, const struct node *node, struct verr *err)
     r = live_set_marks(l, LIVE_REWRITING, 0, err);
     live_put(l);
     return r;
+}
+
+static void make_ahead(struct pool_task *task)
+{
+    struct agent *a = (struct agent *)((char *)task - offsetof(struct agent, ahead));
+    struct verr why = {0};
+    int r = live_ready_make(a->live, &why);
+    if (r < 0)      /* a disk that needs one makes it itself, and tells the error if it persists */
+        vlog(VLOG_DEBUG, "agent", "images made ahead: %s", verr_str(&why));
+    atomic_store(&a->ahead_asked, false);
+}
+
+/* One task at a time: the flag goes up here and down at its end. */
+static void ask_for_images(struct agent *a)
+{
+    if (!live_ready_due(a->live) || atomic_exchange(&a->ahead_asked, true))
+        return;
+    a->ahead = (struct pool_task){.run = make_ahead};
+    pool_serial_post(&a->ahead_serial, &a->ahead);
 }
 
 /* Making the name failed: removes the image that was made for it. When it is unknown whether the name exists, the image stays, marked
@@ -115,6 +166,7 @@ static int create_in_turn(struct agent *a, const struct disk_new *d, const struc
         unmake_image(&m);
     else
         image_named(&m);
+    ask_for_images(a);
     return r;
 }
 

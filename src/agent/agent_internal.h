@@ -69,6 +69,10 @@ struct agent {
     uint32_t nslots;
     unsigned disks_open;        /* unused disks that stay open */
 
+    struct pool_serial ahead_serial;
+    struct pool_task ahead;     /* makes images of new disks ahead; the caller's while ahead_asked is false */
+    _Atomic bool ahead_asked;
+
     struct {
         pthread_mutex_t lock;   /* taken after the turn of a disk; held while STATE/put-back is written, and nothing else is taken */
         bool behind;            /* STORE lacks what STATE has seen in it */

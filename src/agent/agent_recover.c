@@ -70,6 +70,7 @@ static int open_parts(struct agent *a, struct verr *err)
     a->pool = pool_new(worker_count(a), err);
     if (a->pool == NULL)
         return -err->code;
+    pool_serial_init(&a->ahead_serial, a->pool, NULL);
     const struct ingest_env env = {.store = a->store, .segread = a->segread, .pool = a->pool, .streams = STREAMS_MAX};
     r = ingest_new(&env, &a->ingest, err);
     if (r < 0)
@@ -179,6 +180,8 @@ static int recover_named(struct agent *a, struct live *l, const struct node *dis
         r = live_attr(l, &at, err);
     if (r == 0 && (at.marks & LIVE_UNNAMED))
         r = live_set_marks(l, 0, LIVE_UNNAMED, err);
+    if (r == 0 && at.mtime_ns < disk->btime_ns && !at.changed)  /* made ahead, and only its making was durable */
+        r = live_set_mtime(l, disk->btime_ns, err);
     if (r == 0)
         r = raise_numbers(a, l, disk, err);
     if (r == 0)

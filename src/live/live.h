@@ -81,6 +81,12 @@ void live_set_space(struct live_set *set, struct live_space *out);
 /* New empty disk whose next sequence number is at least min_seq and whose next snapshot name is later than last_name_s, marked
  * LIVE_UNNAMED. Durable on return. -EEXIST. */
 int live_create(struct live_set *set, const struct vid *disk, uint64_t min_seq, int64_t last_name_s, struct live **out, struct verr *err);
+/* Images made ahead, under random ids, as live_create makes them with min_seq 1 and last_name_s 0: a disk that takes one waits for no
+ * fsync. take: its id, and -ENOENT when there is none; it is opened with live_get, and the caller sets its mtime. due: more are wanted,
+ * for which one thread at a time calls make. */
+int live_ready_take(struct live_set *set, struct vid *id, struct verr *err);
+bool live_ready_due(struct live_set *set);
+int live_ready_make(struct live_set *set, struct verr *err);
 /* Opens (recovers, at first use) and takes a reference. -ENOENT; -EBADMSG damaged: names the file. */
 int live_get(struct live_set *set, const struct vid *disk, struct live **out, struct verr *err);
 void live_put(struct live *l);

@@ -158,7 +158,7 @@ struct live {
     unsigned ngone, gone_cap;
 };
 
-enum { SET_BUCKETS = 256 };
+enum { SET_BUCKETS = 256, LIVE_READY_MOST = 16 };
 struct live_set {
     struct live_env env;
     int disksfd;
@@ -167,6 +167,8 @@ struct live_set {
     struct live *buckets[SET_BUCKETS];
     struct live *oldest, *newest;   /* unused open disks */
     unsigned unused;
+    struct vid ready[LIVE_READY_MOST];  /* images made ahead */
+    unsigned nready, made;          /* made: disks since the set was opened */
     _Atomic int64_t layer_bytes, cache_bytes;
     struct lmemo *memo;
     struct lfiles *files;
@@ -217,6 +219,7 @@ off_t lfile_seek(struct lfile *f, off_t off, int whence);
 int lfile_truncate(struct lfile *f, off_t size);
 void lfile_times(struct lfile *f, const struct timespec times[2]);
 void lfile_punch(struct lfile *f, off_t off, off_t len);        /* a failure costs only space */
+void lfile_start(struct lfile *f);                              /* starts to write back; durable is only what lfile_sync made so */
 int lfile_sync(struct lfile *f, struct verr *err);              /* live_sync_fd */
 
 static inline pthread_rwlock_t *live_seg_lock(struct live *l, uint64_t seg) { return &l->segs[seg % LIVE_STRIPES]; }

@@ -332,6 +332,15 @@ void lfile_punch(struct lfile *f, off_t off, off_t len)
     lfile_done(f);
 }
 
+void lfile_start(struct lfile *f)
+{
+    int fd = lfile_use(f);
+    if (fd < 0)
+        return;
+    sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    lfile_done(f);
+}
+
 int lfile_sync(struct lfile *f, struct verr *err)
 {
     int fd = lfile_use(f);

@@ -24,6 +24,8 @@ int ljournal_open(struct live *l, struct verr *err);
 int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct verr *err);
 /* Replaces the journal by one complete record of nh: durable on return, nh moved from. head_lock held, or the disk is not open yet. */
 int ljournal_replace(struct live *l, struct live_head *nh, struct verr *err);
+/* The journal of a new disk: one complete record of nh, which is moved from. Not durable. */
+int ljournal_create(struct live *l, struct live_head *nh, struct verr *err);
 /* Makes the last record durable, then removes files that only older heads named. sync_lock held. */
 int ljournal_sync(struct live *l, struct verr *err);
 /* Room for n more files that go, made before the record: -ENOMEM. head_lock held. */
@@ -108,6 +110,19 @@ int live_drop_at(struct live *l, unsigned i, struct verr *err);
 
 /* ---- live_recover.c, live_create.c ---- */
 int live_recover(struct live *l, struct verr *err);
+/* The image of a new disk under its final name: durable on return. */
 int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_seq, int64_t last_name_s, struct verr *err);
+/* n images made ahead, all or none: durable on return, for hardly more than one costs. */
+int live_write_ready(struct live_set *set, const struct vid ids[], unsigned n, struct verr *err);
+#define LIVE_READY ".ready-"
+enum { LIVE_READY_NAME = sizeof LIVE_READY + VID_HEX };
+void live_ready_name(const struct vid *disk, char out[LIVE_READY_NAME]);
+void live_unmake_ready(struct live_set *set, const struct vid *disk);
+
+/* ---- live_ready.c ---- */
+/* Gives the images that an earlier run made ahead their final names: recovery removes those that no disk took. 0 or -errno. */
+int live_ready_enter(struct live_set *set);
+/* Removes those that no disk took. */
+void live_ready_remove(struct live_set *set);
 
 #endif

@@ -165,6 +165,23 @@ int ljournal_put(struct live *l, struct live_head *nh, bool complete, struct ver
     return 0;
 }
 
+int ljournal_create(struct live *l, struct live_head *nh, struct verr *err)
+{
+    size_t len = 0;
+    uint8_t *buf = encode(l, nh, true, 0, &len);
+    if (buf == NULL)
+        return live_fail(l, err, ENOMEM, "journal: no memory");
+    lfile_init(&l->journal, l, "journal", 0, NULL);
+    int r = lfile_open(&l->journal, O_CREAT | O_EXCL);
+    if (r == 0)
+        r = lfile_write(&l->journal, buf, len, 0);
+    free(buf);
+    if (r < 0)
+        return live_fail(l, err, -r, "journal: cannot be made: %s", strerror(-r));
+    take_head(l, nh);
+    return 0;
+}
+
 /* After file_replace failed: the disk fails if the name leads to another journal than the open one. */
 static void check_same_journal(struct live *l)
 {

@@ -463,6 +463,8 @@ int live_set_open(const struct live_env *env, struct live_set **out, struct verr
         r = dir_sync(env->state_dirfd);
     if (r == 0)
         r = dir_each(set->disksfd, remove_temp, &set->disksfd);
+    if (r == 0)
+        r = live_ready_enter(set);
     if (r < 0)
         r = verr_set(err, -r, "disks: %s", strerror(-r));
     if (r == 0) {
@@ -489,6 +491,7 @@ int live_set_close(struct live_set *set, struct verr *err)
     int r = 0;
     if (set == NULL)
         return 0;
+    live_ready_remove(set);
     for (unsigned i = 0; i < SET_BUCKETS; i++) {
         struct live *l;
         while ((l = set->buckets[i]) != NULL) {

@@ -75,10 +75,10 @@ int names_list(struct names *n, const struct vid *dir, int (*fn)(void *ctx, cons
 int names_create(struct names *n, const struct vid *parent, const char *name, enum node_kind kind, uint32_t mode, uint32_t uid,
                  uint32_t gid, struct node *out, bool *revived, struct verr *err);
 /* The same for a disk. prepare makes the disk's image before the record is written, so that no name exists without an image; a crash
- * in between leaves an image that is marked as unnamed. node: as it will be. prepare runs in the turn of the directory: it changes no
- * names, and takes no turn of a disk. */
+ * in between leaves an image that is marked as unnamed. node: as it will be, but for the id of a new disk, which is zero: prepare chooses
+ * one that no disk had. It runs in the turn of the directory: it changes no names, and takes no turn of a disk. */
 int names_create_disk(struct names *n, const struct vid *parent, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
-                      int (*prepare)(void *ctx, const struct node *node, struct verr *err), void *ctx, struct node *out,
+                      int (*prepare)(void *ctx, struct node *node, struct verr *err), void *ctx, struct node *out,
                       struct verr *err);
 /* Makes a record for a disk whose record was lost: at its old place if its row is still there, else as `lost-ID8` in the root. A
  * damaged record is left alone; the disk then has only a row. *out: the node, also of a disk that needed no record. -EEXIST: a record

@@ -13,11 +13,11 @@
 
 struct creation {
     uint32_t mode, uid, gid;
-    int (*prepare)(void *ctx, const struct node *node, struct verr *err);   /* may be NULL */
+    int (*prepare)(void *ctx, struct node *node, struct verr *err);     /* may be NULL */
     void *ctx;
 };
 
-static int run_prepare(const struct creation *cr, const struct node *rec, struct verr *err)
+static int run_prepare(const struct creation *cr, struct node *rec, struct verr *err)
 {
     int r = cr->prepare != NULL ? cr->prepare(cr->ctx, rec, err) : 0;
     if (r == 0)
@@ -64,7 +64,8 @@ static int create_new(struct names *n, const struct vid *parent, const char *nam
 {
     struct node rec;
     memset(&rec, 0, sizeof rec);
-    rec.id = vid_random();
+    if (cr->prepare == NULL)
+        rec.id = vid_random();
     rec.parent = *parent;
     rec.version = 1;
     rec.kind = kind;
@@ -178,7 +179,7 @@ int names_create(struct names *n, const struct vid *parent, const char *name, en
 }
 
 int names_create_disk(struct names *n, const struct vid *parent, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
-                      int (*prepare)(void *ctx, const struct node *node, struct verr *err), void *ctx, struct node *out,
+                      int (*prepare)(void *ctx, struct node *node, struct verr *err), void *ctx, struct node *out,
                       struct verr *err)
 {
     struct verr why = {0};
