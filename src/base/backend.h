@@ -46,7 +46,9 @@ struct backend_ops {
     int (*replace)(struct backend *b, const char *dir, const char *name, const void *data, size_t len);
     /* Reads the whole content, at most max bytes, into malloc'ed memory with a NUL behind it. -ENOENT; -EFBIG; -EINVAL: not a file. */
     int (*load)(struct backend *b, const char *dir, const char *name, size_t max, uint8_t **data, size_t *len);
-    /* Looks at an object or a directory. -ENOENT: there is none. */
+    /* Is an object of that name in dir? 1 or 0, as new as the call, like a list. 0 also when there is no dir. */
+    int (*look)(struct backend *b, const char *dir, const char *name);
+    /* What an object or a directory is; the answer may come from a cache. -ENOENT: there is none. */
     int (*stat_name)(struct backend *b, const char *dir, const char *name, struct bstat *out);
     /* Gives the object a second name. -EEXIST: that is taken; -ENOENT: there is no such object. Not durable before sync. */
     int (*link)(struct backend *b, const char *dir, const char *name, const char *to_dir, const char *to_name);
@@ -98,22 +100,31 @@ struct backend_ops {
     /* Cuts f to len bytes, to give space back. */
     int (*truncate)(struct bfile *f, uint64_t len);
 
-    /* ---- publishing: an object is written where no reader looks, then gets its name ---- */
+    /* ---- naming: an object is written where no reader looks, then gets its name ---- */
 
-    /* Makes a new object in dir, which publish names. */
+    /* Makes a new object in dir, which name_it names. */
     int (*temp)(struct backend *b, const char *dir, struct bfile **out);
-    /* Makes the lease dir/name. One that this host made earlier is emptied and made anew, so that a thread that still works in the old
-     * one is fenced. -ENOENT, -ESTALE: dir was closed. Not durable: a lease need not outlast a crash. */
-    int (*lease)(struct backend *b, const char *dir, const char *name, struct blease **out);
-    /* Makes a new object in the lease; an object of that name is removed before. -ENOENT, -ESTALE: the lease was taken away. */
-    int (*stage)(struct blease *l, const char *name, struct bfile **out);
-    /* THE commit point: names a temp or staged object, whole or not at all. The caller fsyncs f before and syncs dir after. 0 also when
-     * dir/name is this very object already, because an earlier attempt succeeded. -EEXIST: it is another one; -ESTALE: the lease was
-     * taken away, and no object was named. */
-    int (*publish)(struct bfile *f, const char *dir, const char *name);
-    /* Removes the name that temp or stage gave; 0 also when it is removed already. Closing an unpublished object then frees its space. */
+    /* Names a temp object, whole or not at all. The caller fsyncs f before and syncs dir after. 0 also when dir/name is this very object
+     * already, because an earlier attempt succeeded. -EEXIST: it is another one. */
+    int (*name_it)(struct bfile *f, const char *dir, const char *name);
+    /* Removes the name that temp gave; 0 also when it is removed already. Closing an object without another name then frees its space. */
     int (*unname)(struct bfile *f);
-    /* Removes the lease with all objects in it, unless a younger lease has its name. Its bfiles have been closed before. */
+
+    /* ---- publishing: the same out of a lease, which another host can take away ---- */
+
+    /* Makes the lease dir/name, of a name that was never used before. -ENOENT, -ESTALE: dir was closed. Not durable: a lease need not
+     * outlast a crash. */
+    int (*lease)(struct backend *b, const char *dir, const char *name, struct blease **out);
+    /* Makes a new object in the lease. -EEXIST: the lease has one of that name; -ENOENT, -ESTALE: the lease was taken away. */
+    int (*stage)(struct blease *l, const char *name, struct bfile **out);
+    /* THE commit point: the staged object leaves the lease and becomes dir/name, whole or not at all; an object that has that name already
+     * is replaced. The caller fsyncs f before and syncs dir after. -ESTALE: the lease was taken away, or the answer to an earlier request
+     * was lost: only a look at dir/name, under a new lease, can tell. */
+    int (*publish)(struct bfile *f, const char *dir, const char *name);
+    /* Takes a lease away, whoever made it: when this has returned 0 nothing that was staged in it can be published any more, and a loss of
+     * power does not bring it back. 0 also when there is none. -EBUSY: its publisher makes new objects all the time. */
+    int (*revoke)(struct backend *b, const char *dir, const char *name);
+    /* Removes the lease with all objects that are left in it. Its bfiles have been closed before. */
     void (*release)(struct blease *l);
 
     /* ---- the whole ---- */
@@ -144,6 +155,11 @@ static inline int bk_replace(struct backend *b, const char *dir, const char *nam
 static inline int bk_load(struct backend *b, const char *dir, const char *name, size_t max, uint8_t **data, size_t *len)
 {
     return b->ops->load(b, dir, name, max, data, len);
+}
+
+static inline int bk_look(struct backend *b, const char *dir, const char *name)
+{
+    return b->ops->look(b, dir, name);
 }
 
 static inline int bk_stat_name(struct backend *b, const char *dir, const char *name, struct bstat *out)
@@ -252,6 +268,16 @@ static inline int bk_temp(struct backend *b, const char *dir, struct bfile **out
     return b->ops->temp(b, dir, out);
 }
 
+static inline int bf_name(struct bfile *f, const char *dir, const char *name)
+{
+    return f->b->ops->name_it(f, dir, name);
+}
+
+static inline int bf_unname(struct bfile *f)
+{
+    return f->b->ops->unname(f);
+}
+
 static inline int bk_lease(struct backend *b, const char *dir, const char *name, struct blease **out)
 {
     return b->ops->lease(b, dir, name, out);
@@ -267,9 +293,9 @@ static inline int bf_publish(struct bfile *f, const char *dir, const char *name)
     return f->b->ops->publish(f, dir, name);
 }
 
-static inline int bf_unname(struct bfile *f)
+static inline int bk_revoke(struct backend *b, const char *dir, const char *name)
 {
-    return f->b->ops->unname(f);
+    return b->ops->revoke(b, dir, name);
 }
 
 static inline void bl_release(struct blease *l)

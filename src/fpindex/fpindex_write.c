@@ -204,7 +204,7 @@ static int put_name(struct fpi_writer *w, uint64_t number, struct verr *err)
     fpi_name(w->h.partition, number, name);
     r = -fault_errno("fpindex.publish.link");
     if (r == 0)
-        r = bf_publish(w->f, w->ix->dir, name);
+        r = bf_name(w->f, w->ix->dir, name);
     if (r == -EEXIST)
         return r;
     return r < 0 ? fail(w, r, "link", err) : 0;

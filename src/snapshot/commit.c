@@ -5,7 +5,7 @@
  *   state     on disk                                                     left by
  *   begun     lease directory; staged file of pages 1.. without header    commit_abort (the lease goes with what is in it)
  *   staged    staged file whole: header written last, fdatasynced         commit_publish, commit_abort
- *   done      link in snapshots/DISK, directory fsynced                   commit_abort (gives the lease back)
+ *   done      renamed to snapshots/DISK, directory fsynced                commit_abort (gives the lease back)
  *
  * The header page is written after all others, so that a staged file with a valid header is complete. Pages are written
  * as they fill up: a commit holds one page and 32 bytes for each page before it, whatever the size of the disk.
@@ -15,6 +15,7 @@
 #include "base/fault.h"
 #include "base/verr.h"
 #include "chunk/fingerprint.h"
+#include "store/snaps.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -199,16 +200,32 @@ int commit_stage(struct commit *c, const struct snaprcp *final, struct verr *err
     return r;
 }
 
-/* Link into snapshots/DISK -> fsync of that directory. */
+/* The name is taken. A valid recipe of this snapshot is the snapshot, whoever published it and whatever blocks it names: an attempt
+ * whose answer was lost, or the one before a crash. It counts once its name is durable. */
+static int published_already(struct commit *c, struct verr *err)
+{
+    struct snaprcp there;
+    int r = snaps_header(c->st, &c->hdr.info.ref, &there, err);
+    if (r < 0)
+        return verr_prefix(err, -r, "a file that is not this snapshot's recipe has its name; move it away");
+    r = snaps_durable(c->st, &c->hdr.info.ref, err);
+    if (r == 0)
+        return verr_set(err, ESTALE, "publishing %s: it is gone again", c->name);
+    return r < 0 ? r : 0;
+}
+
+/* Rename into snapshots/DISK -> fsync of that directory. */
 int commit_publish(struct commit *c, struct verr *err)
 {
     if (c->done || !c->whole)
         return verr_set(err, EINVAL, "snapshot recipe %s: not staged, or published before", c->name);
-    fault_point("snapshot.commit.before_link");
+    fault_point("snapshot.commit.before_rename");
     int r = lease_publish_recipe(c->lease, c->name, &c->hdr.info.ref.disk, err);
+    if (r == -EEXIST)
+        r = published_already(c, err);
     if (r < 0)
         return r;
-    fault_point("snapshot.commit.after_link");
+    fault_point("snapshot.commit.after_rename");
     c->done = true;
     return 0;
 }

@@ -42,6 +42,8 @@ struct dlease {
     char name[NAME_ROOM];
 };
 
+enum { REVOKE_TRIES = 64 };
+
 static struct backend_dir *of(struct backend *b) { return (struct backend_dir *)b; }
 static struct dfile *df(struct bfile *f) { return (struct dfile *)f; }
 
@@ -175,6 +177,18 @@ static int dir_list(struct backend *b, const char *dir, blist_fn fn, void *ctx)
         r = dir_each(d->fd, fn, ctx);
     dirref_put(of(b), d);
     return r;
+}
+
+static int is_name(void *ctx, const char *name) { return strcmp(*(const char *const *)ctx, name) == 0; }
+
+/* Elsewhere than on a local filesystem the kernel may remember for a while what a name leads to, but not what a list says. */
+static int dir_look(struct backend *b, const char *dir, const char *name)
+{
+    struct bstat there;
+    int r = of(b)->shared ? dir_list(b, dir, is_name, &name) : dir_stat_name(b, dir, name, &there);
+    if (r == 0 && !of(b)->shared)
+        r = 1;
+    return r == -ENOENT ? 0 : r;
 }
 
 static int sync_of(struct backend *b, const char *dir)
@@ -374,7 +388,7 @@ static int file_fsync(struct bfile *f) { return fdatasync(df(f)->fd) < 0 ? -errn
 
 static int file_truncate(struct bfile *f, uint64_t len) { return ftruncate(df(f)->fd, (off_t)len) < 0 ? -errno : 0; }
 
-/* ---- publishing ---- */
+/* ---- naming ---- */
 
 static int dir_temp(struct backend *b, const char *dir, struct bfile **out)
 {
@@ -387,39 +401,27 @@ static int dir_temp(struct backend *b, const char *dir, struct bfile **out)
     return r;
 }
 
-static bool revoked(int r) { return r == -ENOENT || r == -ESTALE; }
-
-/* Empties the lease and removes it, unless its name leads to a younger lease meanwhile. */
-static int lease_remove(int in, const char *name, int fd)
+/* Names the file. If the name is taken, compares inodes: while f is open, no other file can have its inode number. */
+static int file_name_it(struct bfile *f, const char *dir, const char *name)
 {
-    int r = dir_each(fd, clear_entry, &fd);
-    if (r < 0 && !revoked(r))
+    struct dirref *to;
+    int r = dirref_get(of(f->b), dir, &to);
+    if (r < 0)
         return r;
-    if (!same_inode(fd, in, name))
-        return 0;
-    return unlinkat(in, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-static int leftover_remove(int in, const char *name)
-{
-    int fd = dir_open(in, name);
-    if (fd < 0)
-        return revoked(fd) ? 0 : fd;
-    int r = lease_remove(in, name, fd);
-    close(fd);
+    if (linkat(df(f)->at->fd, df(f)->name, to->fd, name, 0) < 0)
+        r = -errno;
+    if ((r == -EEXIST || r == -ENOENT) && same_inode(df(f)->fd, to->fd, name))
+        r = 0;
+    dirref_put(of(f->b), to);
     return r;
 }
 
-static int lease_make(struct dlease *l, const char *dir)
+static int file_unname(struct bfile *f)
 {
-    int r = mkdirat(l->in->fd, l->name, 0700) < 0 ? -errno : 0;
-    if (r == -EEXIST) {
-        r = leftover_remove(l->in->fd, l->name);
-        if (r == 0)
-            r = mkdirat(l->in->fd, l->name, 0700) < 0 ? -errno : 0;
-    }
-    return r < 0 ? r : dirref_open(l->in, l->name, dir, &l->dir);
+    return unlinkat(df(f)->at->fd, df(f)->name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
+
+/* ---- publishing ---- */
 
 static int dir_lease(struct backend *b, const char *dir, const char *name, struct blease **out)
 {
@@ -431,7 +433,7 @@ static int dir_lease(struct backend *b, const char *dir, const char *name, struc
     }
     l->base.b = b;
     memcpy(l->name, name, strlen(name) + 1);
-    r = lease_make(l, dir);
+    r = mkdirat(l->in->fd, name, 0700) < 0 ? -errno : dirref_open(l->in, name, dir, &l->dir);
     if (r == 0) {
         *out = &l->base;
         return 0;
@@ -445,8 +447,6 @@ static int lease_stage_file(struct blease *lease, const char *name, struct bfile
 {
     struct dlease *l = (struct dlease *)lease;
     struct dfile *f;
-    if (unlinkat(l->dir->fd, name, 0) < 0 && !revoked(-errno))
-        return -errno;
     dirref_pin(of(lease->b), l->dir);
     int r = file_open(lease->b, l->dir, name, O_RDWR | O_CREAT | O_EXCL, &f);
     if (r == 0)
@@ -454,30 +454,57 @@ static int lease_stage_file(struct blease *lease, const char *name, struct bfile
     return r;
 }
 
-/* Names the file. If the name is taken, compares inodes: while f is open, no other file can have its inode number. */
-static int file_publish_as(struct bfile *f, const char *dir, const char *name)
+/*
+ * rename, and not link: a rename names its source by directory and name, so that it fails once the lease is gone. A link names the source
+ * by its inode: a server that keeps removed files (a trash) would give a recipe its name out of a lease that was taken away.
+ */
+static int file_publish_staged(struct bfile *f, const char *dir, const char *name)
 {
     struct dirref *to;
     int r = dirref_get(of(f->b), dir, &to);
     if (r < 0)
         return r;
-    if (linkat(df(f)->at->fd, df(f)->name, to->fd, name, 0) < 0)
-        r = -errno;
-    if ((r == -EEXIST || revoked(r)) && same_inode(df(f)->fd, to->fd, name))
-        r = 0;
+    if (renameat(df(f)->at->fd, df(f)->name, to->fd, name) < 0)
+        r = errno == ENOENT ? -ESTALE : -errno;
     dirref_put(of(f->b), to);
-    return revoked(r) ? -ESTALE : r;
+    return r;
 }
 
-static int file_unname(struct bfile *f)
+static bool gone(int r) { return r == -ENOENT || r == -ESTALE; }
+
+/* Empties and removes the lease. -ENOTEMPTY: something was staged in it meanwhile. */
+static int lease_remove(int in, const char *name)
 {
-    return unlinkat(df(f)->at->fd, df(f)->name, 0) < 0 && errno != ENOENT ? -errno : 0;
+    int fd = dir_open(in, name);
+    if (fd < 0)
+        return gone(fd) ? 0 : fd;
+    int r = dir_each(fd, clear_entry, &fd);
+    close(fd);
+    if (r < 0 && !gone(r))
+        return r;
+    return unlinkat(in, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* The fsync also covers what another revoker has removed and not fsynced. */
+static int dir_revoke(struct backend *b, const char *dir, const char *name)
+{
+    struct dirref *in;
+    int r = dirref_get(of(b), dir, &in);
+    if (r < 0)
+        return r;
+    r = -ENOTEMPTY;
+    for (int i = 0; i < REVOKE_TRIES && (r == -ENOTEMPTY || r == -EEXIST); i++)
+        r = lease_remove(in->fd, name);
+    if (r == 0)
+        r = dir_sync(in->fd);
+    dirref_put(of(b), in);
+    return r == -ENOTEMPTY || r == -EEXIST ? -EBUSY : r;
 }
 
 static void lease_release_dir(struct blease *lease)
 {
     struct dlease *l = (struct dlease *)lease;
-    (void)lease_remove(l->in->fd, l->name, l->dir->fd); /* a lease that stays is taken over by the next one, or revoked */
+    (void)lease_remove(l->in->fd, l->name); /* a lease that stays is revoked by this VM's next one */
     dirref_put(of(lease->b), l->dir);
     dirref_put(of(lease->b), l->in);
     free(l);
@@ -528,13 +555,13 @@ static void dir_destroy(struct backend *b)
 }
 
 static const struct backend_ops dir_ops = {
-    .create = dir_create, .replace = dir_replace, .load = dir_load, .stat_name = dir_stat_name, .link = dir_link, .move = dir_move,
-    .remove = dir_remove, .list = dir_list, .sync = sync_of, .claim_dir = dir_claim, .make_dir = dir_make_dir, .clear = dir_clear,
+    .create = dir_create, .replace = dir_replace, .load = dir_load, .look = dir_look, .stat_name = dir_stat_name, .link = dir_link,
+    .move = dir_move, .remove = dir_remove, .list = dir_list, .sync = sync_of, .claim_dir = dir_claim, .make_dir = dir_make_dir, .clear = dir_clear,
     .open = dir_open_file, .read = file_read, .stat = file_stat, .is_named = file_is_named, .close = file_close,
     .append_new = dir_append_new, .append_again = dir_append_again, .write = file_write, .start = file_start, .fsync = file_fsync,
-    .truncate = file_truncate, .temp = dir_temp, .lease = dir_lease, .stage = lease_stage_file, .publish = file_publish_as,
-    .unname = file_unname, .release = lease_release_dir, .space = dir_space, .owner = dir_owner, .reserve = dir_reserve,
-    .unreserve = dir_unreserve, .destroy = dir_destroy,
+    .truncate = file_truncate, .temp = dir_temp, .name_it = file_name_it, .unname = file_unname, .lease = dir_lease,
+    .stage = lease_stage_file, .publish = file_publish_staged, .revoke = dir_revoke, .release = lease_release_dir, .space = dir_space,
+    .owner = dir_owner, .reserve = dir_reserve, .unreserve = dir_unreserve, .destroy = dir_destroy,
 };
 
 /* ---- opening and making ---- */

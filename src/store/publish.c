@@ -2,12 +2,13 @@
 /*
  * publish: leases and the commit point (docs/design/publishing.md).
  *
- *     newest generation G -> make G/leases/VM.EPOCH -> no higher generation, no higher owner epoch    lease_take
- *     write, fsync in the lease                                                                       lease_stage
- *     publish lease/name as target -> sync of the target's directory -> remove lease/name             lease_publish
+ *     newest generation G -> make G/leases/VM.EPOCH.NONCE -> no higher generation, no higher owner epoch
+ *         -> revoke all other leases of this VM and epoch                                                   lease_take
+ *     write, fsync in the lease                                                                             lease_stage
+ *     is the target there? -> rename lease/name to it -> sync of its directory -> is it still there?        lease_publish
  *
- * The fence: a collector or adopter removes the staged files of a lease, and with them the publication becomes impossible. Each staged
- * file stays open until the lease ends, so that the backend recognises its own object under the target's name.
+ * The fence: a collector or adopter takes the lease away, and with it the staged files: the rename does not find its source any more.
+ * Each step is in this order for a reason of its own, which docs/design/publishing.md gives.
  */
 #include "store/publish.h"
 
@@ -22,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TAKE_TRIES = 64, LEASE_PATH = GENERATION_NAME + 8 + VID_HEX + 17, STAGED_NAME = 256 };
+enum { TAKE_TRIES = 64, LEASE_NAME = VID_HEX + 2 * 17, LEASE_PATH = GENERATION_NAME + 8 + LEASE_NAME, STAGED_NAME = 256 };
 
 struct staged {
     struct staged *next;
@@ -35,6 +36,7 @@ struct lease {
     struct vid vm;
     uint64_t epoch, generation;
     struct blease *lease;
+    char name[LEASE_NAME];
     char path[LEASE_PATH];      /* relative to generations/ */
     struct staged *staged;
     int broken;                 /* -errno of a failed fsync of a target directory: final */
@@ -61,15 +63,24 @@ static int fenced(const struct lease *l, struct verr *err)
 
 /* ---- taking and giving back ---- */
 
-/* Makes the lease in one generation: 1: made, 0: try again in the newest generation, -errno. */
+enum { LEASES_DIR = GENERATION_NAME + 20 };
+static void leases_dir(uint64_t generation, char out[LEASES_DIR])
+{
+    snprintf(out, LEASES_DIR, "generations/%016" PRIx64 "/leases", generation);
+}
+
+/* Makes the lease in one generation, under a name that none had before: a late request of an older lease must not find this one. 1: made,
+ * 0: try again in the newest generation, -errno. */
 static int lease_make(struct lease *l, struct verr *err)
 {
-    char hex[VID_HEX], dir[GENERATION_NAME + 20], name[VID_HEX + 17];
+    char hex[VID_HEX], nonce[VID_HEX], dir[LEASES_DIR];
+    const struct vid random = vid_random();
     vid_hex(&l->vm, hex);
-    snprintf(dir, sizeof dir, "generations/%016" PRIx64 "/leases", l->generation);
-    snprintf(name, sizeof name, "%s.%016" PRIx64, hex, l->epoch);
-    snprintf(l->path, sizeof l->path, "%016" PRIx64 "/leases/%s", l->generation, name);
-    int r = bk_lease(l->st->b, dir, name, &l->lease);
+    vid_hex(&random, nonce);
+    leases_dir(l->generation, dir);
+    snprintf(l->name, sizeof l->name, "%s.%016" PRIx64 ".%.16s", hex, l->epoch, nonce);
+    snprintf(l->path, sizeof l->path, "%016" PRIx64 "/leases/%s", l->generation, l->name);
+    int r = bk_lease(l->st->b, dir, l->name, &l->lease);
     if (revoked(r))
         return 0; /* leases/ of this generation is closed: there is a higher one */
     return r < 0 ? failed(l, "", r, "making lease", err) : 1;
@@ -90,6 +101,46 @@ static int lease_check(const struct lease *l, struct verr *err)
     return generation == l->generation;
 }
 
+/* ---- leases that others of the same VM and epoch have ---- */
+
+struct others {
+    const struct lease *mine;
+    uint64_t generation;        /* which is looked at */
+    struct verr *err;
+};
+
+/* Versions of varve that publish by link call a lease VM.EPOCH. */
+static int other_revoke(void *ctx, const char *name)
+{
+    struct others *o = ctx;
+    const struct lease *l = o->mine;
+    const size_t vm_and_epoch = VID_HEX - 1 + 17;
+    char dir[LEASES_DIR];
+    if (strncmp(name, l->name, vm_and_epoch) != 0 || (name[vm_and_epoch] != '.' && name[vm_and_epoch] != '\0'))
+        return 0;
+    if (o->generation == l->generation && strcmp(name, l->name) == 0)
+        return 0;
+    leases_dir(o->generation, dir);
+    int r = bk_revoke(l->st->b, dir, name);
+    return r < 0 ? verr_set(o->err, -r, "revoking lease %s/%s/%s: %s", l->st->path, dir, name, strerror(-r)) : 0;
+}
+
+static int others_of_generation(void *ctx, uint64_t generation)
+{
+    struct others *o = ctx;
+    o->generation = generation;
+    return lease_each(o->mine->st, generation, other_revoke, o, o->err);
+}
+
+/* Only after the own lease was made and checked: a clone that made its lease before ours is fenced here, and one that makes it later
+ * fences us. */
+static int others_revoke(const struct lease *l, struct verr *err)
+{
+    fault_point("store.lease.before_revoke");
+    struct others o = {.mine = l, .err = err};
+    return generation_each(l->st, others_of_generation, NULL, &o, err);
+}
+
 static void lease_drop(struct lease *l)
 {
     bl_release(l->lease);
@@ -105,6 +156,10 @@ static int lease_try(struct lease *l, struct verr *err)
     r = lease_make(l, err);
     if (r > 0)
         r = lease_check(l, err);
+    if (r > 0) {
+        int revoked_all = others_revoke(l, err);
+        r = revoked_all < 0 ? revoked_all : 1;
+    }
     if (r <= 0)
         lease_drop(l);
     return r;
@@ -164,25 +219,19 @@ int lease_stage_begin(struct lease *l, const char *name, struct staged **out, st
 {
     if (!name_good(name))
         return verr_set(err, EINVAL, "staging in lease %s: bad name \"%s\"", l->path, name);
-    struct staged *s = staged_find(l, name);
-    bool again = s != NULL;
-    if (!again && (s = calloc(1, sizeof *s)) == NULL)
+    if (staged_find(l, name) != NULL)
+        return verr_set(err, EEXIST, "staging in lease %s: \"%s\" was staged before", l->path, name);
+    struct staged *s = calloc(1, sizeof *s);
+    if (s == NULL)
         return verr_set(err, ENOMEM, "staging in lease %s: out of memory", l->path);
-    struct bfile *f;
-    int r = bl_stage(l->lease, name, &f);
+    int r = bl_stage(l->lease, name, &s->f);
     if (r < 0) {
-        if (!again)
-            free(s);
+        free(s);
         return revoked(r) ? fenced(l, err) : failed(l, name, r, "creating", err);
     }
-    if (again) {
-        bf_close(s->f);
-    } else {
-        memcpy(s->name, name, strlen(name) + 1);
-        s->next = l->staged;
-        l->staged = s;
-    }
-    s->f = f;
+    memcpy(s->name, name, strlen(name) + 1);
+    s->next = l->staged;
+    l->staged = s;
     *out = s;
     return 0;
 }
@@ -215,17 +264,43 @@ int lease_stage(struct lease *l, const char *name, const void *data, size_t len,
 
 /* ---- the commit point ---- */
 
-static int commit_link(struct lease *l, const struct staged *s, const char *dir, const char *target, struct verr *err)
+/* A rename would replace what is there. Nobody else renames to this name once this has looked: target names hold a snapshot's id, and
+ * all other leases of the VM were revoked before. */
+static int commit_look(struct lease *l, const char *dir, const char *target, struct verr *err)
 {
-    fault_point("store.publish.before_link");
-    int r = -fault_errno("store.publish.link");
+    int r = bk_look(l->st->b, dir, target);
+    if (r == 1)
+        return verr_set(err, EEXIST, "publishing %s/%s/%s: the name is taken already", l->st->path, dir, target);
+    return r < 0 ? verr_set(err, -r, "looking at %s/%s/%s: %s", l->st->path, dir, target, strerror(-r)) : 0;
+}
+
+static int commit_rename(struct lease *l, const struct staged *s, const char *dir, const char *target, struct verr *err)
+{
+    fault_point("store.publish.before_rename");
+    int r = -fault_errno("store.publish.rename");
     if (r == 0)
         r = bf_publish(s->f, dir, target);
-    if (r == -EEXIST)
-        return verr_set(err, EEXIST, "publishing %s: another file has that name already", target);
+    fault_point("store.publish.after_rename");
+    if (r == 0)
+        r = -fault_errno("store.publish.answer");   /* an answer that is lost */
     if (revoked(r))
         return fenced(l, err);
     return r < 0 ? failed(l, s->name, r, "publishing", err) : 0;
+}
+
+/* The target is durable, unless a file server came back between rename and sync, and has forgotten the rename. */
+static int commit_sync(struct lease *l, const char *dir, const char *target, struct verr *err)
+{
+    int r = bk_sync(l->st->b, dir);
+    if (r < 0) {
+        l->broken = r;
+        return verr_set(err, -r, "publishing %s: fsync of its directory: %s", target, strerror(-r));
+    }
+    fault_point("store.publish.after_fsync");
+    r = bk_look(l->st->b, dir, target);
+    if (r == 0)
+        return verr_set(err, ESTALE, "publishing %s/%s/%s: it is gone again", l->st->path, dir, target);
+    return r < 0 ? verr_set(err, -r, "looking at %s/%s/%s: %s", l->st->path, dir, target, strerror(-r)) : 0;
 }
 
 int lease_publish(struct lease *l, const char *name, const char *dir, const char *target, struct verr *err)
@@ -235,18 +310,10 @@ int lease_publish(struct lease *l, const char *name, const char *dir, const char
         return verr_set(err, EINVAL, "publishing out of lease %s: \"%s\" was not staged", l->path, name);
     if (l->broken != 0)
         return failed(l, name, l->broken, "publishing after a failed fsync:", err);
-    int r = commit_link(l, s, dir, target, err);
-    if (r < 0)
-        return r;
-    fault_point("store.publish.after_link");
-    r = bk_sync(l->st->b, dir);
-    if (r < 0) {
-        l->broken = r;
-        return verr_set(err, -r, "publishing %s: fsync of its directory: %s", target, strerror(-r));
-    }
-    fault_point("store.publish.after_fsync");
-    (void)bf_unname(s->f); /* an error does no harm: the name goes with the lease */
-    return 0;
+    int r = commit_look(l, dir, target, err);
+    if (r == 0)
+        r = commit_rename(l, s, dir, target, err);
+    return r == 0 ? commit_sync(l, dir, target, err) : r;
 }
 
 int lease_publish_recipe(struct lease *l, const char *name, const struct vid *disk, struct verr *err)

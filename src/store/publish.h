@@ -20,10 +20,11 @@ struct verr;
  * record is damaged; -ENOTSUP: of a newer version. */
 int owner_claim(struct store *st, const struct vid *vm, const struct vid *host, uint64_t *epoch, struct verr *err);
 
-struct lease;   /* generations/G/leases/VM.EPOCH/ */
+struct lease;   /* generations/G/leases/VM.EPOCH.NONCE/ */
 
 /* Makes a lease in the newest generation, then looks again for a higher generation (the lease is made anew there) or a higher owner
- * epoch (-ESTALE: fenced). An older lease of the same VM and epoch, which only this host can have made, is emptied and taken over. */
+ * epoch (-ESTALE: fenced), then revokes every other lease of this VM and epoch, in all generations: a process that died left them, or a
+ * clone of this host's STATE has them. So a VM has one lease at a time, and who takes a second one fences the first. */
 int lease_take(struct store *st, const struct vid *vm, uint64_t epoch, struct lease **out, struct verr *err);
 uint64_t lease_generation(const struct lease *l);
 
@@ -55,7 +56,7 @@ int owner_load(struct store *st, const struct vid *vm, uint64_t epoch, struct vi
  * version. */
 int deletions_check(struct store *st, uint64_t generation, uint64_t *refs, struct verr *err);
 
-/* Stages a recipe in the lease, durable on return. A name that was staged before is staged anew. -ESTALE: the lease was revoked. */
+/* Stages a recipe in the lease, durable on return. -EEXIST: the name was staged before; -ESTALE: the lease was revoked. */
 int lease_stage(struct lease *l, const char *name, const void *data, size_t len, struct verr *err);
 /* The same in pieces. The lease owns *out. */
 struct staged;
@@ -63,10 +64,10 @@ int lease_stage_begin(struct lease *l, const char *name, struct staged **out, st
 int staged_write(struct staged *s, const void *data, size_t len, uint64_t off);
 int lease_stage_end(struct lease *l, struct staged *s, struct verr *err);     /* durable on return */
 
-/* THE commit point: gives the staged file its name dir/target (dir relative to STORE), syncs dir, and removes the staged name. Durable
- * on return. 0 also when target is this very file already, because an earlier attempt succeeded; -EEXIST: target is another file;
- * -ESTALE: the lease was revoked: take a new lease and do the publish check again.
- * A failed sync of dir is final for this lease: every later call returns the same error. */
+/* THE commit point: looks whether dir/target (dir relative to STORE) is there already, gives the staged file that name, syncs dir, looks
+ * again. Durable on return. -EEXIST: the name is taken: the staged file stays in the lease, and if what is there is the snapshot that
+ * was to be published, then it is published, by whomever. -ESTALE: the lease was revoked, or nobody knows: take a new lease, do the
+ * publish check again, publish again. A failed sync of dir is final for this lease: every later call returns the same error. */
 int lease_publish(struct lease *l, const char *name, const char *dir, const char *target, struct verr *err);
 /* The same as snapshots/DISK/NAME; the disk's directory is made when it is absent. */
 int lease_publish_recipe(struct lease *l, const char *name, const struct vid *disk, struct verr *err);

@@ -180,13 +180,13 @@ int snaps_durable(struct store *st, const struct snapref *ref, struct verr *err)
 {
     char dir[DISK_PATH_MAX];
     store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
-    int r = snaps_named(st, DIR_SNAPSHOTS, &ref->disk, ref->seq, &ref->snap);
-    /* Its publisher may have been killed between link and sync of the directory: without that sync nothing may rely on the recipe. */
-    if (r == 1) {
-        int e = bk_sync(st->b, dir);
-        r = e < 0 ? e : 1;
-    }
-    return r < 0 ? file_fail(ref, ".rcp", r, strerror(-r), err) : r;
+    int r = snaps_there(st, ref, err);
+    if (r != 1)
+        return r;
+    /* Its publisher may have been killed between rename and sync of the directory: without that sync nothing may rely on the recipe. The
+     * second look: a file server that came back between rename and sync may have forgotten the name. */
+    r = bk_sync(st->b, dir);
+    return r < 0 ? file_fail(ref, ".rcp", r, strerror(-r), err) : snaps_there(st, ref, err);
 }
 
 /* ---- open files ---- */

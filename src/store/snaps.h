@@ -27,7 +27,7 @@ int snaps_header(struct store *st, const struct snapref *ref, struct snaprcp *ou
 int snaps_side(struct store *st, const struct snapref *ref, struct snaprcp *rcp, struct snapattr *attr, struct verr *err);
 /* Reads the header and applies the side file. attr may be NULL; without a side file it gets the recipe's own label and note. */
 int snaps_load(struct store *st, const struct snapref *ref, struct snaprcp *out, struct snapattr *attr, struct verr *err);
-/* Is the recipe there? If so, makes its directory entry durable. 1, 0, -errno. */
+/* Is the recipe there? If so, makes its directory entry durable, and looks again. 1, 0, -errno. */
 int snaps_durable(struct store *st, const struct snapref *ref, struct verr *err);
 
 /* ---- lists: read names only, in no order; each call lists anew, because a missing name may decide (base/backend.h) ---- */
@@ -50,7 +50,7 @@ int snaps_each(struct store *st, enum snaps_where where, const struct vid *disk,
 /* Calls fn for each disk that has a directory of recipes or anchors. */
 int snaps_each_disk(struct store *st, enum snaps_where where, int (*fn)(void *ctx, const struct vid *disk),
                     int (*stray)(void *ctx, const char *path), void *ctx, struct verr *err);
-/* Is the recipe there? 1 or 0, by a listing of its own, so that a network filesystem looks again; -errno. */
+/* Is the recipe there? 1 or 0, as new as the call (base/backend.h, look); -errno. */
 int snaps_there(struct store *st, const struct snapref *ref, struct verr *err);
 
 /* ---- changing ---- */

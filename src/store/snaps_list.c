@@ -102,13 +102,11 @@ int snaps_each_disk(struct store *st, enum snaps_where where, int (*fn)(void *ct
     return r < 0 && !l.stopped ? store_fail(st, dir_of(where), NULL, r, "listing", err) : r;
 }
 
-static int is_it(void *ctx, const struct snaps_file *f)
-{
-    return !f->side_file && snapref_eq(&f->ref, ctx);
-}
-
 int snaps_there(struct store *st, const struct snapref *ref, struct verr *err)
 {
-    struct snapref want = *ref;
-    return snaps_each(st, SNAPS_STORED, &ref->disk, &(struct snaps_walk){.file = is_it, .ctx = &want}, err);
+    char dir[DISK_PATH_MAX], file[SNAP_FILE_MAX];
+    store_disk_path(DIR_SNAPSHOTS, &ref->disk, dir);
+    store_snap_file(ref->seq, &ref->snap, ".rcp", file);
+    int r = bk_look(st->b, dir, file);
+    return r < 0 ? verr_set(err, -r, "looking at %s/%s/%s: %s", st->path, dir, file, strerror(-r)) : r;
 }

@@ -5,8 +5,8 @@
 set -eu
 . "$(dirname "$0")/lib.sh"
 expect_errors
-points="dedup.1a.segment dedup.2b.after_seal dedup.3b.after_delta dedup.4b.before_publish snapshot.commit.before_link
-        store.publish.after_link store.publish.after_fsync dedup.4b.after_publish agent.finish.before_pointers agent.finish.after_pointers"
+points="dedup.1a.segment dedup.2b.after_seal dedup.3b.after_delta dedup.4b.before_publish snapshot.commit.before_rename
+        store.publish.after_rename store.publish.after_fsync dedup.4b.after_publish agent.finish.before_pointers agent.finish.after_pointers"
 random_file "$T/a" 5000000
 start_varve
 run mkdir "$MNT/vm"

@@ -100,7 +100,7 @@ for how in waits opens; do
 done
 
 # A wait ends with the first failed attempt; a deadline holds also while the round hangs.
-started_with store.publish.link:1+=28
+started_with store.publish.rename:1+=28
 run cp "$T/a" "$MNT/vm/full.img"
 eventually 10 says "failed: "
 must_fail "could not be stored" "$VARVE" wait "$MNT"

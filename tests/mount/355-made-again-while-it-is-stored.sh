@@ -28,7 +28,7 @@ check_all() {   # DISK
     same "$T/b" "$(newest "$1")"
 }
 
-for point in store.publish.link agent.finish.before_pointers; do
+for point in store.publish.rename agent.finish.before_pointers; do
     disk=$MNT/$point.img
     start_with "$point:1=5,names.create.prepared:2=pause"
     failed_snapshot "$disk"
@@ -54,7 +54,7 @@ for point in store.publish.link agent.finish.before_pointers; do
     touch "$T/pause"
 done
 
-for point in store.publish.link agent.finish.before_pointers; do
+for point in store.publish.rename agent.finish.before_pointers; do
     # A revert finds the disk removed and its second snapshot pending.
     start_with "$point:2=5"
     disk=$MNT/reverted.$point.img

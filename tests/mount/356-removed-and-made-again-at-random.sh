@@ -9,7 +9,7 @@ seed=${VARVE_SEED:-$RANDOM} steps=${VARVE_STEPS:-25}
 echo "VARVE_SEED=$seed"
 RANDOM=$((seed % 32768))
 points=(names.create.prepared names.create.after_record names.save.after_record names.drop.after_record live.freeze.recorded
-        live.publish.after_entries agent.finish.after_pointers store.publish.after_link store.trash.between live.drop.after_merge
+        live.publish.after_entries agent.finish.after_pointers store.publish.after_rename store.trash.between live.drop.after_merge
         live.drop.after_rewrite live.revert.before_record names.snap_remove.after_trash agent.failed.before_row)
 
 model() {   # SEED STEPS PID: its exit status in $status

@@ -207,24 +207,59 @@ static void one_writer_appends(void **state)
 static void a_lease_that_was_taken_away_publishes_nothing(void **state)
 {
     (void)state;
-    struct blease *old, *young;
+    struct blease *l;
     struct bfile *f, *late;
-    assert_int_equal(bk_lease(b, "leases", "vm", &old), -ENOENT);
+    assert_int_equal(bk_lease(b, "leases", "vm", &l), -ENOENT);
     assert_int_equal(bk_claim_dir(b, "", "leases"), 0);
-    assert_int_equal(bk_lease(b, "leases", "vm", &old), 0);
-    assert_int_equal(bl_stage(old, "r", &late), 0);
-    assert_int_equal(bk_lease(b, "leases", "vm", &young), 0);
-    assert_int_equal(bf_publish(late, "", "r"), -ESTALE);
-    assert_int_equal(bl_stage(young, "r", &f), 0);
-    assert_int_equal(bf_publish(f, "", "r"), 0);
-    assert_int_equal(bf_publish(f, "", "r"), 0);        /* its own, again */
-    bl_release(old);                                    /* and does not take the younger one away */
-    assert_int_equal(bf_unname(f), 0);
-    assert_int_equal(bf_publish(f, "", "elsewhere"), -ESTALE);
-    bl_release(young);
-    bf_close(f);
-    bf_close(late);
+    assert_int_equal(bk_lease(b, "leases", "vm", &l), 0);
+    assert_int_equal(bl_stage(l, "r", &late), 0);
+    assert_int_equal(bl_stage(l, "r", &f), -EEXIST);
+    assert_int_equal(bk_revoke(b, "leases", "vm"), 0);
     assert_int_equal(faccessat(rootfd, "leases/vm", F_OK, 0), -1);
+    assert_int_equal(bf_publish(late, "", "r"), -ESTALE);
+    assert_int_equal(bk_look(b, "", "r"), 0);
+    assert_int_equal(bl_stage(l, "r", &f), -ENOENT);
+    assert_int_equal(bk_revoke(b, "leases", "vm"), 0);      /* there is none */
+    bl_release(l);
+    bf_close(late);
+}
+
+static void a_staged_object_leaves_the_lease(void **state)
+{
+    (void)state;
+    struct blease *l;
+    struct bfile *f;
+    assert_int_equal(bk_claim_dir(b, "", "leases"), 0);
+    assert_int_equal(bk_lease(b, "leases", "vm", &l), 0);
+    assert_int_equal(bk_lease(b, "leases", "vm", &l), -EEXIST);
+    assert_int_equal(bl_stage(l, "r", &f), 0);
+    assert_int_equal(bf_write(f, "text", 4, 0, false), 0);
+    assert_int_equal(bk_create(b, "", "to", "old", 3), 0);
+    assert_int_equal(bf_publish(f, "", "to"), 0);
+    assert_holds("", "to", "text");
+    assert_int_equal(bk_look(b, "leases/vm", "r"), 0);
+    assert_int_equal(bf_publish(f, "", "to"), -ESTALE);     /* its answer was lost: nobody knows */
+    bf_close(f);
+    assert_int_equal(bl_stage(l, "left", &f), 0);
+    bf_close(f);
+    bl_release(l);
+    assert_int_equal(faccessat(rootfd, "leases/vm", F_OK, 0), -1);
+}
+
+static void a_look_is_as_new_as_the_call(void **state)
+{
+    (void)state;
+    for (int shared = 0; shared < 2; shared++) {
+        if (shared)
+            backend_dir_set_shared(b);
+        assert_int_equal(bk_look(b, "", "n"), 0);
+        assert_int_equal(bk_look(b, "nowhere", "n"), 0);
+        assert_int_equal(bk_create(b, "", "n", "x", 1), 0);
+        assert_int_equal(bk_look(b, "", "n"), 1);
+        assert_int_equal(bk_look(b, "", "nn"), 0);
+        assert_int_equal(bk_look(b, "n", "n"), -ENOTDIR);
+        assert_int_equal(bk_remove(b, "", "n"), 0);
+    }
 }
 
 static void temporary_objects_are_named_once(void **state)
@@ -234,8 +269,8 @@ static void temporary_objects_are_named_once(void **state)
     assert_int_equal(bk_temp(b, "", &f), 0);
     assert_int_equal(bf_write(f, "text", 4, 0, false), 0);
     assert_int_equal(bk_create(b, "", "taken", "x", 1), 0);
-    assert_int_equal(bf_publish(f, "", "taken"), -EEXIST);
-    assert_int_equal(bf_publish(f, "", "free"), 0);
+    assert_int_equal(bf_name(f, "", "taken"), -EEXIST);
+    assert_int_equal(bf_name(f, "", "free"), 0);
     assert_int_equal(bf_unname(f), 0);
     assert_int_equal(bf_unname(f), 0);
     bf_close(f);
@@ -281,6 +316,7 @@ int main(void)
         T(one_creator_gets_a_name), T(a_list_of_a_shared_directory_follows_an_own_change), T(a_directory_that_was_exchanged_is_opened_anew),
         T(more_directories_than_are_kept_open),
         T(threads_use_more_directories_than_are_kept), T(one_writer_appends), T(a_lease_that_was_taken_away_publishes_nothing),
+        T(a_staged_object_leaves_the_lease), T(a_look_is_as_new_as_the_call),
         T(temporary_objects_are_named_once), T(any_name_that_a_list_gives_can_be_opened), T(a_link_is_not_followed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

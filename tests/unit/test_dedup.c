@@ -869,8 +869,9 @@ static void round_that_failed_is_done_again(void **state)
         {"fails", "store.append.write:1+=28", true},    /* no space in the store, from the first frame on */
         {"fails", "store.seal.fdatasync:1+=28", true},
         {"round", "fpindex.publish.link:1=5", true},    /* an index is a hint: the round goes on without it */
-        {"round", "store.publish.link:1=116", true},    /* the lease was revoked: a new one, and the check again */
-        {"round", "store.publish.link:1+=116", false},  /* revoked time and again */
+        {"round", "store.publish.rename:1=116", true},  /* the lease was revoked: a new one, and the check again */
+        {"round", "store.publish.rename:1+=116", false}, /* revoked time and again */
+        {"round", "store.publish.answer:1=116", true},  /* renamed, and the answer was lost: the next lease finds it */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char dir[] = "/tmp/varve-errors-XXXXXX";

@@ -51,30 +51,48 @@ static int teardown(void **state)
     return 0;
 }
 
-static void lease_path(uint64_t generation, uint64_t epoch, char out[128])
-{
-    char hex[VID_HEX];
-    vid_hex(&vm, hex);
-    snprintf(out, 128, "%016" PRIx64 "/leases/%s.%016" PRIx64, generation, hex, epoch);
-}
-
 static bool exists(int dirfd, const char *name)
 {
     return faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+enum { LEASE_ROOM = 160 };
+struct wanted_lease { char begin[80], name[LEASE_ROOM - 32]; };
+
+static int keep_lease(void *ctx, const char *name)
+{
+    struct wanted_lease *w = ctx;
+    if (strncmp(name, w->begin, strlen(w->begin)) == 0)
+        snprintf(w->name, sizeof w->name, "%s", name);
+    return 0;
+}
+
+/* The lease's name relative to generations/, whatever its nonce; "" when there is none. */
+static void lease_path(uint64_t generation, uint64_t epoch, char out[LEASE_ROOM])
+{
+    char hex[VID_HEX];
+    struct wanted_lease w = {.name = ""};
+    vid_hex(&vm, hex);
+    snprintf(w.begin, sizeof w.begin, "%s.%016" PRIx64, hex, epoch);
+    assert_int_equal(lease_each(m.st, generation, keep_lease, &w, NULL), 0);
+    *out = '\0';
+    if (w.name[0] != '\0')
+        snprintf(out, LEASE_ROOM, "%016" PRIx64 "/leases/%s", generation, w.name);
+}
+
 static bool has_lease(uint64_t generation, uint64_t epoch)
 {
-    char path[128];
+    char path[LEASE_ROOM];
     lease_path(generation, epoch, path);
-    return exists(store_dirfd(m.st, DIR_GENERATIONS), path);
+    return path[0] != '\0';
 }
 
 /* What an adopter or collector does. */
 static void revoke_lease(uint64_t generation, uint64_t epoch)
 {
-    char path[128];
+    char path[LEASE_ROOM];
     lease_path(generation, epoch, path);
+    assert_int_not_equal(path[0], '\0');
     assert_int_equal(tree_remove(store_dirfd(m.st, DIR_GENERATIONS), path), 0);
 }
 
@@ -178,23 +196,63 @@ static void lease_is_a_directory_until_it_is_released(void **state)
     lease_release(NULL);
 }
 
-static void leftover_lease_is_emptied_and_taken_over(void **state)
+static int make_lease(uint64_t generation, const char *name)
+{
+    char path[LEASE_ROOM], file[LEASE_ROOM + 8];
+    int dir = store_dirfd(m.st, DIR_GENERATIONS);
+    snprintf(path, sizeof path, "%016" PRIx64 "/leases/%s", generation, name);
+    snprintf(file, sizeof file, "%s/staged", path);
+    return mkdirat(dir, path, 0700) == 0 ? file_publish(dir, file, "x", 1) : -errno;
+}
+
+static int count_lease(void *ctx, const char *name)
+{
+    (void)name;
+    ++*(int *)ctx;
+    return 0;
+}
+
+/* Those of a process that died, of a clone of STATE, of a version that had no nonce: in every generation. */
+static void other_leases_of_the_vm_and_epoch_are_revoked(void **state)
 {
     (void)state;
+    char hex[VID_HEX], name[LEASE_ROOM];
     struct lease *old = take(1);
     assert_int_equal(lease_stage(old, "old", "x", 1, &err), 0);
+    vid_hex(&vm, hex);
+    snprintf(name, sizeof name, "%s.%016x", hex, 1);
+    assert_int_equal(make_lease(1, name), 0);
+    snprintf(name, sizeof name, "%s.%016x.0123456789abcdef", hex, 2);  /* of an epoch that is not ours */
+    assert_int_equal(make_lease(1, name), 0);
+    vid_hex(&host, hex);
+    snprintf(name, sizeof name, "%s.%016x.0123456789abcdef", hex, 1);  /* of another VM */
+    assert_int_equal(make_lease(1, name), 0);
+    open_generation(2, NULL, 0);
     struct lease *l = take(1);
-    char path[160];
-    lease_path(1, 1, path);
-    strcat(path, "/old");
-    assert_false(exists(store_dirfd(m.st, DIR_GENERATIONS), path));
+    int n = 0;
+    assert_int_equal(lease_each(m.st, 1, count_lease, &n, &err), 0);
+    assert_int_equal(n, 2);
     assert_int_equal(lease_publish(old, "old", to, "t", &err), -ESTALE); /* whoever still holds it is fenced */
     lease_release(old); /* and does not take the younger one away */
-    assert_true(has_lease(1, 1));
+    assert_true(has_lease(2, 1));
     assert_int_equal(lease_stage(l, "new", "x", 1, &err), 0);
     assert_int_equal(lease_publish(l, "new", to, "t", &err), 0);
     lease_release(l);
-    assert_false(has_lease(1, 1));
+    assert_false(has_lease(2, 1));
+}
+
+static void lease_that_cannot_be_revoked_stops_the_new_one(void **state)
+{
+    (void)state;
+    struct lease *l;
+    char hex[VID_HEX], name[LEASE_ROOM];
+    vid_hex(&vm, hex);
+    snprintf(name, sizeof name, "0000000000000001/leases/%s.%016x", hex, 1);
+    assert_int_equal(file_publish(store_dirfd(m.st, DIR_GENERATIONS), name, "no directory", 12), 0);
+    assert_int_equal(lease_take(m.st, &vm, 1, &l, &err), -ENOTDIR);
+    assert_non_null(strstr(err.text, name));
+    assert_int_equal(unlinkat(store_dirfd(m.st, DIR_GENERATIONS), name, 0), 0);
+    assert_false(has_lease(1, 1));      /* its own is not left behind */
 }
 
 static void lease_is_taken_in_the_newest_generation(void **state)
@@ -234,7 +292,7 @@ static void newest_generation_without_leases_is_an_error_and_no_hang(void **stat
 /* The child stands between mkdir and check (or before mkdir) while we open a generation or adopt. */
 static int between(const char *place, bool adopt)
 {
-    char pause_file[128], fault[128], path[128];
+    char pause_file[128], fault[128];
     snprintf(pause_file, sizeof pause_file, "%s/pause", m.dir);
     snprintf(fault, sizeof fault, "%s:1=pause", place);
     close(open(pause_file, O_CREAT | O_WRONLY, 0600));
@@ -245,9 +303,8 @@ static int between(const char *place, bool adopt)
     pid_t pid = fork();
     if (pid == 0)
         _exit(mks_child("lease", m.path, fault) & 0xff);
-    lease_path(1, 1, path);
     for (int i = 0; i < 500; i++) { /* until the child is there */
-        if (strstr(place, "check") != NULL ? exists(store_dirfd(m.st, DIR_GENERATIONS), path) : i == 50)
+        if (strstr(place, "check") != NULL ? has_lease(1, 1) : i == 50)
             break;
         usleep(10000);
     }
@@ -293,7 +350,7 @@ static void assert_content(const char *name, const char *text)
     free(data);
 }
 
-static void link_publishes_once(void **state)
+static void rename_publishes_once(void **state)
 {
     (void)state;
     struct lease *l = take(1);
@@ -305,11 +362,13 @@ static void link_publishes_once(void **state)
     assert_int_equal(fstatat(target, "snap", &st, 0), 0);
     assert_int_equal(st.st_nlink, 1);
     assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(lease_publish(l, "r", to, "elsewhere", &err), -ESTALE);
+    assert_int_equal(lease_stage(l, "r", "again", 5, &err), -EEXIST);   /* a late request must not find another file of that name */
     lease_release(l);
     assert_content("snap", "first");
 }
 
-static void another_file_of_that_name_is_a_collision(void **state)
+static void name_that_is_taken_is_not_replaced(void **state)
 {
     (void)state;
     struct lease *l = take(1);
@@ -319,24 +378,6 @@ static void another_file_of_that_name_is_a_collision(void **state)
     assert_content("snap", "theirs");
     assert_int_equal(lease_publish(l, "r", to, "snap2", &err), 0);
     lease_release(l);
-}
-
-static void own_retransmission_is_good(void **state)
-{
-    (void)state;
-    struct lease *l = take(1);
-    char path[160];
-    lease_path(1, 1, path);
-    strcat(path, "/r");
-    assert_int_equal(lease_stage(l, "r", "ours", 4, &err), 0);
-    /* the server has done it, and its answer was lost */
-    assert_int_equal(linkat(store_dirfd(m.st, DIR_GENERATIONS), path, target, "snap", 0), 0);
-    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0);
-    assert_false(exists(store_dirfd(m.st, DIR_GENERATIONS), path));
-    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0); /* and once more */
-    assert_int_equal(lease_publish(l, "r", to, "elsewhere", &err), -ESTALE);
-    lease_release(l);
-    assert_content("snap", "ours");
 }
 
 static void revoked_lease_publishes_nothing(void **state)
@@ -356,20 +397,6 @@ static void revoked_lease_publishes_nothing(void **state)
     lease_release(l);
 }
 
-static void lease_that_published_before_it_was_revoked_has_published(void **state)
-{
-    (void)state;
-    struct lease *l = take(1);
-    char path[160];
-    lease_path(1, 1, path);
-    strcat(path, "/r");
-    assert_int_equal(lease_stage(l, "r", "ours", 4, &err), 0);
-    assert_int_equal(linkat(store_dirfd(m.st, DIR_GENERATIONS), path, target, "snap", 0), 0);
-    revoke_lease(1, 1);
-    assert_int_equal(lease_publish(l, "r", to, "snap", &err), 0);
-    lease_release(l);
-}
-
 static void piecewise_staging_and_bad_names(void **state)
 {
     (void)state;
@@ -384,20 +411,21 @@ static void piecewise_staging_and_bad_names(void **state)
     assert_int_equal(staged_write(piece, "hello ", 6, 0), 0);
     assert_int_equal(lease_stage_end(l, piece, &err), 0);
     assert_int_equal(lease_stage(l, "p2", "one", 3, &err), 0);
-    assert_int_equal(lease_stage(l, "p2", "two", 3, &err), 0); /* staged again: the younger one counts */
+    assert_int_equal(lease_stage(l, "p2", "two", 3, &err), -EEXIST);
     assert_int_equal(lease_publish(l, "p", to, "a", &err), 0);
     assert_int_equal(lease_publish(l, "p2", to, "b", &err), 0);
     assert_content("a", "hello world");
-    assert_content("b", "two");
+    assert_content("b", "one");
     lease_release(l);
 }
 
 static void failed_fsync_of_the_target_is_final(void **state)
 {
     (void)state;
-    /* dir_sync number 1 in that child is the one behind the link */
+    /* dir_sync number 1 in that child is the one behind the rename */
     assert_int_equal(mks_child("publish", m.path, "base.dir_sync:1=5"), 100 + EIO);
-    assert_int_equal(mks_child("publish", m.path, "store.publish.link:1=28"), 100 + ENOSPC);
+    assert_int_equal(mks_child("publish", m.path, "store.publish.rename:1=28"), 100 + ENOSPC);
+    assert_int_equal(mks_child("publish", m.path, "store.publish.answer:1=116"), 100 + ESTALE);  /* lost: nobody knows */
     assert_int_equal(mks_child("publish", m.path, "store.stage.fdatasync:1=5"), 50 + EIO);
     assert_int_equal(mks_child("publish", m.path, "none:1=5"), 0);
 }
@@ -639,14 +667,14 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         T(first_claim_owns_the_vm), T(adoption_fences_the_owner_before), T(every_damaged_byte_of_an_owner_record_is_found),
         T(owner_name_that_cannot_be_read_is_an_error), T(lease_is_a_directory_until_it_is_released),
-        T(leftover_lease_is_emptied_and_taken_over), T(lease_is_taken_in_the_newest_generation),
+        T(other_leases_of_the_vm_and_epoch_are_revoked), T(lease_that_cannot_be_revoked_stops_the_new_one),
+        T(lease_is_taken_in_the_newest_generation),
         T(higher_owner_epoch_fences_a_lease), T(newest_generation_without_leases_is_an_error_and_no_hang),
 #ifdef VARVE_FAULTS
         T(generation_that_appears_between_moves_the_lease), T(generation_that_appears_before_mkdir_moves_the_lease),
         T(adoption_that_comes_between_fences_the_lease), T(failed_fsync_of_the_target_is_final),
 #endif
-        T(link_publishes_once), T(another_file_of_that_name_is_a_collision), T(own_retransmission_is_good),
-        T(revoked_lease_publishes_nothing), T(lease_that_published_before_it_was_revoked_has_published),
+        T(rename_publishes_once), T(name_that_is_taken_is_not_replaced), T(revoked_lease_publishes_nothing),
         T(piecewise_staging_and_bad_names), T(deletion_log_tells_what_is_condemned),
         T(absent_or_damaged_deletion_log_is_an_error), T(deletion_log_of_another_generation_is_refused),
         T(newer_and_strange_records_are_refused_under_a_right_checksum), T(owner_record_of_something_else_is_refused),
