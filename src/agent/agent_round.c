@@ -36,22 +36,25 @@ static void vm_key(const struct vid *vm, const char *what, char out[64])
     snprintf(out, 64, "vm.%s.%s", hex, what);
 }
 
-static uint64_t vm_container(struct agent *a, const struct vid *vm, const char *what)
+/* The container that the VM's last backup ended in. Only the STATE that wrote it goes on in it, and only under the owner epoch of that
+ * time: while another host owned the VM, it may have gone on in it, and whether a lock keeps two hosts apart depends on the filesystem. */
+static uint64_t vm_container(struct agent *a, const struct vid *vm, uint64_t epoch, const char *what)
 {
-    char key[64], value[32];
+    char key[64], value[64];
+    unsigned long long number, then;
     vm_key(vm, what, key);
-    if (catalog_get(a->catalog, key, value, sizeof value, NULL) < 0)
+    if (catalog_get(a->catalog, key, value, sizeof value, NULL) < 0 || sscanf(value, "%llu %llu", &number, &then) != 2 || then != epoch)
         return REF_NONE;
-    return strtoull(value, NULL, 10);
+    return number;
 }
 
-static void save_vm_container(struct agent *a, const struct vid *vm, const char *what, uint64_t number)
+static void save_vm_container(struct agent *a, const struct vid *vm, uint64_t epoch, const char *what, uint64_t number)
 {
-    char key[64], value[32];
+    char key[64], value[64];
     if (number == REF_NONE)
         return;
     vm_key(vm, what, key);
-    snprintf(value, sizeof value, "%llu", (unsigned long long)number);
+    snprintf(value, sizeof value, "%llu %llu", (unsigned long long)number, (unsigned long long)epoch);
     if (catalog_set(a->catalog, key, value, NULL) < 0)
         vlog(VLOG_WARN, "agent", "the catalog forgot where VM %s goes on; its next backup begins a new container", key);
 }
@@ -113,8 +116,8 @@ static int prepare_job(struct agent *a, const struct vid *disk, struct dedup_job
         job->live = NULL;
         return r;
     }
-    job->last_blocks = vm_container(a, &job->vm, "blocks");
-    job->last_recipes = vm_container(a, &job->vm, "recipes");
+    job->last_blocks = vm_container(a, &job->vm, job->epoch, "blocks");
+    job->last_recipes = vm_container(a, &job->vm, job->epoch, "recipes");
     return 0;
 }
 
@@ -204,8 +207,8 @@ static void job_done(struct agent *a, const struct work_item *item, struct dedup
 {
     int r = job->result;
     if (r == 0) {
-        save_vm_container(a, &job->vm, "blocks", job->last_blocks);
-        save_vm_container(a, &job->vm, "recipes", job->last_recipes);
+        save_vm_container(a, &job->vm, job->epoch, "blocks", job->last_blocks);
+        save_vm_container(a, &job->vm, job->epoch, "recipes", job->last_recipes);
         r = agent_finish_publication(a, job->live, &job->pend, false, job->err);
     }
     if (r == 0) {

@@ -27,6 +27,9 @@ struct recipes_walk {
     int (*broken)(struct recipes_walk *w, struct check_hit *hit, const struct verr *why, struct verr *err);
     uint64_t done;
     struct verr *err;
+    bool forks;             /* sequence numbers are collected */
+    uint64_t *seqs;         /* of the recipes of one disk */
+    size_t nseqs, seqs_cap;
 };
 
 static void recipe_file(const struct check_hit *hit, char out[128])
@@ -42,12 +45,57 @@ static int out_of_memory(struct verr *err)
     return verr_set(err, ENOMEM, "verify: out of memory");
 }
 
+/* ---- sequence numbers ---- */
+
+static int seq_add(struct recipes_walk *w, uint64_t seq)
+{
+    if (w->nseqs == w->seqs_cap) {
+        size_t cap = w->seqs_cap == 0 ? 64 : w->seqs_cap * 2;
+        uint64_t *more = reallocarray(w->seqs, cap, sizeof *more);
+        if (more == NULL)
+            return out_of_memory(w->err);
+        w->seqs = more;
+        w->seqs_cap = cap;
+    }
+    w->seqs[w->nseqs++] = seq;
+    return 0;
+}
+
+static int seq_order(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* A sequence number has one recipe. Two come of two daemons that had one STATE, each of which went on with the history in its own way. */
+static int seqs_check(struct recipes_walk *w)
+{
+    char hex[VID_HEX], dir[64];
+    if (w->nseqs > 1)
+        qsort(w->seqs, w->nseqs, sizeof *w->seqs, seq_order);
+    vid_hex(&w->disk, hex);
+    snprintf(dir, sizeof dir, "snapshots/%s", hex);
+    for (size_t i = 1, n = 2; i < w->nseqs; i++, n++) {
+        if (w->seqs[i] != w->seqs[i - 1])
+            n = 1;
+        else if (n == 2 && check_add(w->k, CHECK_DAMAGE, dir, "sequence number %" PRIu64 " has more than one recipe: two daemons with copies "
+                                     "of one state directory have published", w->seqs[i]) < 0)
+            return out_of_memory(w->err);
+    }
+    w->nseqs = 0;
+    return 0;
+}
+
+/* ---- the walk ---- */
+
 static int walk_recipe(void *ctx, const struct snaps_file *f)
 {
     struct recipes_walk *w = ctx;
     if (f->side_file)
         return 0;
     const uint64_t seq = f->ref.seq;
+    if (w->forks && w->dir == DIR_SNAPSHOTS && seq_add(w, seq) < 0)
+        return -ENOMEM;
     const struct vid *id = &f->ref.snap;
     bool anchor = w->dir == DIR_ANCHORS;
     struct check_hit hit = { .disk = w->disk, .snap = *id, .seq = seq, .anchor = anchor };
@@ -74,7 +122,8 @@ static int walk_disk(void *ctx, const struct vid *disk)
     struct recipes_walk *w = ctx;
     w->disk = *disk;
     const struct snaps_walk files = {.file = walk_recipe, .ctx = w};
-    return snaps_each(w->k->st, w->dir == DIR_ANCHORS ? SNAPS_ANCHORED : SNAPS_STORED, disk, &files, w->err);
+    int r = snaps_each(w->k->st, w->dir == DIR_ANCHORS ? SNAPS_ANCHORED : SNAPS_STORED, disk, &files, w->err);
+    return r < 0 ? r : seqs_check(w);
 }
 
 static int walk_all(struct recipes_walk *w)
@@ -185,8 +234,10 @@ static int check_recipe_file(struct recipes_walk *w, struct snap *s, struct chec
 
 int check_snapshots(struct checker *k, struct verr *err)
 {
-    struct recipes_walk w = { .k = k, .fn = check_recipe_file, .broken = add_broken, .err = err };
-    return walk_all(&w);
+    struct recipes_walk w = { .k = k, .fn = check_recipe_file, .broken = add_broken, .err = err, .forks = true };
+    int r = walk_all(&w);
+    free(w.seqs);
+    return r;
 }
 
 /* ---- pass 4 ---- */

@@ -372,6 +372,22 @@ static void an_anchor_is_verified_when_its_snapshot_is_gone(void **state)
     assert_non_null(strstr(f->told.p[0].hits, "anchor "));
 }
 
+/* What two daemons with copies of one STATE leave behind. */
+static void a_sequence_number_with_two_recipes_is_damage(void **state)
+{
+    struct fixture *f = *state;
+    const uint64_t place[] = {REF_ZERO};
+    struct snaprcp hdr[3];
+    for (unsigned i = 0; i < 3; i++) {
+        hdr[i] = mk_header(&f->m, SEG_BYTES);
+        hdr[i].info.ref.seq = hdr[0].info.ref.seq;
+        MK_OK(mk_commit(&f->m, &hdr[i], place, &mk_err_));
+    }
+    struct check_report rep = verify(&f->m, false, &f->told);
+    assert_int_equal(rep.damaged, 1);       /* the number, once */
+    assert_non_null(strstr(f->told.p[0].what, "more than one recipe"));
+}
+
 static void leftovers_are_notices(void **state)
 {
     struct fixture *f = *state;
@@ -1323,7 +1339,7 @@ int main(void)
         EACH(a_block_under_a_wrong_fingerprint_is_told),
         EACH(recipes_that_nobody_uses_are_no_damage),
         EACH(an_anchor_is_verified_when_its_snapshot_is_gone),
-        EACH(leftovers_are_notices),
+        EACH(a_sequence_number_with_two_recipes_is_damage), EACH(leftovers_are_notices),
         EACH(damaged_names_and_side_files_are_told),
         EACH(problems_beyond_the_limit_are_counted),
         EACH(each_snapshot_is_counted_once),
