@@ -84,7 +84,7 @@ done
 
 # ---- in the middle of the commit point, and of the end of the publication: rm waits for that one step ----
 
-for point in snapshot.commit.before_link:1 store.publish.after_link:1 agent.finish.before_pointers:1 agent.finish.after_pointers:1; do
+for point in snapshot.commit.before_rename:1 store.publish.after_rename:1 agent.finish.before_pointers:1 agent.finish.after_pointers:1; do
     pause_at "$point"
     disk=$MNT/in.${point%:*}.img before=$(recipes)
     run cp "$T/a" "$disk"
