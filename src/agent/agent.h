@@ -71,6 +71,8 @@ int agent_state_fd(const struct agent *a);
 int agent_ready(struct agent *a, const struct vid *disk, struct verr *err);
 /* The caller failed to freeze what the last writer changed: the agent's thread tries again later. unclean: see disk/due.h. */
 void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, const struct verr *why);
+/* The same for an image of zeros, whose freeze failed when it had settled. */
+void agent_zeros_later(struct agent *a, const struct vid *disk, const struct verr *why);
 
 /* ---- what users ask for. Each takes the turn of its disks, so the caller holds none. None waits for a round. ---- */
 

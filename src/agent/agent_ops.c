@@ -144,6 +144,11 @@ void agent_freeze_later(struct agent *a, const struct vid *disk, bool unclean, c
     agent_owe(a, disk, WORK_FREEZE, unclean ? WORK_PARTIAL : 0, why);
 }
 
+void agent_zeros_later(struct agent *a, const struct vid *disk, const struct verr *why)
+{
+    agent_owe(a, disk, WORK_ZEROS, 0, why);
+}
+
 struct settle_stored { struct agent *a; bool clean; };
 
 static int settle_side(void *ctx, struct snapinfo *s)

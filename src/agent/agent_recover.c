@@ -150,6 +150,12 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
         agent_snap_path(a, &row.info, path, sizeof path);
         agent_say(a, path, "partial: the disk changed and was not seen closing");
     }
+    if (r == 0 && c.data == DUE_DATA_NO) {
+        /* Nobody is left who could go on. Whether its last writer was done is known only of a disk that had no snapshot yet: its mark
+         * `rewriting` has gone. */
+        struct due_case zeros = {.occasion = DUE_ZEROS, .node = disk, .unclean = c.attr.next_seq > 1};
+        r = agent_freeze_due_locked(a, &zeros, l, NULL, err);
+    }
     return r < 0 ? r : 0;
 }
 

@@ -62,7 +62,7 @@ int agent_owe_store(struct agent *a, const struct vid *disk)
 const char *agent_work_text(enum work_kind kind)
 {
     static const char *const text[WORK_KINDS] = {
-        [WORK_RECOVER] = "its recovery", [WORK_SETTLE] = "settling a snapshot", [WORK_FREEZE] = "its snapshot",
+        [WORK_RECOVER] = "its recovery", [WORK_SETTLE] = "settling a snapshot", [WORK_FREEZE] = "its snapshot", [WORK_ZEROS] = "its snapshot",
         [WORK_FORGET] = "removing its image", [WORK_ROWS] = "its rows in the catalog", [WORK_STORE] = "storing its snapshot",
         [WORK_NAMES] = "its place in the catalog", [WORK_RESERVE] = "the space kept for removals",
     };
@@ -101,12 +101,12 @@ void agent_owe_settle(struct agent *a, const struct vid *disk, uint64_t seq, boo
 
 /* ---- attempts, in the turn of the disk ---- */
 
-/* Freezes what the last writer left: the freeze at its release failed. */
-static int try_freeze(struct agent *a, const struct vid *disk, bool unclean, struct verr *err)
+/* Freezes what the last writer left (DUE_LATE): the freeze at its release failed; or an image of zeros (DUE_ZEROS): that at its settling. */
+static int try_freeze(struct agent *a, const struct vid *disk, enum due_occasion occasion, bool unclean, struct verr *err)
 {
     struct node node;
     struct live *l = NULL;
-    struct due_case late = {.occasion = DUE_LATE, .node = &node, .unclean = unclean};
+    struct due_case late = {.occasion = occasion, .node = &node, .unclean = unclean};
     int r = catalog_node_by_id(a->catalog, disk, &node, err);
     if (r == 0 && !due_possible(&late))
         return 0;
@@ -127,7 +127,9 @@ static int attempt(struct agent *a, const struct work_item *item, struct verr *e
     else if (item->kind == WORK_SETTLE)
         r = agent_settle_late(a, &item->disk, item->seq, (item->arg & WORK_CLEAN) != 0, err);
     else if (item->kind == WORK_FREEZE)
-        r = try_freeze(a, &item->disk, (item->arg & WORK_PARTIAL) != 0, err);
+        r = try_freeze(a, &item->disk, DUE_LATE, (item->arg & WORK_PARTIAL) != 0, err);
+    else if (item->kind == WORK_ZEROS)
+        r = try_freeze(a, &item->disk, DUE_ZEROS, false, err);
     else if (item->kind == WORK_FORGET)
         r = agent_forget_if_gone(a, &item->disk, err);
     else if (item->kind == WORK_ROWS)

@@ -25,6 +25,7 @@ static bool is_partial(const struct due_case *c)
     case DUE_RECOVERY:
         return true;
     case DUE_SETTLED:
+    case DUE_ZEROS:
     case DUE_CLOSE:     /* the same writer's end settles the snapshot and takes the mark away */
     case DUE_RELEASE:
         return c->unclean;
@@ -47,13 +48,15 @@ enum due due(const struct due_case *c)
     bool asked_for = c->occasion == DUE_REQUEST || c->occasion == DUE_REQUEST_DIR;
     if (!due_possible(c) || !is_wanted(c))
         return DUE_NONE;
-    bool zeros_too = asked_for || c->occasion == DUE_SETTLED;
+    bool any_data = asked_for || c->occasion == DUE_SETTLED, zeros = c->occasion == DUE_ZEROS;
     if (!asked_for && c->attr.size == 0)
         return DUE_NONE;
-    if (!zeros_too && c->data == DUE_DATA_NO)
+    if (zeros && is_rewriting(c))       /* a writer is in the middle of it, or was when the daemon died */
         return DUE_NONE;
-    if (!zeros_too && c->data == DUE_DATA_UNKNOWN)
+    if (!any_data && c->data == DUE_DATA_UNKNOWN)
         return DUE_ASK_DATA;
+    if (!any_data && (c->data == DUE_DATA_NO) != zeros)
+        return DUE_NONE;
     return is_partial(c) ? DUE_PARTIAL : DUE_SNAPSHOT;
 }
 

@@ -6,7 +6,7 @@
  * The rule. A removed disk (NODE_GONE) gets no snapshot. A disk whose name begins with a dot is a program's temporary file and
  * gets none either, unless a request names the disk itself; a request that names its directory passes over it. Apart from requests
  * for the disk itself, a disk that has not changed since its last freeze has nothing to keep, and an image of zeros alone is what many
- * programs begin with: it gets its snapshot only when it settles (below). Otherwise the occasion says what the snapshot is:
+ * programs begin with: it gets its snapshot only when it settles (below), at a start at the latest. Otherwise the occasion says what the snapshot is:
  *
  *   occasion         when it comes                                        needs                   the snapshot is
  *   DUE_CLOSE        a descriptor that changed data is closed             changed|rewriting, data provisional; partial if unclean
@@ -19,6 +19,8 @@
  *   DUE_NAMED        a rename gave it a name without a dot, or content    changed, data           partial if rewriting
  *   DUE_LATE         a freeze that was due and failed is tried again      changed, data           partial if unclean or rewriting
  *   DUE_RECOVERY     the daemon starts, and nobody saw the last close     changed, data           partial
+ *   DUE_ZEROS        a freeze of DUE_SETTLED failed and is tried again;   changed, no data,       good; partial if unclean
+ *                    the daemon starts and finds a disk of zeros          not rewriting
  *   DUE_REQUEST      `varve snapshot DISK`, `touch DISK@LABEL.EXT`        nothing; a dot too      explicit; partial if rewriting
  *   DUE_REQUEST_DIR  `varve snapshot DIRECTORY`                           changed                 explicit; partial if rewriting
  *
@@ -36,15 +38,15 @@
 #include "live/live.h"
 
 enum due_occasion {
-    DUE_CLOSE, DUE_RELEASE, DUE_SETTLED, DUE_TRUNCATE, DUE_REVERT, DUE_REPLACED, DUE_RESIZED, DUE_NAMED, DUE_LATE, DUE_RECOVERY, DUE_REQUEST,
-    DUE_REQUEST_DIR,
+    DUE_CLOSE, DUE_RELEASE, DUE_SETTLED, DUE_TRUNCATE, DUE_REVERT, DUE_REPLACED, DUE_RESIZED, DUE_NAMED, DUE_LATE, DUE_RECOVERY, DUE_ZEROS,
+    DUE_REQUEST, DUE_REQUEST_DIR,
 };
 enum due_data { DUE_DATA_UNKNOWN, DUE_DATA_NO, DUE_DATA_YES };  /* is any byte of the image not zero? */
 
 struct due_case {
     enum due_occasion occasion;
     const struct node *node;        /* borrowed: its name and flags count */
-    bool unclean;                   /* DUE_CLOSE, DUE_RELEASE, DUE_SETTLED and DUE_LATE only */
+    bool unclean;                   /* DUE_CLOSE, DUE_RELEASE, DUE_SETTLED, DUE_LATE and DUE_ZEROS only */
     struct live_attr attr;          /* due_ask fills in attr and data */
     enum due_data data;
 };

@@ -30,6 +30,7 @@ enum work_kind {
     WORK_RECOVER,       /* its image, at the start */
     WORK_SETTLE,        /* snapshot seq; arg: WORK_CLEAN */
     WORK_FREEZE,        /* changes that its last writer left; arg: WORK_PARTIAL */
+    WORK_ZEROS,         /* a snapshot of an image of zeros that has settled */
     WORK_FORGET,        /* the image of a removed disk */
     WORK_STORE,         /* its oldest pending snapshot */
     WORK_ROWS,          /* disk zero: rows that the catalog has refused */

@@ -6,6 +6,9 @@
  *
  * A disk's list of `made` is changed by tasks of its queue only, under fs.lock, so either suffices to read it. A thread finds what
  * settles as time goes by or as processes end, and sends the disk's queue a task.
+ *
+ * The list is short: something is made only after a change, and a change takes off what is released, and what came through the handle
+ * that it comes through. That leaves one for each open handle, one that is released, and an image of zeros.
  */
 #include "fs/fs_internal.h"
 
@@ -85,6 +88,8 @@ static void settle(struct fs_disk *d, const struct made *m, bool empty)
 {
     struct verr err = {0};
     int rc = m->seq == 0 ? freeze_zeros(d, &err) : agent_settle(d->f->agent, &d->id, m->seq, m->clean, &err);
+    if (rc < 0 && rc != -ENOENT && m->seq == 0)
+        agent_zeros_later(d->f->agent, &d->id, &err);
     if (rc < 0 && rc != -ENOENT)
         fs_errno("settling", d->ino, rc, &err);
     made_free(d, m, empty);

@@ -7,7 +7,8 @@
 
 #include "live_fake.h"
 
-/* What has to be so for a snapshot: letters. c: changed; C: changed or rewriting; d: data; s: a size; v: a name without a dot.
+/* What has to be so for a snapshot: letters. c: changed; C: changed or rewriting; d: data; s: a size; v: a name without a dot; z: a size,
+ * no data, and not rewriting.
  * When it is partial: p always, u: unclean, r: rewriting, U: unclean or rewriting. Flags of the freeze besides. */
 static const struct rule {
     enum due_occasion occasion;
@@ -25,6 +26,7 @@ static const struct rule {
     {DUE_NAMED, "named", "cdv", 'r', 0},
     {DUE_LATE, "late", "cdv", 'U', 0},
     {DUE_RECOVERY, "recovery", "cdv", 'p', 0},
+    {DUE_ZEROS, "zeros", "czv", 'u', 0},
     {DUE_REQUEST, "request", "", 'r', SNAP_EXPLICIT},
     {DUE_REQUEST_DIR, "request of a directory", "cv", 'r', SNAP_EXPLICIT},
 };
@@ -47,6 +49,10 @@ static enum due expected(const struct rule *r, unsigned bits, const char *name, 
     if (has(r, 'd') && ((bits & EMPTY) || data == DUE_DATA_NO))
         return DUE_NONE;
     if (has(r, 'd') && data == DUE_DATA_UNKNOWN)
+        return DUE_ASK_DATA;
+    if (has(r, 'z') && ((bits & EMPTY) || rewriting || data == DUE_DATA_YES))
+        return DUE_NONE;
+    if (has(r, 'z') && data == DUE_DATA_UNKNOWN)
         return DUE_ASK_DATA;
     bool partial = r->partial == 'p' || (r->partial == 'u' && unclean) || (r->partial == 'r' && rewriting) ||
                    (r->partial == 'U' && (unclean || rewriting));
@@ -78,7 +84,7 @@ static void every_case_follows_the_table(void **state)
                     if ((bits & GONE) || (names[n][0] == '.' && rules[i].occasion != DUE_REQUEST))
                         assert_false(due_possible(&c));
                 }
-    assert_int_equal(cases, 12 * 64 * 6 * 3);
+    assert_int_equal(cases, 13 * 64 * 6 * 3);
 }
 
 /* What people rely on, in words, so that table and rule cannot be wrong in the same way. */
