@@ -167,6 +167,27 @@ without_rows
 only_new
 stop_varve
 
+# ---- as fast as it goes, several at once, at whatever step the round is ----
+
+start_varve
+before=$(recipes)
+vm_comes_and_goes() {   # N
+    local vm=$MNT/fast$1 i
+    for i in $(seq 12); do
+        mkdir "$vm" && cp "$T/a" "$vm/one.img" && cp "$T/b" "$vm/two.img" && cp "$T/a" "$vm/two.img" && rm -rf "$vm" && [ ! -e "$vm" ] || return 1
+    done
+}
+pids=()
+for n in 1 2 3 4; do
+    vm_comes_and_goes "$n" &
+    pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" || fail "rm -rf right after cp"; done
+at_once "$VARVE" wait "$MNT"
+equals "$(recipes)" "$before" "recipes after rm -rf"
+eventually 20 images_are $((old + 2))
+stop_varve
+
 # ---- the daemon is killed while it removes, and just after ----
 
 for at in thaw:live.thaw.recorded:1 drop:live.drop.after_merge:1 drop:live.drop.after_rewrite:1 drop:live.journal.before_sync:1 \
