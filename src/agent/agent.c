@@ -219,6 +219,8 @@ static void agent_destroy(struct agent *a)
     if (a->state_fd >= 0)
         close(a->state_fd);
     free(a->state_path);
+    for (unsigned i = 0; i < EVENTS_MAX; i++)
+        free(a->events[i]);
     agent_rows_free(a);
     work_free(a->work);
     turns_free(a->turns);

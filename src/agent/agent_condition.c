@@ -39,7 +39,7 @@ void agent_backlog(struct agent *a, struct agent_backlog *out)
 
 json_t *agent_failure_json(struct agent *a, const struct work_failure *f)
 {
-    char path[512], tried[32], next[32];
+    char path[PATH_TEXT], tried[32], next[32];
     int64_t now = vclock_mono_ns(a->conf.clock);
     agent_who_text(a, &f->item.disk, path, sizeof path);
     agent_mono_text(a, f->tried_ns, tried);

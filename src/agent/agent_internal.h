@@ -15,6 +15,7 @@
 #include "agent/agent_known.h"
 
 #include "base/pool.h"
+#include "base/quote.h"
 #include "base/turn.h"
 #include "base/verr.h"
 #include "base/vlog.h"
@@ -28,7 +29,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { STREAMS_MAX = 2 /* 12 MiB */, EVENTS_MAX = 512, EVENT_TEXT = 600, QUEUE_STEP = 64 };
+enum { STREAMS_MAX = 2 /* 12 MiB */, EVENTS_MAX = 512, EVENT_TEXT = 2 * QUOTED_MAX + 700, PATH_TEXT = 4096, QUEUE_STEP = 64 };
 /* Stays free on the filesystem of STATE, beyond a part of what is to be stored: journals, tables and the catalog grow in it. */
 enum { STATE_SPARE = 4 << 20 };
 struct agent_wait {
@@ -104,7 +105,7 @@ struct agent {
     } progress;
     uint64_t damaged_reads;
     int64_t damaged_ns;         /* wall clock: the last one */
-    char events[EVENTS_MAX][EVENT_TEXT];
+    char *events[EVENTS_MAX];   /* NULL: memory was out */
     uint64_t event_count;
     int64_t start_ns;
 };
@@ -206,9 +207,10 @@ void agent_work_run(struct agent *a);
 /* The catalog has all names that STORE has: 0, also when nothing was owed. The caller has no turn. */
 int agent_tree_ready(struct agent *a, struct verr *err);
 void agent_wake(void *agent);
-/* "VM/NAME" of a disk below the mount, for messages; its id if the catalog does not know the disk. */
+/* "VM/NAME" of a disk below the mount, its bytes (messages quote them); "disk:ID" if the catalog does not know the disk. Of a path that does
+ * not fit, "..." and its end. */
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);
-/* The path of a snapshot below the mount, for messages. */
+/* The path of a snapshot below the mount, as bytes. */
 void agent_snap_path(struct agent *a, const struct snapinfo *s, char *out, size_t cap);
 /* Something was done to what lies at that path: one line in the log (INFO) and among the events, with the user. */
 void agent_say(struct agent *a, const char *path, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -17,7 +17,7 @@ struct list {
 /* Takes o over. */
 static int add_json(struct list *l, const char *before, json_t *o)
 {
-    char *text = o == NULL ? NULL : json_dumps(o, JSON_COMPACT);
+    char *text = o == NULL ? NULL : vjson_dump(o, JSON_COMPACT);
     json_decref(o);
     if (text == NULL)
         return verr_set(l->err, ENOMEM, "out of memory");

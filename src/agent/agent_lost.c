@@ -105,12 +105,12 @@ static int count_place(void *ctx, uint64_t segment, uint64_t place)
 
 static void say_lost(struct agent *a, const struct lost_disk *d, const struct verr *why)
 {
-    char path[512];
+    char path[PATH_TEXT];
     agent_who_text(a, &d->id, path, sizeof path);
     vlog(VLOG_ERROR, "agent", "%s: %llu of %llu segments (2 MiB each) of the live image are not in the store any more, and are errors to "
-         "readers; the others and the snapshots that are listed can be read. Restore it from one of them. %s", path,
+         "readers; the others and the snapshots that are listed can be read. Restore it from one of them. %s", QUOTED(path),
          (unsigned long long)d->lost, (unsigned long long)d->segments, verr_str(why));
-    agent_event(a, "%s: %llu of %llu segments of the live image are lost", path, (unsigned long long)d->lost,
+    agent_event(a, "%s: %llu of %llu segments of the live image are lost", QUOTED(path), (unsigned long long)d->lost,
                 (unsigned long long)d->segments);
 }
 
@@ -227,7 +227,7 @@ int agent_lost_start(struct agent *a, struct verr *err)
     pthread_mutex_unlock(&a->lost.lock);
     if (found) {
         vlog(VLOG_ERROR, "agent", "%s is older than this host's state: it was put back from an older copy. %u disks have lost segments. What "
-             "the copy has is good; numbers go on above all that were ever issued", store_path(a->store), n);
+             "the copy has is good; numbers go on above all that were ever issued", QUOTED(store_path(a->store)), n);
         agent_event(a, "the store was put back from an older copy: %u disks have lost segments", n);
     }
     return r < 0 ? r : 0;
@@ -237,7 +237,7 @@ int agent_lost_start(struct agent *a, struct verr *err)
 
 static json_t *disk_json(struct agent *a, const struct lost_disk *d)
 {
-    char path[512];
+    char path[PATH_TEXT];
     agent_who_text(a, &d->id, path, sizeof path);
     return json_pack("{so so so}", "path", vjson_text(path), "segments", vjson_u64(d->segments), "lost_segments", vjson_u64(d->lost));
 }

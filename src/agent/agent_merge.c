@@ -57,7 +57,7 @@ static int merge(struct agent *a, struct live *l, const struct merging *m, struc
 /* What cannot be merged stays: that is no failure of the freeze. */
 void agent_merge_pending(struct agent *a, struct live *l)
 {
-    char path[256];
+    char path[PATH_TEXT];
     struct live_attr at;
     struct merging m;
     struct verr err = {0};
@@ -65,10 +65,10 @@ void agent_merge_pending(struct agent *a, struct live *l)
         int r = merge(a, l, &m, &err);
         agent_disk_path(a, live_id(l), path, sizeof path);
         if (r < 0) {
-            vlog(VLOG_WARN, "agent", "%s: %u snapshots are pending, and none can be merged: %s", path, at.pending, verr_str(&err));
+            vlog(VLOG_WARN, "agent", "%s: %u snapshots are pending, and none can be merged: %s", QUOTED(path), at.pending, verr_str(&err));
             return;
         }
-        agent_event(a, "%s: snapshot %llu merged into %llu, because %u are pending", path, (unsigned long long)m.p.ref.seq,
+        agent_event(a, "%s: snapshot %llu merged into %llu, because %u are pending", QUOTED(path), (unsigned long long)m.p.ref.seq,
                     (unsigned long long)m.next.ref.seq, at.pending);
     }
 }

@@ -40,7 +40,7 @@ static int group_too_large(unsigned n, struct verr *err)
 
 static void say_frozen(struct agent *a, const struct snapinfo *s)
 {
-    char path[EVENT_TEXT];
+    char path[PATH_TEXT];
     agent_snap_path(a, s, path, sizeof path);
     agent_say(a, path, "frozen, snapshot %llu, %llu dirty segments", (unsigned long long)s->ref.seq, (unsigned long long)s->dirty_segments);
 }
@@ -418,7 +418,7 @@ static int snap_remove_in_turn(struct agent *a, const struct snaprow *s, bool ag
 int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err)
 {
     struct verr why = {0};
-    char path[EVENT_TEXT];
+    char path[PATH_TEXT];
     agent_snap_path(a, &s->info, path, sizeof path);    /* a removed disk may go with it */
     int r = snap_remove_in_turn(a, s, false, &why);
     if (r < 0 && agent_reserve_use(a, r)) {
@@ -454,7 +454,7 @@ static int node_remove_in_turn(struct agent *a, const struct vid *id, struct ver
 int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
 {
     struct verr why = {0};
-    char path[EVENT_TEXT];
+    char path[PATH_TEXT];
     agent_disk_path(a, id, path, sizeof path);
     int r = node_remove_in_turn(a, id, &why);
     if (r < 0 && agent_reserve_use(a, r)) {

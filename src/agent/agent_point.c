@@ -11,10 +11,10 @@
 
 static void say_reverted(struct agent *a, const struct node *disk, const struct snaprow *s)
 {
-    char path[EVENT_TEXT], from[EVENT_TEXT];
+    char path[PATH_TEXT], from[PATH_TEXT];
     agent_disk_path(a, &disk->id, path, sizeof path);
     agent_snap_path(a, &s->info, from, sizeof from);
-    agent_say(a, path, "reverted to %s", from);
+    agent_say(a, path, "reverted to %s", QUOTED(from));
 }
 
 int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err)

@@ -144,7 +144,7 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
 {
     struct due_case c = {.occasion = DUE_RECOVERY, .node = disk};
     struct snaprow row;
-    char path[EVENT_TEXT];
+    char path[PATH_TEXT];
     int r = agent_freeze_due_locked(a, &c, l, &row, err);
     if (r == 1) {
         agent_snap_path(a, &row.info, path, sizeof path);
@@ -167,9 +167,9 @@ static int raise_numbers(struct agent *a, struct live *l, const struct node *dis
     int r = catalog_snap_latest(a->catalog, &disk->id, &last, err);
     if (r == 0 && live_attr(l, &at, NULL) == 0 && at.next_seq <= last.info.ref.seq) {
         vlog(VLOG_WARN, "recover", "%s: the store has snapshot %llu, which this host's state does not know: the state was put back from an "
-             "older copy, or power was lost. The live image may be older than that snapshot; the next one comes behind it", disk->name,
+             "older copy, or power was lost. The live image may be older than that snapshot; the next one comes behind it", QUOTED(disk->name),
              (unsigned long long)last.info.ref.seq);
-        agent_event(a, "%s: the live image may be older than snapshot %llu, which the state does not know", disk->name,
+        agent_event(a, "%s: the live image may be older than snapshot %llu, which the state does not know", QUOTED(disk->name),
                     (unsigned long long)last.info.ref.seq);
     }
     if (r == 0)
@@ -209,14 +209,14 @@ static bool is_stillborn(struct live *l)
 static int recover_nameless(struct agent *a, struct live *l, struct verr *err)
 {
     struct node disk;
-    char hex[VID_HEX], path[EVENT_TEXT];
+    char hex[VID_HEX], path[PATH_TEXT];
     int r = names_adopt(a->names, live_id(l), &disk, err);
     if (r < 0)
         return verr_prefix(err, -r, "giving it a name, because its own was lost");
     vid_hex(live_id(l), hex);
-    vlog(VLOG_WARN, "recover", "disk %s: its name was lost; its image is kept and shown as %s", hex, disk.name);
+    vlog(VLOG_WARN, "recover", "disk %s: its name was lost; its image is kept and shown as %s", hex, QUOTED(disk.name));
     agent_disk_path(a, &disk.id, path, sizeof path);
-    agent_event(a, "disk %s has lost its name: shown as %s", hex, path);
+    agent_event(a, "disk %s has lost its name: shown as %s", hex, QUOTED(path));
     return recover_named(a, l, &disk, err);
 }
 

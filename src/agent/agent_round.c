@@ -154,7 +154,7 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
         work_return(a->work, item);
         return;
     }
-    char path[EVENT_TEXT];
+    char path[PATH_TEXT];
     int64_t next_ns = 0;
     struct turn turn;
     turn_take(a->turns, &turn, &item->disk, 1);
@@ -166,8 +166,10 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
     next_ns -= vclock_mono_ns(a->conf.clock);
     long long seconds = next_ns <= 0 ? 0 : (next_ns + 999999999) / 1000000000;
     agent_disk_path(a, &item->disk, path, sizeof path);
-    vlog(VLOG_ERROR, "agent", "%s: snapshot %llu: %s (next attempt in %lld s)", path, (unsigned long long)p->ref.seq, verr_str(err), seconds);
-    agent_event(a, "%s: snapshot %llu failed: %s (next attempt in %lld s)", path, (unsigned long long)p->ref.seq, verr_str(err), seconds);
+    vlog(VLOG_ERROR, "agent", "%s: snapshot %llu: %s (next attempt in %lld s)", QUOTED(path), (unsigned long long)p->ref.seq,
+         verr_str(err), seconds);
+    agent_event(a, "%s: snapshot %llu failed: %s (next attempt in %lld s)", QUOTED(path), (unsigned long long)p->ref.seq,
+                verr_str(err), seconds);
     pthread_mutex_lock(&a->lock);
     a->progress.failed++;
     pthread_mutex_unlock(&a->lock);
@@ -175,7 +177,7 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
 
 static void job_stored(struct agent *a, const struct work_item *item, struct dedup_job *job)
 {
-    char path[EVENT_TEXT];
+    char path[PATH_TEXT];
     struct snapinfo next;
     pthread_mutex_lock(&a->lock);
     a->progress.published++;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the daemon reports of itself: status (JSON) and events. agent_metrics.c: numbers; agent_log.c: the history of a disk. */
 #include "agent/agent_json.h"
+#include "agent/agent_text.h"
 
 #include "base/file.h"
 
@@ -16,14 +17,15 @@ static void keep_event(struct agent *a, enum vlog_level level, const char *what)
 {
     char text[EVENT_TEXT], stamp[32];
     agent_time_text(vclock_real_ns(a->conf.clock), stamp);
-    snprintf(text, sizeof text, "%s %s", stamp, what);
-    for (char *p = text; *p != '\0'; p++)
-        if (*p == '\n')
-            *p = ' ';
+    size_t n = (size_t)snprintf(text, sizeof text, "%s ", stamp);
+    quote_line(what, text + n, sizeof text - n);
+    char *line = strdup(text);
     pthread_mutex_lock(&a->lock);
-    memcpy(a->events[a->event_count++ % EVENTS_MAX], text, sizeof text);
+    char **at = &a->events[a->event_count++ % EVENTS_MAX], *old = *at;
+    *at = line;
     pthread_mutex_unlock(&a->lock);
-    vlog(level, "event", "%s", text + strlen(stamp) + 1);
+    free(old);
+    vlog(level, "event", "%s", text + n);
 }
 
 void agent_event(struct agent *a, const char *fmt, ...)
@@ -44,50 +46,45 @@ void agent_caller(int64_t uid) { caller = uid; }
 
 void agent_say(struct agent *a, const char *path, const char *fmt, ...)
 {
-    char what[EVENT_TEXT], text[EVENT_TEXT], who[32] = "varve";
+    char what[EVENT_TEXT - QUOTED_MAX - 40], text[EVENT_TEXT], who[32] = "varve";
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     if (caller != AGENT_ITSELF)
         snprintf(who, sizeof who, "uid %lld", (long long)caller);
-    /* What comes behind the path counts more than its end. */
-    size_t rest = strlen(what) + strlen(who) + sizeof ":  (by )" + sizeof "2026-01-01T00:00:00Z ";
-    int room = rest < sizeof text ? (int)(sizeof text - rest) : 0;
-    snprintf(text, sizeof text, "%.*s: %.400s (by %s)", room, path, what, who);
+    snprintf(text, sizeof text, "%s: %s (by %s)", QUOTED(path), what, who);
     keep_event(a, VLOG_INFO, text);
 }
 
 void agent_snap_path(struct agent *a, const struct snapinfo *s, char *out, size_t cap)
 {
-    char disk[EVENT_TEXT], name[NODE_NAME_MAX + 1];
+    char disk[PATH_TEXT], name[NODE_NAME_MAX + 1];
     agent_disk_path(a, &s->ref.disk, disk, sizeof disk);
     char *slash = strrchr(disk, '/'), *base = slash == NULL ? disk : slash + 1;
     struct node node;
     if (catalog_node_by_id(a->catalog, &s->ref.disk, &node, NULL) == 0 && snapname_make(node.name, s->label, s->name_s, name) == 0)
         snprintf(out, cap, "%.*s%s", (int)(base - disk), disk, name);
     else
-        snprintf(out, cap, "%s, snapshot %llu", disk, (unsigned long long)s->ref.seq);
+        snprintf(out, cap, "%s@%llu", disk, (unsigned long long)s->ref.seq);
 }
 
 int agent_events(struct agent *a, char **text, size_t *len, struct verr *err)
 {
-    char *out = malloc((size_t)EVENTS_MAX * EVENT_TEXT + 1);
-    if (out == NULL)
-        return verr_set(err, ENOMEM, "out of memory");
-    size_t n = 0;
+    struct text out = {0};
     pthread_mutex_lock(&a->lock);
     uint64_t first = a->event_count > EVENTS_MAX ? a->event_count - EVENTS_MAX : 0;
-    for (uint64_t i = first; i < a->event_count; i++) {
-        const char *line = a->events[i % EVENTS_MAX];
-        size_t l = strlen(line);
-        memcpy(out + n, line, l);
-        n += l;
-        out[n++] = '\n';
-    }
+    int r = text_print(&out, err, "%s", "");
+    for (uint64_t i = first; r == 0 && i < a->event_count; i++)
+        if (a->events[i % EVENTS_MAX] != NULL)
+            r = text_print(&out, err, "%s\n", a->events[i % EVENTS_MAX]);
     pthread_mutex_unlock(&a->lock);
-    *text = out;
-    *len = n;
+    if (r < 0) {
+        free(out.text);
+        return r;
+    }
+    *text = out.text;
+    *len = out.len;
     return 0;
 }
 
@@ -156,7 +153,7 @@ const char *agent_state_text(uint32_t state)
 
 int agent_json_text(json_t *doc, char **text, size_t *len, struct verr *err)
 {
-    char *out = doc == NULL ? NULL : json_dumps(doc, JSON_INDENT(2));
+    char *out = vjson_dump(doc, JSON_INDENT(2));
     json_decref(doc);
     if (out == NULL)
         return verr_set(err, ENOMEM, "out of memory");

@@ -14,11 +14,11 @@
 /* The text of a waiter's answer: which disk, why, and when the next attempt comes. */
 static int tell_blocked(struct agent *a, const struct vid *disk, const struct verr *why, int64_t next_ns, struct verr *out)
 {
-    char path[256], at[32];
+    char path[PATH_TEXT], at[32];
     int64_t now = vclock_mono_ns(a->conf.clock);
     agent_disk_path(a, disk, path, sizeof path);
     agent_mono_text(a, next_ns > now ? next_ns : now, at);
-    return verr_set(out, EIO, "%s could not be stored: %s; it stays pending, and the next attempt comes at %s", path, verr_str(why), at);
+    return verr_set(out, EIO, "%s could not be stored: %s; it stays pending, and the next attempt comes at %s", QUOTED(path), verr_str(why), at);
 }
 
 static struct vid id_at(struct agent *a, const struct agent_wait *w, unsigned i)

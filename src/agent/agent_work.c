@@ -25,30 +25,33 @@ void agent_kick(struct agent *a)
     work_nudge(a->work);
 }
 
+/* From the end to the front, as the tree is climbed. */
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap)
 {
-    struct node n;
-    char path[512];
-    size_t at = sizeof path - 1;
-    path[at] = '\0';
-    struct vid id = *disk;
-    int r = catalog_node_by_id(a->catalog, &id, &n, NULL);
-    for (int depth = 0; r == 0 && !vid_is_zero(&n.parent) && depth < 64; depth++) {
-        size_t len = strlen(n.name);
-        if (len + 1 > at)
-            break;
-        at -= len;
-        memcpy(path + at, n.name, len);
-        path[--at] = '/';
-        id = n.parent;
-        r = catalog_node_by_id(a->catalog, &id, &n, NULL);
-    }
+    static const char cut[] = "...";
     char hex[VID_HEX];
+    struct node n;
+    size_t at = cap - 1;
+    out[at] = '\0';
+    int r = catalog_node_by_id(a->catalog, disk, &n, NULL);
+    while (r == 0 && !vid_is_zero(&n.parent)) {
+        size_t len = strlen(n.name);
+        bool fits = len + sizeof cut < at;
+        const char *name = fits ? n.name : cut;
+        len = fits ? len : sizeof cut - 1;
+        at -= len;
+        memcpy(out + at, name, len);
+        if (!fits)
+            break;
+        out[--at] = '/';
+        const struct vid up = n.parent;
+        r = catalog_node_by_id(a->catalog, &up, &n, NULL);
+    }
+    at += out[at] == '/';
+    memmove(out, out + at, cap - at);
     vid_hex(disk, hex);
-    if (path[at] == '/')
-        snprintf(out, cap, "%s", path + at + 1);
-    else
-        snprintf(out, cap, "disk %s", hex);
+    if (out[0] == '\0')
+        snprintf(out, cap, "disk:%s", hex);
 }
 
 /* ---- owing ---- */
@@ -79,12 +82,12 @@ void agent_who_text(struct agent *a, const struct vid *disk, char *out, size_t c
 
 static void owe_failed(struct agent *a, const struct work_item *item, const struct verr *why)
 {
-    char who[256];
+    char who[PATH_TEXT];
     /* Without memory to note the item, the next start does the work: recovery finds all of it by itself. */
     work_owe_failed(a->work, item, why);
     agent_who_text(a, &item->disk, who, sizeof who);
-    vlog(VLOG_WARN, "agent", "%s: %s failed and will be tried again: %s", who, agent_work_text(item->kind), verr_str(why));
-    agent_event(a, "%s: %s failed and will be tried again: %s", who, agent_work_text(item->kind), verr_str(why));
+    vlog(VLOG_WARN, "agent", "%s: %s failed and will be tried again: %s", QUOTED(who), agent_work_text(item->kind), verr_str(why));
+    agent_event(a, "%s: %s failed and will be tried again: %s", QUOTED(who), agent_work_text(item->kind), verr_str(why));
 }
 
 void agent_owe(struct agent *a, const struct vid *disk, enum work_kind kind, uint32_t arg, const struct verr *why)
@@ -141,20 +144,20 @@ static int attempt(struct agent *a, const struct work_item *item, struct verr *e
 
 static void end(struct agent *a, const struct work_item *item, int r, const struct verr *why)
 {
-    char who[256];
+    char who[PATH_TEXT];
     if (r >= 0) {
         work_done(a->work, item);
         if (item->kind == WORK_RESERVE || item->failures == 0)
             return;
         agent_who_text(a, &item->disk, who, sizeof who);
-        agent_event(a, "%s: %s succeeded at last", who, agent_work_text(item->kind));
+        agent_event(a, "%s: %s succeeded at last", QUOTED(who), agent_work_text(item->kind));
         return;
     }
     work_failed(a->work, item, why, NULL);
     if (item->kind == WORK_RESERVE)
         return;
     agent_who_text(a, &item->disk, who, sizeof who);
-    vlog(VLOG_WARN, "agent", "%s: %s failed again: %s", who, agent_work_text(item->kind), verr_str(why));
+    vlog(VLOG_WARN, "agent", "%s: %s failed again: %s", QUOTED(who), agent_work_text(item->kind), verr_str(why));
 }
 
 static int forget_one(void *ctx, const struct vid *disk)

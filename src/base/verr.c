@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/verr.h"
 
+#include "base/quote.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+/* Names and paths in a text are bytes; whoever prints the text prints one line. */
+static void make_line(struct verr *err)
+{
+    char text[sizeof err->text];
+    memcpy(text, err->text, strlen(err->text) + 1);
+    quote_line(text, err->text, sizeof err->text);
+}
 
 /* Names in parentheses: verr.h has macros over them for clang-tidy. */
 int (verr_set)(struct verr *err, int code, const char *fmt, ...)
@@ -15,6 +25,7 @@ int (verr_set)(struct verr *err, int code, const char *fmt, ...)
         err->code = code;
         vsnprintf(err->text, sizeof err->text, fmt, ap);
         va_end(ap);
+        make_line(err);
     }
     return -code;
 }
@@ -32,6 +43,7 @@ int (verr_prefix)(struct verr *err, int fallback, const char *fmt, ...)
     if (n < 0 || (size_t)n >= sizeof err->text)
         n = (int)strlen(err->text);
     snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", old);
+    make_line(err);
     if (err->code == 0)
         err->code = fallback;
     return -err->code;

@@ -5,7 +5,8 @@
  * Convention of the whole tree: a function returns 0 or a positive count on success, else -errno.
  * Where a `struct verr *err` is the last parameter it is left untouched on success; on failure it
  * says which file or setting, what was wrong, and (where the user can act) what to do. err may be NULL.
- * Text lives in a fixed buffer, so that ENOMEM can be reported without memory.
+ * Text lives in a fixed buffer, so that ENOMEM can be reported without memory. It is one line without control characters, whatever
+ * names and paths it is made of (base/quote.h).
  *
  * Meaning of codes: EBADMSG our file on disk is damaged or foreign; EPROTO a peer's message is wrong;
  * ENODATA unknown block; ESTALE fenced, or an answer for an older round; EBUSY open or locked;

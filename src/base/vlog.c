@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/vlog.h"
 
+#include "base/quote.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -11,6 +13,8 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { LINE_MAX_BYTES = 2 * QUOTED_MAX + 1024 };      /* two paths, and what happened */
 
 static int sink_syslog;
 static enum vlog_level max_shown = VLOG_INFO;
@@ -48,8 +52,9 @@ static void vlog_line(enum vlog_level level, const char *topic, const char *fmt,
 {
     static const char *const names[] = {"ERROR", "WARN", "INFO", "DEBUG"};
     static const int priorities[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
-    char text[1024];
-    vsnprintf(text, sizeof text, fmt, ap);
+    char raw[LINE_MAX_BYTES], text[LINE_MAX_BYTES];
+    vsnprintf(raw, sizeof raw, fmt, ap);
+    quote_line(raw, text, sizeof text);
     if (sink_syslog) {
         syslog(priorities[level], "%s: %s", topic, text);
         return;

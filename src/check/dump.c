@@ -3,6 +3,7 @@
 #include "check/dump.h"
 
 #include "base/file.h"
+#include "base/quote.h"
 #include "check/dump_internal.h"
 
 #include <errno.h>
@@ -98,6 +99,7 @@ static int dump_open(struct dump *d, struct verr *err)
 static int dump_as(struct dump *d, const struct kind *kind, bool json, FILE *out, struct verr *err)
 {
     struct verr why = {0};
+    char path[sizeof why.text];
     out_begin(&d->out, out, json);
     unsigned depth = d->out.depth;
     if (json)
@@ -111,9 +113,10 @@ static int dump_as(struct dump *d, const struct kind *kind, bool json, FILE *out
     if (r < 0)
         out_text(&d->out, "error", verr_str(&why));
     int end = out_finish(&d->out);
+    quote_line(d->path, path, sizeof path);     /* as it stands in why */
     if (r < 0)
-        return strncmp(verr_str(&why), d->path, strlen(d->path)) == 0 ? verr_set(err, -r, "%s", verr_str(&why))
-                                                                     : verr_set(err, -r, "%s: %s", d->path, verr_str(&why));
+        return strncmp(verr_str(&why), path, strlen(path)) == 0 ? verr_set(err, -r, "%s", verr_str(&why))
+                                                                : verr_set(err, -r, "%s: %s", d->path, verr_str(&why));
     if (end == -ENOMEM)
         return verr_set(err, ENOMEM, "%s: out of memory", d->path);
     return end < 0 ? verr_set(err, EIO, "%s: the output cannot be written", d->path) : 0;

@@ -88,24 +88,10 @@ int out_finish(struct out *o)
 
 /* ---- values ---- */
 
-/* Escapes U+007F to U+009F, which jansson leaves as they are: a terminal may take them as commands. */
-static void put_escaped(FILE *file, const char *encoded, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint8_t c = (uint8_t)encoded[i], next = i + 1 < n ? (uint8_t)encoded[i + 1] : 0;
-        if (c == 0x7f)
-            fputs("\\u007f", file);
-        else if (c == 0xc2 && next < 0xa0)
-            fprintf(file, "\\u%04x", (uint8_t)encoded[++i]);
-        else
-            fputc(c, file);
-    }
-}
-
 /* Writes a scalar. Text differs from JSON in two points: no quotation marks, and yes and no instead of true and false. */
 static void put(struct out *o, const json_t *v)
 {
-    char *encoded = v == NULL ? NULL : json_dumps(v, JSON_ENCODE_ANY);
+    char *encoded = vjson_dump(v, JSON_ENCODE_ANY);
     size_t quotes = !o->json && json_is_string(v);
     if (encoded == NULL) {
         o->r = -ENOMEM;
@@ -113,7 +99,7 @@ static void put(struct out *o, const json_t *v)
     } else if (!o->json && json_is_boolean(v)) {
         fputs(json_is_true(v) ? "yes" : "no", o->file);
     } else {
-        put_escaped(o->file, encoded + quotes, strlen(encoded) - 2 * quotes);
+        fwrite(encoded + quotes, 1, strlen(encoded) - 2 * quotes, o->file);
     }
     free(encoded);
 }

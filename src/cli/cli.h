@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct option;
 struct verr;
 
 /* Exit codes (docs/man/varve.1); an unknown one means failure. */
@@ -27,12 +28,26 @@ extern const struct command cmd_init, cmd_mount, cmd_backup, cmd_snapshot, cmd_l
 /* Prints help of a command on stdout; returns EXIT_OK. usage_error: to stderr, with a reason; returns EXIT_USAGE. */
 int print_help(const struct command *cmd);
 int usage_error(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Messages are lines on stderr, "varve CMD: text", or with --json objects (docs/json.md). The exit code that belongs to the error. */
+/* Messages are lines on stderr, "varve CMD: text", or with --json objects (docs/json.md). Names in them are quoted, control characters
+ * escaped (base/quote.h). Returns the exit code that belongs to the error. */
 int report_error(const struct command *cmd, const struct verr *err);
 int report_errno(const struct command *cmd, const char *path, int code);
 void report_warning(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* No mount was named, and there is none; returns EXIT_NO_STORE. */
-int report_nothing(const struct command *cmd);
+/* "PATH: text"; code: an errno, as for report_errno. */
+int report_about(const struct command *cmd, const char *path, int code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Nothing is mounted at the path; NULL: no mount was named, and there is none. Returns EXIT_NO_STORE. */
+int report_nothing(const struct command *cmd, const char *path);
+/* From now on messages are JSON: --json was given. */
+void messages_as_json(void);
+/* The end of the program. With --json a failure that left stdout empty puts its last message there. */
+void end_output(int code);
+
+/* getopt_long with messages of ours; '?': one was printed, and the exit code is EXIT_USAGE. shorts begins with ':'. */
+int next_option(const struct command *cmd, int argc, char **argv, const char *shorts, const struct option *longs);
+
+/* A line of stdout with nothing but a path, for people and scripts: quoted on a terminal, else its bytes, both as `ls` does. One that begins
+ * with '-' gets "./" in front, so that no command takes it for an option. */
+void print_path(const char *path);
 
 /* A size in bytes: "1048576", "35M" and "35MiB" (powers of 1024), "35MB" (powers of 1000), with or without a blank before the unit. 0 or
  * -EINVAL. */

@@ -70,15 +70,13 @@ static int check_dest(const struct backup *b, const struct copy *c)
     free(dir);
     if (r < 0)
         return report_errno(&cmd_backup, c->dest, -r);
-    if (point[0] == '\0') {
-        fprintf(stderr, "varve backup: %s: not in a varve mount\n", c->dest);
-        return EXIT_NO_STORE;
-    }
+    if (point[0] == '\0')
+        return report_nothing(&cmd_backup, c->dest);
     if (base_of(c->dest)[0] == '\0' || strchr(base_of(c->dest), '@') != NULL)
-        return usage_error(&cmd_backup, "%s: give the name of a disk; @ separates it from those of its snapshots", c->dest);
+        return usage_error(&cmd_backup, "%s: give the name of a disk; @ separates it from those of its snapshots", QUOTED(c->dest));
     for (const struct copy *o = b->copies; o < c; o++)
         if (strcmp(o->dest, c->dest) == 0)
-            return usage_error(&cmd_backup, "%s and %s would both become %s", o->source, c->source, c->dest);
+            return usage_error(&cmd_backup, "%s and %s would both become %s", QUOTED(o->source), QUOTED(c->source), QUOTED(c->dest));
     return -1;
 }
 
@@ -99,7 +97,7 @@ static int check_label(const struct backup *b, const struct copy *c)
     char *path = labelled(c->dest, b->label);
     bool taken = path != NULL && access(path, F_OK) == 0;
     free(path);
-    return taken ? usage_error(&cmd_backup, "--label %s: %s has a snapshot of that name already", b->label, c->dest) : -1;
+    return taken ? usage_error(&cmd_backup, "--label %s: %s has a snapshot of that name already", QUOTED(b->label), QUOTED(c->dest)) : -1;
 }
 
 static int prepare(struct backup *b, char **sources)
@@ -107,7 +105,7 @@ static int prepare(struct backup *b, char **sources)
     struct stat st;
     bool dir = stat(b->dest, &st) == 0 && S_ISDIR(st.st_mode);
     if (b->group && !dir)
-        return usage_error(&cmd_backup, "%s: several sources go into a directory", b->dest);
+        return usage_error(&cmd_backup, "%s: several sources go into a directory", QUOTED(b->dest));
     for (unsigned i = 0; i < b->n; i++) {
         struct copy *c = &b->copies[i];
         c->source = sources[i];
@@ -137,7 +135,7 @@ static int take(const struct backup *b, int fd, const char *path)
     int r = ioctl(fd, VARVE_IOC_SNAPSHOT, &req) < 0 ? errno : req.error;
     if (r == 0)
         return 0;
-    fprintf(stderr, "varve backup: %s: no snapshot of it: %s\n", path, r == req.error && req.text[0] != '\0' ? req.text : strerror(r));
+    report_about(&cmd_backup, path, r, "no snapshot of it: %s", r == req.error && req.text[0] != '\0' ? req.text : strerror(r));
     return -r;
 }
 
@@ -149,7 +147,7 @@ static char *newest_of(const char *disk, char id[64])
     id[0] = '\0';
     json_t *doc = report_fetch_json(&cmd_backup, disk, VARVE_IOC_LIST, "disks", &code);
     const json_t *newest = json_object_get(json_array_get(json_object_get(doc, "disks"), 0), "newest");
-    const char *name = json_word(newest, "name");
+    const char *name = NAME_OF(newest, "name");
     if (name[0] != '\0' && asprintf(&path, "%.*s%s", (int)(base_of(disk) - disk), disk, name) < 0)
         path = NULL;
     snprintf(id, 64, "%s", json_word(newest, "id"));
@@ -205,9 +203,8 @@ static int compare(const struct copy *c, const char *snapshot)
         return report_errno(&cmd_backup, snapshot, errno);
     if ((uint64_t)st.st_size == c->size && strcmp(state, "stored") == 0 && flags[0] == '\0')
         return EXIT_OK;
-    fprintf(stderr, "varve backup: %s: %s%s%s, %lld bytes instead of %llu\n", snapshot, state, flags[0] != '\0' ? ", " : "", flags,
-            (long long)st.st_size, (unsigned long long)c->size);
-    return EXIT_FAIL;
+    return report_about(&cmd_backup, snapshot, EIO, "%s%s%s, %lld bytes instead of %llu", state, flags[0] != '\0' ? ", " : "", flags,
+                       (long long)st.st_size, (unsigned long long)c->size);
 }
 
 static int end_one(struct backup *b, unsigned i)
@@ -256,14 +253,12 @@ static int run_all(struct backup *b)
         code = worse(code, one);
         json_array_append_new(list, end_json(b, i, one));
         if (!b->json && one == EXIT_OK)
-            printf("%s\n", b->snapshots[i]);
+            print_path(b->snapshots[i]);
     }
     if (b->json) {
         json_t *doc = json_pack("{si sb sf sO}", "schema", 1, "ok", code == EXIT_OK, "seconds",
                                 (double)(vclock_mono_ns(&vclock_system) - begin) / 1e9, "backups", list);
-        json_dumpf(doc, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(doc);
+        print_json(doc);
     }
     json_decref(list);
     return code;
@@ -277,7 +272,7 @@ static bool parse_options(struct backup *b, int argc, char **argv, int *code)
         {"help", no_argument, NULL, 'h'}, {0},
     };
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_backup, argc, argv, ":h", longs)) != -1) {
         switch (c) {
         case 'h': *code = print_help(&cmd_backup); return false;
         case 'j': b->json = true; break;

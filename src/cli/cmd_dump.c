@@ -13,7 +13,7 @@ static int run_dump(int argc, char **argv)
     static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     bool json = false;
     int c, code = EXIT_OK;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_dump, argc, argv, ":h", longs)) != -1) {
         if (c == 'h')
             return print_help(&cmd_dump);
         if (c != 'j')

@@ -84,9 +84,9 @@ static void check_disk(struct health *h, const char *point, const json_t *disk)
 {
     char path[2 * PATH_MAX];
     const json_t *failure = json_object_get(disk, "failure");
-    snprintf(path, sizeof path, "%s/%s", point, json_word(disk, "path"));
+    snprintf(path, sizeof path, "%s/%s", point, NAME_OF(disk, "path"));
     if (json_is_object(failure))
-        problem(h, HEALTH_CRITICAL, path, "%s failed: %s", json_word(failure, "what"), json_word(failure, "reason"));
+        problem(h, HEALTH_CRITICAL, path, "%s failed: %s", json_word(failure, "what"), LINE_OF(failure, "reason"));
     else if (strcmp(json_word(disk, "state"), "failed") == 0)
         problem(h, HEALTH_CRITICAL, path, "storing its snapshot failed");
     if (!counts(disk))
@@ -188,7 +188,7 @@ static void print_line(const struct health *h)
     for (int severity = HEALTH_CRITICAL; severity > HEALTH_OK; severity--) {
         json_array_foreach(h->problems, i, p) {
             if (strcmp(json_word(p, "severity"), severity_text[severity]) == 0 && shown < SHOWN_MAX)
-                printf("%s%s: %s", shown++ > 0 ? "; " : "", json_word(p, "path"), json_word(p, "problem"));
+                printf("%s%s: %s", shown++ > 0 ? "; " : "", QUOTED_OF(p, "path"), LINE_OF(p, "problem"));
         }
     }
     if (total > shown)
@@ -200,13 +200,11 @@ static void print_line(const struct health *h)
            (long long)(h->max_age / 1000));
 }
 
-static void print_json(const struct health *h)
+static void print_document(const struct health *h)
 {
     json_t *doc = json_pack("{si ss sI sI sO}", "schema", 1, "health", severity_text[h->worst], "disks", (json_int_t)h->disks,
                             "oldest_seconds", (json_int_t)h->oldest, "problems", h->problems);
-    json_dumpf(doc, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(doc);
+    print_json(doc);
 }
 
 static int parse_percent(const char *text, unsigned *out)
@@ -229,21 +227,21 @@ static int parse_options(struct health *h, int argc, char **argv)
         {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0},
     };
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_health, argc, argv, ":h", longs)) != -1) {
         switch (c) {
         case 'h': return print_help(&cmd_health);
         case 'j': h->json = true; break;
         case 'a':
             if (parse_duration(optarg, &h->max_age) < 0)
-                return usage_error(&cmd_health, "--max-age %s: give a time such as 26h, 90m or 2d (0: do not ask)", optarg);
+                return usage_error(&cmd_health, "--max-age %s: give a time such as 26h, 90m or 2d (0: do not ask)", QUOTED(optarg));
             break;
         case 'v':
             if (parse_duration(optarg, &h->verify_age) < 0)
-                return usage_error(&cmd_health, "--verify-age %s: give a time such as 35d (0: do not ask)", optarg);
+                return usage_error(&cmd_health, "--verify-age %s: give a time such as 35d (0: do not ask)", QUOTED(optarg));
             break;
         case 'f':
             if (parse_percent(optarg, &h->min_free) < 0)
-                return usage_error(&cmd_health, "--min-free %s: give 0 to 100 per cent", optarg);
+                return usage_error(&cmd_health, "--min-free %s: give 0 to 100 per cent", QUOTED(optarg));
             break;
         default: return EXIT_USAGE;
         }
@@ -263,7 +261,7 @@ static int run_health(int argc, char **argv)
     if (optind == argc && each_mount(check_path, &h) <= 0)
         problem(&h, HEALTH_CRITICAL, "varve", "nothing is mounted here");
     if (h.json)
-        print_json(&h);
+        print_document(&h);
     else
         print_line(&h);
     json_decref(h.problems);

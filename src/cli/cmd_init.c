@@ -3,6 +3,7 @@
 
 #include "agent/agent.h"
 #include "base/file.h"
+#include "base/quote.h"
 #include "base/verr.h"
 #include "store/store.h"
 
@@ -42,7 +43,7 @@ static int set_option(struct store_conf *conf, const struct store_option *o, con
         value = plain;
     }
     if (storeconf_set(conf, o->name, value, &want) < 0)
-        return usage_error(&cmd_init, "--%s %s: give %s", o->name, text, want);
+        return usage_error(&cmd_init, "--%s %s: give %s", o->name, QUOTED(text), want);
     return EXIT_OK;
 }
 
@@ -86,7 +87,7 @@ static int make_store(const char *path, const struct store_conf *conf, const cha
         return report_error(&cmd_init, &err);
     char id[VID_HEX];
     vid_hex(&conf->id, id);
-    fprintf(stderr, "store %s made in %s%s%s\n", id, path, owner == NULL ? "" : ", owned by ", owner == NULL ? "" : owner);
+    fprintf(stderr, "store %s made in %s%s%s\n", id, QUOTED(path), owner == NULL ? "" : ", owned by ", owner == NULL ? "" : owner);
     return EXIT_OK;
 }
 
@@ -128,7 +129,7 @@ static int restore_conf(const char *state, const char *path)
     explicit_bzero(&conf, sizeof conf);
     if (r < 0)
         return report_error(&cmd_init, &err);
-    fprintf(stderr, "store.conf of store %s put back in %s\n", id, path);
+    fprintf(stderr, "store.conf of store %s put back in %s\n", id, QUOTED(path));
     return EXIT_OK;
 }
 
@@ -142,7 +143,7 @@ static int run_init(int argc, char **argv)
     long_options(longs);
     storeconf_default(&conf);
     conf.created = (int64_t)time(NULL);
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_init, argc, argv, ":h", longs)) != -1) {
         switch (c) {
         case 'h':
             return print_help(&cmd_init);

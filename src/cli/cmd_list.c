@@ -27,18 +27,19 @@ static void state_text(const json_t *disk, char *out, size_t cap)
 
 static void print_disk(const char *point, const json_t *disk)
 {
-    char age[16] = "-", size[16] = "-", state[64];
+    char age[16] = "-", size[16] = "-", state[64], path[2 * PATH_MAX];
     const json_t *good = json_object_get(disk, "last_good"), *failure = json_object_get(disk, "failure");
     state_text(disk, state, sizeof state);
     if (json_is_object(good))
         format_age((int64_t)json_number(good, "age_seconds"), age);
     if (!json_is_null(json_object_get(disk, "size")))
         format_size(json_number(disk, "size"), size);
-    printf("%-20s %8s %-18s %10s %-12s %s/%s\n", json_is_object(good) ? json_word(good, "time") : "none", age, state, size,
-           json_word(disk, "host"), point, json_word(disk, "path"));
+    snprintf(path, sizeof path, "%s/%s", point, NAME_OF(disk, "path"));
+    printf("%-20s %8s %-18s %10s %-12s %s\n", json_is_object(good) ? json_word(good, "time") : "none", age, state, size,
+           QUOTED_OF(disk, "host"), QUOTED(path));
     if (json_is_object(failure))
         printf("    %s failed at %s: %s; next attempt at %s\n", json_word(failure, "what"), json_word(failure, "time"),
-               json_word(failure, "reason"), json_word(failure, "next_attempt"));
+               LINE_OF(failure, "reason"), json_word(failure, "next_attempt"));
 }
 
 static void print_disks(struct listing *l, const char *point, const json_t *doc)
@@ -82,7 +83,7 @@ static int run_list(int argc, char **argv)
     static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct listing l = {0};
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_list, argc, argv, ":h", longs)) != -1) {
         if (c == 'h')
             return print_help(&cmd_list);
         if (c != 'j')
@@ -93,12 +94,11 @@ static int run_list(int argc, char **argv)
     for (int i = optind; i < argc; i++)
         list_path(&l, argv[i]);
     if (optind == argc && each_mount(list_path, &l) == 0)
-        l.code = report_nothing(&cmd_list);
-    if (l.json) {
-        json_dumpf(l.docs, stdout, JSON_INDENT(2));
-        putchar('\n');
-    }
-    json_decref(l.docs);
+        l.code = report_nothing(&cmd_list, NULL);
+    if (l.json)
+        print_json_list(l.docs, l.code);
+    else
+        json_decref(l.docs);
     return l.code;
 }
 

@@ -28,8 +28,8 @@ static void print_row(const json_t *s)
     const json_t *group = json_object_get(s, "group");
     if (json_number(group, "present") < json_number(group, "members"))
         snprintf(part, sizeof part, "[group %u of %u] ", (unsigned)json_number(group, "present"), (unsigned)json_number(group, "members"));
-    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s%s%s\n", json_word(s, "name"), state, size, dirty, clean, parent, global, fresh,
-           added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", part, json_word(s, "note"));
+    printf("%-36s %-10s %10s %10s %10s %10s %10s %10s %10s  %s%s%s\n", QUOTED_OF(s, "name"), state, size, dirty, clean, parent, global, fresh,
+           added, json_is_true(json_object_get(s, "protected")) ? "[protected] " : "", part, LINE_OF(s, "note"));
 }
 
 static void print_snapshots(const json_t *disk)
@@ -56,7 +56,7 @@ static int run_log(int argc, char **argv)
     struct verr err = {0};
     struct stat st;
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_log, argc, argv, ":h", longs)) != -1) {
         if (c == 'h')
             return print_help(&cmd_log);
         if (c != 'j')
@@ -69,10 +69,11 @@ static int run_log(int argc, char **argv)
     json_t *doc = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? history_of_dir(path, &err) : history_of_disk(path, &err);
     if (doc == NULL)
         return report_error(&cmd_log, &err);
-    if (!json)
-        print_table(doc);
-    else if (json_dumpf(doc, stdout, JSON_INDENT(2)) == 0)
-        putchar('\n');
+    if (json) {
+        print_json(doc);
+        return EXIT_OK;
+    }
+    print_table(doc);
     json_decref(doc);
     return EXIT_OK;
 }

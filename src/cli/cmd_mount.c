@@ -278,7 +278,7 @@ static int run_mount(int argc, char **argv)
     char *text = NULL;
     bool foreground = false;
     int c;
-    while ((c = getopt_long(argc, argv, "fho:", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_mount, argc, argv, ":fho:", longs)) != -1) {
         if (c == 'h')
             return print_help(&cmd_mount);
         if (c == 'f') {

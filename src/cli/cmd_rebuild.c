@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include "agent/agent.h"
+#include "base/quote.h"
 #include "base/verr.h"
 #include "check/check.h"
 #include "store/store.h"
@@ -42,7 +43,7 @@ static void show_problem(void *ctx, const struct check_problem *p)
     progress_end(&rb->bar);
     if (p->severity == CHECK_DAMAGE)
         rb->damaged++;
-    fprintf(stderr, "varve rebuild: %s: %s\n", p->file, p->what);
+    report_warning(&cmd_rebuild, "%s: %s", QUOTED(p->file), p->what);
 }
 
 static int rebuild_all(struct agent *a, bool index, bool catalog, struct rebuild *rb, struct verr *err)
@@ -66,7 +67,7 @@ static int rebuild_all(struct agent *a, bool index, bool catalog, struct rebuild
         r = check_rebuild_catalog(st, agent_state_fd(a), agent_state_path(a), &vclock_system, &opts, err);
         progress_end(&rb->bar);
         if (r == 0)
-            printf("catalog: made anew from %s; pending snapshots come back at the next mount\n", store_path(st));
+            printf("catalog: made anew from %s; pending snapshots come back at the next mount\n", QUOTED(store_path(st)));
     }
     return r;
 }
@@ -84,7 +85,7 @@ static int run_rebuild(int argc, char **argv)
     bool index = false, catalog = false;
     int c;
     agent_conf_default(&conf);
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_rebuild, argc, argv, ":h", longs)) != -1) {
         switch (c) {
         case 'h': return print_help(&cmd_rebuild);
         case 's': conf.state = optarg; break;

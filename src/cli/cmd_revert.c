@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/cli.h"
 
-#include "base/verr.h"
+#include "base/quote.h"
 #include "varve/ioctl.h"
 
 #include <errno.h>
@@ -63,11 +63,9 @@ static int check_target(const char *disk, dev_t dev)
 
 static int report_target(const char *disk, int error)
 {
-    struct verr err = {0};
-    verr_set(&err, error, "%s: %s", disk, error == EXDEV    ? "not in the varve mount that the snapshot is in"
-                                          : error == EINVAL ? "the name of a snapshot cannot be that of a disk"
-                                                            : strerror(error));
-    return report_error(&cmd_revert, &err);
+    return report_about(&cmd_revert, disk, error, "%s", error == EXDEV    ? "not in the varve mount that the snapshot is in"
+                                                       : error == EINVAL ? "the name of a snapshot cannot be that of a disk"
+                                                                         : strerror(error));
 }
 
 /* mode: of the disk, if it is made. */
@@ -88,10 +86,8 @@ static int revert_to(const char *disk, const char *id, mode_t mode)
         return EXIT_OK;
     if (made && r != EBUSY)     /* EBUSY: somebody writes to it already */
         unlink(disk);
-    struct verr err = {0};
-    verr_set(&err, r, "%s: %s", disk, req.text[0] != '\0' ? req.text : r == EBUSY ? "another process has it open for writing: stop it first"
-                                                                                   : strerror(r));
-    return report_error(&cmd_revert, &err);
+    return report_about(&cmd_revert, disk, r, "%s", req.text[0] != '\0' ? req.text
+                                                   : r == EBUSY ? "another process has it open for writing: stop it first" : strerror(r));
 }
 
 static int run_revert(int argc, char **argv)
@@ -100,7 +96,7 @@ static int run_revert(int argc, char **argv)
     char disk[PATH_MAX], disk_of[PATH_MAX], id[40];
     const char *to = NULL;
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_revert, argc, argv, ":h", longs)) != -1) {
         if (c == 'h')
             return print_help(&cmd_revert);
         if (c != 't')
@@ -110,7 +106,7 @@ static int run_revert(int argc, char **argv)
     if (optind + 1 != argc)
         return usage_error(&cmd_revert, "give one SNAPSHOT");
     if (to == NULL && live_path(argv[optind], disk) < 0)
-        return usage_error(&cmd_revert, "%s is no snapshot's name (NAME@WHEN.EXT)", argv[optind]);
+        return usage_error(&cmd_revert, "%s is no snapshot's name (NAME@WHEN.EXT)", QUOTED(argv[optind]));
     const char *target = to == NULL ? disk : to;
     struct stat st = {0}, live;
     int code = stored_id(argv[optind], id, &st);

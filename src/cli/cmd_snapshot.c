@@ -42,13 +42,16 @@ static int write_mapped(int fd)
 /* The group in which the snapshot of that name was taken, or NULL. */
 static const json_t *group_of(const json_t *disks, const char *name)
 {
-    for (size_t i = 0; i < json_array_size(disks); i++) {
+    json_t *wanted = vjson_text(name);
+    const json_t *group = NULL;
+    for (size_t i = 0; group == NULL && i < json_array_size(disks); i++) {
         const json_t *snaps = json_object_get(json_array_get(disks, i), "snapshots");
-        for (size_t k = 0; k < json_array_size(snaps); k++)
-            if (strcmp(json_word(json_array_get(snaps, k), "name"), name) == 0)
-                return json_object_get(json_array_get(snaps, k), "group");
+        for (size_t k = 0; group == NULL && k < json_array_size(snaps); k++)
+            if (json_equal(json_object_get(json_array_get(snaps, k), "name"), wanted))
+                group = json_object_get(json_array_get(snaps, k), "group");
     }
-    return NULL;
+    json_decref(wanted);
+    return group;
 }
 
 static void add_members(json_t *names, const json_t *snaps, const json_t *group)
@@ -79,11 +82,14 @@ static void print_taken(const char *path, bool is_dir, const json_t *names)
 {
     const char *slash = strrchr(path, '/');
     int dir = is_dir ? (int)strlen(path) : slash != NULL ? (int)(slash - path) + 1 : 0;
-    for (size_t i = 0; i < json_array_size(names); i++)
-        printf("%.*s%s%s\n", dir, path, is_dir && (dir == 0 || path[dir - 1] != '/') ? "/" : "",
-               json_string_value(json_array_get(names, i)));
+    for (size_t i = 0; i < json_array_size(names); i++) {
+        char name[NAME_MAX + 1], whole[2 * PATH_MAX];
+        vjson_bytes(json_string_value(json_array_get(names, i)), name, sizeof name);
+        snprintf(whole, sizeof whole, "%.*s%s%s", dir, path, is_dir && (dir == 0 || path[dir - 1] != '/') ? "/" : "", name);
+        print_path(whole);
+    }
     if (json_array_size(names) == 0)
-        fprintf(stderr, "%s: nothing changed, no snapshot made\n", path);
+        fprintf(stderr, "%s: nothing changed, no snapshot made\n", QUOTED(path));
 }
 
 static int take_one(const char *path, const char *label, const char *note, json_t *list)
@@ -95,22 +101,17 @@ static int take_one(const char *path, const char *label, const char *note, json_
         return report_errno(&cmd_snapshot, path, -fd);
     int wrote = write_mapped(fd);
     if (wrote < 0) {
-        struct verr err = {0};
         close(fd);
-        verr_set(&err, -wrote, "%s: what a program stored through a mapping could not be written, so no snapshot was made: %s", path,
-                 strerror(-wrote));
-        return report_error(&cmd_snapshot, &err);
+        return report_about(&cmd_snapshot, path, -wrote, "what a program stored through a mapping could not be written, so no snapshot was "
+                           "made: %s", strerror(-wrote));
     }
     memset(&req, 0, sizeof req);
     snprintf(req.label, sizeof req.label, "%s", label);
     snprintf(req.note, sizeof req.note, "%s", note);
     int r = ioctl(fd, VARVE_IOC_SNAPSHOT, &req) < 0 ? errno : req.error;
     close(fd);
-    if (r != 0 && req.text[0] != '\0') {
-        struct verr err = {.code = r};
-        verr_set(&err, r, "%s: %s", path, req.text);
-        return report_error(&cmd_snapshot, &err);
-    }
+    if (r != 0 && req.text[0] != '\0')
+        return report_about(&cmd_snapshot, path, r, "%s", req.text);
     if (r != 0)
         return report_errno(&cmd_snapshot, path, r);
     json_t *names = names_taken(path, &req);
@@ -132,7 +133,7 @@ static int run_snapshot(int argc, char **argv)
     const char *label = "", *note = "";
     bool json = false;
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_snapshot, argc, argv, ":h", longs)) != -1) {
         switch (c) {
         case 'h': return print_help(&cmd_snapshot);
         case 'j': json = true; break;
@@ -152,11 +153,8 @@ static int run_snapshot(int argc, char **argv)
         if (one != EXIT_OK)
             code = one;
     }
-    if (list != NULL) {
-        json_dumpf(list, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(list);
-    }
+    if (list != NULL)
+        print_json_list(list, code);
     return code;
 }
 

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/reports.h"
 
-#include "base/verr.h"
-#include "base/vjson.h"
-
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -47,7 +44,7 @@ static void print_failures(const json_t *failures)
     const json_t *f;
     size_t i;
     json_array_foreach(failures, i, f) {
-        printf("  FAILED %s: %s: %s\n", json_word(f, "path"), json_word(f, "what"), json_word(f, "reason"));
+        printf("  FAILED %s: %s: %s\n", QUOTED_OF(f, "path"), json_word(f, "what"), LINE_OF(f, "reason"));
         printf("         at %s (attempt %llu); the next attempt comes at %s\n", json_word(f, "time"),
                (unsigned long long)json_number(f, "attempts"), json_word(f, "next_attempt"));
     }
@@ -62,7 +59,7 @@ static void print_put_back(const json_t *put_back)
     printf("  PUT BACK: the store is older than this host's state, found at %s; %llu disks have lost segments\n", json_word(put_back, "found"),
            (unsigned long long)json_number(put_back, "lost_disks"));
     json_array_foreach(json_object_get(put_back, "disks"), i, d)
-        printf("  LOST %s: %llu of %llu segments of the live image are errors to readers\n", json_word(d, "path"),
+        printf("  LOST %s: %llu of %llu segments of the live image are errors to readers\n", QUOTED_OF(d, "path"),
                (unsigned long long)json_number(d, "lost_segments"), (unsigned long long)json_number(d, "segments"));
 }
 
@@ -72,9 +69,9 @@ static void print_status(const char *point, const json_t *doc)
                  *round = json_object_get(doc, "round"), *index = json_object_get(doc, "index"), *memory = json_object_get(doc, "memory"),
                  *local = json_object_get(doc, "local");
     char a[16], b[16];
-    printf("%s: store %s on host %s (pid %llu)\n", point, json_word(store, "path"), json_word(host, "name"),
+    printf("%s: store %s on host %s (pid %llu)\n", QUOTED(point), QUOTED_OF(store, "path"), QUOTED_OF(host, "name"),
            (unsigned long long)json_number(host, "pid"));
-    printf("  id %s, state in %s\n", json_word(store, "id"), json_word(host, "state"));
+    printf("  id %s, state in %s\n", json_word(store, "id"), QUOTED_OF(host, "state"));
     printf("  %llu disks, %llu snapshots stored, %llu pending, %llu failed\n", (unsigned long long)json_number(totals, "disks"),
            (unsigned long long)json_number(totals, "snapshots"), (unsigned long long)json_number(totals, "pending"),
            (unsigned long long)json_number(totals, "failed"));
@@ -126,11 +123,9 @@ static int show_mount(void *ctx, const char *point)
     errno = 0;
     json_t *doc = json_load_file(path, 0, &e);
     if (doc == NULL) {
-        struct verr err = {0};
         int error = errno;
-        verr_set(&err, error != 0 ? error : EPROTO, "%s: %s", path,
-                 error == ENOENT ? "not a varve mount" : error != 0 ? strerror(error) : e.text);
-        s->code = report_error(&cmd_status, &err);
+        s->code = report_about(&cmd_status, path, error != 0 ? error : EPROTO, "%s",
+                              error == ENOENT ? "not a varve mount" : error != 0 ? strerror(error) : e.text);
         return 0;
     }
     if (has_failed(doc) && s->code == EXIT_OK)
@@ -150,7 +145,7 @@ static int run_status(int argc, char **argv)
     static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct show s = {0};
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_status, argc, argv, ":h", longs)) != -1) {
         if (c == 'h')
             return print_help(&cmd_status);
         if (c != 'j')
@@ -161,12 +156,11 @@ static int run_status(int argc, char **argv)
     for (int i = optind; i < argc; i++)
         show_mount(&s, argv[i]);
     if (optind == argc && each_mount(show_mount, &s) == 0)
-        s.code = report_nothing(&cmd_status);
-    if (s.json) {
-        json_dumpf(s.list, stdout, JSON_INDENT(2));
-        putchar('\n');
-    }
-    json_decref(s.list);
+        s.code = report_nothing(&cmd_status, NULL);
+    if (s.json)
+        print_json_list(s.list, s.code);
+    else
+        json_decref(s.list);
     return s.code;
 }
 

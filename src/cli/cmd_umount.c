@@ -4,7 +4,6 @@
  */
 #include "cli/reports.h"
 
-#include "base/verr.h"
 #include "varve/ioctl.h"
 
 #include <errno.h>
@@ -81,12 +80,10 @@ static int unmount_now(const char *point)
 {
     if (umount2(point, UMOUNT_NOFOLLOW) == 0)
         return EXIT_OK;
-    struct verr err = {0};
     if (errno == EBUSY)
-        verr_set(&err, EBUSY, "%s: in use: close what is open in it (fuser -vm %s shows who), then umount again", point, point);
-    else
-        verr_set(&err, errno, "%s: cannot unmount: %s", point, errno == EPERM ? "only root may" : strerror(errno));
-    return report_error(&cmd_umount, &err);
+        return report_about(&cmd_umount, point, EBUSY, "in use: close what is open in it (fuser -vm %s shows who), then umount again",
+                           QUOTED(point));
+    return report_about(&cmd_umount, point, errno, "cannot unmount: %s", errno == EPERM ? "only root may" : strerror(errno));
 }
 
 static void wait_daemon(const char *point, int pidfd)
@@ -95,8 +92,8 @@ static void wait_daemon(const char *point, int pidfd)
     if (pidfd < 0)
         return;
     if (poll(&p, 1, END_MS) == 0)
-        fprintf(stderr, "varve umount: %s is unmounted, but its daemon still runs after %d s: it is mounted in another place too, or still "
-                "writes\n", point, END_MS / 1000);
+        report_warning(&cmd_umount, "%s is unmounted, but its daemon still runs after %d s: it is mounted in another place too, or still "
+                       "writes", QUOTED(point), END_MS / 1000);
     close(pidfd);
 }
 
@@ -104,7 +101,7 @@ static int unmount_dead(const char *point)
 {
     if (umount2(point, UMOUNT_NOFOLLOW) < 0 && umount2(point, UMOUNT_NOFOLLOW | MNT_DETACH) < 0)
         return report_errno(&cmd_umount, point, errno);
-    fprintf(stderr, "varve umount: %s: its daemon had died; what it had not stored completes at the next mount\n", point);
+    report_warning(&cmd_umount, "%s: its daemon had died; what it had not stored completes at the next mount", QUOTED(point));
     return EXIT_OK;
 }
 
@@ -112,7 +109,8 @@ static int unmount_live(const char *point, const struct unmount *u)
 {
     int stored = wait_stored(&cmd_umount, point, u->timeout_ms);
     if (stored != EXIT_OK && !u->always) {
-        fprintf(stderr, "varve umount: %s stays mounted (--always unmounts all the same: the next mount stores what is left)\n", point);
+        report_warning(&cmd_umount, "%s stays mounted (--always unmounts all the same: the next mount stores what is left)",
+                       QUOTED(point));
         return stored;
     }
     int pidfd = daemon_of(point);
@@ -134,10 +132,8 @@ static int unmount(const char *path, const struct unmount *u)
     bool mounted = is_mounted(point);
     if (u->dead_only && (!mounted || !dead))
         return EXIT_OK;
-    if (!mounted) {
-        fprintf(stderr, "varve umount: %s: no store is mounted there\n", path);
-        return EXIT_NO_STORE;
-    }
+    if (!mounted)
+        return report_nothing(&cmd_umount, path);
     return dead ? unmount_dead(point) : unmount_live(point, u);
 }
 
@@ -149,14 +145,14 @@ static int run_umount(int argc, char **argv)
     };
     struct unmount u = {.timeout_ms = -1};
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_umount, argc, argv, ":h", longs)) != -1) {
         switch (c) {
         case 'h': return print_help(&cmd_umount);
         case 'a': u.always = true; break;
         case 'd': u.dead_only = true; break;
         case 't':
             if (parse_duration(optarg, &u.timeout_ms) < 0)
-                return usage_error(&cmd_umount, "--timeout %s: give seconds, or a time such as 10m", optarg);
+                return usage_error(&cmd_umount, "--timeout %s: give seconds, or a time such as 10m", QUOTED(optarg));
             break;
         default: return EXIT_USAGE;
         }

@@ -56,9 +56,10 @@ static void show_problem(void *ctx, const struct check_problem *p)
                                                      "snapshots", hits, "snapshots_total", (json_int_t)p->hits_total));
         return;
     }
-    printf("%s: %s: %s\n", severity, p->file, p->what);
+    char what[QUOTED_MAX];
+    printf("%s: %s: %s\n", severity, QUOTED(p->file), quote_line(p->what, what, sizeof what));
     for (unsigned i = 0; i < p->nhits; i++)
-        printf("    hits %s%s\n", p->hits[i].name, p->hits[i].anchor ? " (live image)" : "");
+        printf("    hits %s%s\n", QUOTED(p->hits[i].name), p->hits[i].anchor ? " (live image)" : "");
     if (p->hits_total > p->nhits)
         printf("    and %llu more\n", (unsigned long long)(p->hits_total - p->nhits));
 }
@@ -132,7 +133,7 @@ static void record(const struct place *p, const struct check_report *rep)
     }
     if (p->nstates == 0)
         report_warning(&cmd_verify, "the date of this verify is not recorded: %s is not mounted here, and no state directory of it is "
-                       "known (--state)", p->store);
+                       "known (--state)", QUOTED(p->store));
 }
 
 static void print_report(const struct check_report *r, bool data)
@@ -169,7 +170,7 @@ static int verify_store(struct place *p, bool data, bool json)
     uid_t uid = 0;
     gid_t gid = 0;
     if (r == 0 && (r = store_owner(st, &uid, &gid)) < 0)
-        verr_set(&err, -r, "%s: %s", path, strerror(-r));
+        verr_set(&err, -r, "%s: %s", QUOTED(path), strerror(-r));
     if (r == 0 && p->nstates == 0)
         default_state(p, st);
     if (r == 0)
@@ -189,9 +190,7 @@ static int verify_store(struct place *p, bool data, bool json)
     if (json) {
         json_t *doc = report_json(&rep);
         json_object_set_new(doc, "problems", v.problems);
-        json_dumpf(doc, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(doc);
+        print_json(doc);
     } else {
         print_report(&rep, data);
     }
@@ -206,7 +205,7 @@ static int run_verify(int argc, char **argv)
     static struct place place;
     const char *state = NULL;
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_verify, argc, argv, ":h", longs)) != -1) {
         switch (c) {
         case 'h': return print_help(&cmd_verify);
         case 'q': data = false; break;

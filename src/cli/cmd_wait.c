@@ -22,13 +22,13 @@ static int run_wait(int argc, char **argv)
     static const struct option longs[] = {{"timeout", required_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct wait_all w = {.timeout_ms = -1};
     int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+    while ((c = next_option(&cmd_wait, argc, argv, ":h", longs)) != -1) {
         if (c == 'h')
             return print_help(&cmd_wait);
         if (c != 't')
             return EXIT_USAGE;
         if (parse_duration(optarg, &w.timeout_ms) < 0)
-            return usage_error(&cmd_wait, "--timeout %s: give seconds, or a time such as 10m", optarg);
+            return usage_error(&cmd_wait, "--timeout %s: give seconds, or a time such as 10m", QUOTED(optarg));
     }
     for (int i = optind; i < argc; i++) {
         int code = wait_stored(&cmd_wait, argv[i], w.timeout_ms);
@@ -36,7 +36,7 @@ static int run_wait(int argc, char **argv)
             w.code = code;
     }
     if (optind == argc && each_mount(wait_mount, &w) <= 0)
-        return report_nothing(&cmd_wait);
+        return report_nothing(&cmd_wait, NULL);
     return w.code;
 }
 

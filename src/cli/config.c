@@ -6,6 +6,7 @@
  * The file is read twice. The first time every line is checked, whatever store it is for, and the keys of [mount] are set; the second
  * time those of [mount "STORE"], so that they win wherever they stand.
  */
+#include "base/quote.h"
 #include "base/verr.h"
 #include "cli/options.h"
 
@@ -50,11 +51,11 @@ static void complain(struct config *c, const char *fmt, ...)
     c->wrong++;
     if (c->say == NULL)
         return;
-    fprintf(c->say, "%s, line %u: ", c->file, c->line);
+    char text[1024], line[1024];
     va_start(ap, fmt);
-    vfprintf(c->say, fmt, ap);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    fputc('\n', c->say);
+    fprintf(c->say, "%s, line %u: %s\n", QUOTED(c->file), c->line, quote_line(text, line, sizeof line));
 }
 
 /* ---- sections ---- */

@@ -14,7 +14,7 @@
 
 static json_t *failed(struct verr *err, const char *path, int code)
 {
-    verr_set(err, code, "%s: %s", path, code == ENOTTY ? "not in a varve mount" : strerror(code));
+    verr_set(err, code, "%s: %s", QUOTED(path), code == ENOTTY ? "not in a varve mount" : strerror(code));
     return NULL;
 }
 
@@ -50,17 +50,20 @@ static int is_file(const struct dirent *d)
 static int add_disk(struct listing *l, const char *name, struct verr *err)
 {
     struct verr why = {0};
-    if (json_object_get(l->known, name) != NULL)
+    json_t *as_known = vjson_text(name);
+    bool known = json_object_get(l->known, json_string_value(as_known)) != NULL;
+    json_decref(as_known);
+    if (known)
         return 0;
     json_t *doc = load(l->fd, name, &why);
     if (doc == NULL && (why.code == ENOENT || why.code == EACCES))
         return 0;       /* removed meanwhile, or not for this user */
     if (doc == NULL)
-        return verr_set(err, why.code, "%s/%s", l->dir, why.text);
+        return verr_set(err, why.code, "%s/%s", QUOTED(l->dir), why.text);
     const json_t *snaps = json_object_get(doc, "snapshots");
     for (size_t i = 0; i < json_array_size(snaps); i++)
         json_object_set_new(l->known, json_word(json_array_get(snaps, i), "name"), json_true());
-    return json_array_append_new(l->disks, doc) < 0 ? verr_set(err, ENOMEM, "%s: out of memory", l->dir) : 0;
+    return json_array_append_new(l->disks, doc) < 0 ? verr_set(err, ENOMEM, "%s: out of memory", QUOTED(l->dir)) : 0;
 }
 
 static int add_all(struct listing *l, struct verr *err)

@@ -5,6 +5,9 @@
 
 #include "cli/cli.h"
 
+#include "base/quote.h"
+#include "base/vjson.h"
+
 #include <jansson.h>
 #include <limits.h>
 
@@ -14,9 +17,18 @@ json_t *report_load(int dirfd, const char *path, unsigned long request, const ch
 /* The same; NULL: an error was printed, and *code is the exit code. */
 json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code);
 
-/* Members of an object: 0 or "" if there is none of that type. */
+/* Prints a document on stdout, and takes it over. Of a list nothing, if it is empty because all failed: see end_output. */
+void print_json(json_t *doc);
+void print_json_list(json_t *list, int code);
+
+/* Members of an object: 0 or "" if there is none of that type. A name, path or other text of users comes as JSON has it (vjson_text). */
 uint64_t json_number(const json_t *o, const char *key);
 const char *json_word(const json_t *o, const char *key);
+/* The bytes of such a text, in a buffer that lives as long as the block around the call; and the same as it is printed. */
+#define NAME_OF(o, key) vjson_bytes(json_word((o), (key)), (char[PATH_MAX]){0}, PATH_MAX)
+#define QUOTED_OF(o, key) QUOTED(NAME_OF((o), (key)))
+/* A text of users that is no name, such as a note or a reason, as a part of a line. */
+#define LINE_OF(o, key) quote_line(NAME_OF((o), (key)), (char[PATH_MAX]){0}, PATH_MAX)
 
 /* "90s", "15m", "26h", "2d", or seconds ("0.5") -> milliseconds. 0 or -EINVAL. */
 int parse_duration(const char *text, int64_t *ms);

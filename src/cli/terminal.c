@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include "base/clock.h"
+#include "base/mounts.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -94,19 +95,15 @@ void progress_end(struct progress *p)
     p->shown = false;
 }
 
-/* The kernel writes blanks, tabs, newlines and backslashes of a path as \ooo. */
-static void unescape(char *s)
+struct our_mounts { const char *store; int (*fn)(void *ctx, const char *mountpoint); void *ctx; int count; };
+
+static int our_mount(void *ctx, const struct mount_line *m)
 {
-    char *out = s;
-    while (*s != '\0') {
-        if (s[0] == '\\' && isdigit((unsigned char)s[1]) && isdigit((unsigned char)s[2]) && isdigit((unsigned char)s[3])) {
-            *out++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-            s += 4;
-        } else {
-            *out++ = *s++;
-        }
-    }
-    *out = '\0';
+    struct our_mounts *o = ctx;
+    if (strcmp(m->type, "fuse.varve") != 0 || (o->store != NULL && strcmp(m->source, o->store) != 0))
+        return 0;
+    o->count++;
+    return o->fn(o->ctx, m->point);
 }
 
 int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx)
@@ -116,27 +113,7 @@ int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx)
 
 int each_mount_of(const char *store, int (*fn)(void *ctx, const char *mountpoint), void *ctx)
 {
-    FILE *f = fopen("/proc/self/mountinfo", "re");
-    if (f == NULL)
-        return -errno;
-    char *line = NULL;
-    size_t cap = 0;
-    int count = 0, r = 0;
-    while (r == 0 && getline(&line, &cap, f) > 0) {
-        char point[4096], type[64], source[4096];
-        const char *dash = strstr(line, " - ");
-        if (dash == NULL || sscanf(dash, " - %63s %4095s", type, source) != 2 || strcmp(type, "fuse.varve") != 0)
-            continue;
-        if (sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1)
-            continue;
-        unescape(point);
-        unescape(source);
-        if (store != NULL && strcmp(source, store) != 0)
-            continue;
-        count++;
-        r = fn(ctx, point);
-    }
-    free(line);
-    fclose(f);
-    return r < 0 ? r : count;
+    struct our_mounts o = {.store = store, .fn = fn, .ctx = ctx};
+    int r = mounts_each(our_mount, &o);
+    return r < 0 ? r : o.count;
 }

@@ -61,12 +61,8 @@ int wait_stored(const struct command *cmd, const char *path, int64_t timeout_ms)
     if (r == 0)
         return EXIT_OK;
     if (r == ETIMEDOUT)
-        fprintf(stderr, "varve %s: %s: %u snapshot(s) still not stored after %lld s\n", cmd->name, path, req.pending,
-                (long long)(timeout_ms / 1000));
-    else if (r == EIO)
-        fprintf(stderr, "varve %s: %s: %s\n", cmd->name, path,
-                req.text[0] != '\0' ? req.text : "storing a snapshot failed");
-    else
-        return report_errno(cmd, path, r);
-    return EXIT_FAIL;
+        return report_about(cmd, path, r, "%u snapshot(s) still not stored after %lld s", req.pending, (long long)(timeout_ms / 1000));
+    if (r == EIO)
+        return report_about(cmd, path, r, "%s", req.text[0] != '\0' ? req.text : "storing a snapshot failed");
+    return report_errno(cmd, path, r);
 }

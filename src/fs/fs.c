@@ -8,6 +8,7 @@
  */
 #include "fs/fs_internal.h"
 
+#include "base/mounts.h"
 #include "base/thread.h"
 #include "base/vlog.h"
 
@@ -87,50 +88,27 @@ static void fuse_log_line(enum fuse_log_level level, const char *fmt, va_list ap
 
 /* ---- what is mounted ---- */
 
-/* Decodes the octal escapes of mountinfo (\040 for a space) in place. */
-static void mountinfo_unescape(char *s)
+struct find_mount { const char *path; bool found; struct mount_line m; char *type; size_t type_cap; };
+
+static int find_mount(void *ctx, const struct mount_line *m)
 {
-    char *out = s;
-    while (*s != '\0') {
-        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
-            *out++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
-            s += 4;
-        } else {
-            *out++ = *s++;
-        }
-    }
-    *out = '\0';
+    struct find_mount *f = ctx;
+    if (strcmp(m->point, f->path) != 0)
+        return 0;
+    f->found = true;        /* the last line of a path is the mount on top */
+    f->m = *m;
+    snprintf(f->type, f->type_cap, "%s", m->type);
+    return 0;
 }
 
 /* Finds the topmost mount at the path without touching it. 1 and its device and type; 0: there is none; -errno. */
 static int mount_find(const char *path, unsigned *maj, unsigned *min, char *type, size_t type_cap)
 {
-    FILE *fp = fopen("/proc/self/mountinfo", "re");
-    if (fp == NULL)
-        return -errno;
-    char *line = NULL;
-    size_t cap = 0;
-    int found = 0;
-    while (getline(&line, &cap, fp) > 0) {
-        unsigned a, b;
-        int at = 0, end = 0;
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote them from 32-bit numbers */
-        if (sscanf(line, "%*u %*u %u:%u %*s %n%*s%n", &a, &b, &at, &end) < 2 || end == 0)
-            continue;
-        char *tail = strstr(line + end, " - ");
-        line[end] = '\0';
-        mountinfo_unescape(line + at);
-        if (tail == NULL || strcmp(line + at, path) != 0)
-            continue;
-        found = 1;      /* the last line of a path is the mount on top */
-        *maj = a;
-        *min = b;
-        size_t n = strcspn(tail + 3, " \n");
-        snprintf(type, type_cap, "%.*s", (int)n, tail + 3);
-    }
-    free(line);
-    fclose(fp);
-    return found;
+    struct find_mount f = {.path = path, .type = type, .type_cap = type_cap};
+    int r = mounts_each(find_mount, &f);
+    *maj = f.m.major;
+    *min = f.m.minor;
+    return r < 0 ? r : f.found;
 }
 
 static void raise_read_ahead(const char *mountpoint)

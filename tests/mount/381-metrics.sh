@@ -26,7 +26,8 @@ load
 equals "$(value 'varve_disk_has_good_snapshot{directory="vm/deep",disk="vm/deep/disk.img"}')" 1
 equals "$(value 'varve_disk_has_good_snapshot{directory="",disk="top.img"}')" 1
 equals "$(value 'varve_disk_pending_bytes{directory="vm/deep",disk="vm/deep/disk.img"}')" 0
-equals "$(value 'varve_disk_has_good_snapshot{directory="vm",disk="vm/a\"b\\c\ndé.img"}')" 0
+odd=$'vm/a\\"b\\\\c\\nd\xee\xbf\xa9.img'        # the byte E9 is U+EFE9
+equals "$(value "varve_disk_has_good_snapshot{directory=\"vm\",disk=\"$odd\"}")" 0
 equals "$(grep -c '^varve_disk_has_good_snapshot' "$T/metrics")" 3 "disks"
 equals "$(grep -c '^varve_disk_last_good_age_seconds' "$T/metrics")" 2
 [ "$(value varve_last_verify_timestamp_seconds)" -gt 1700000000 ] || fail "last verify"

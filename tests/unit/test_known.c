@@ -109,7 +109,10 @@ static void a_damaged_entry_is_unknown(void **state)
     settle();
     assert_int_equal(known_note(k, 1 << 16, &one, &err), 0);
     int fd = openat(state_fd, "containers/000001", O_RDWR);
-    assert_int_equal(pwrite(fd, "x", 1, 4), 1);
+    uint8_t byte;
+    assert_int_equal(pread(fd, &byte, 1, 4), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, 4), 1);
     close(fd);
     assert_int_equal(known_check(k, 1 << 16, &two, &err), 0);
     assert_int_equal(known_check(k, 1 << 16, &two, &err), 0);

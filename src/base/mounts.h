@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mounts: what is mounted, as /proc/self/mountinfo says. Asks no filesystem: a dead one would not answer. */
+#ifndef VARVE_BASE_MOUNTS_H
+#define VARVE_BASE_MOUNTS_H
+
+/* Texts belong to the call. Paths are bytes. */
+struct mount_line {
+    unsigned major, minor;      /* of the device */
+    const char *point, *type, *source;
+};
+
+/* Calls fn for each mount, the ones on top of others behind them, until it returns something else than 0. That, 0, or -errno. */
+int mounts_each(int (*fn)(void *ctx, const struct mount_line *m), void *ctx);
+
+#endif
