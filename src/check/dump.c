@@ -122,6 +122,16 @@ static int dump_as(struct dump *d, const struct kind *kind, bool json, FILE *out
     return end < 0 ? verr_set(err, EIO, "%s: the output cannot be written", d->path) : 0;
 }
 
+/* Nothing of the file was printed; whoever reads the output of several files is told of each. */
+static void print_refusal(struct dump *d, FILE *out, const struct verr *why)
+{
+    out_begin(&d->out, out, true);
+    out_u64(&d->out, "schema", 1);
+    out_text(&d->out, "file", d->path);
+    out_text(&d->out, "error", verr_str(why));
+    out_finish(&d->out);
+}
+
 int dump_file(const char *path, bool json, FILE *out, struct verr *err)
 {
     struct dump d = { .path = path };
@@ -133,6 +143,8 @@ int dump_file(const char *path, bool json, FILE *out, struct verr *err)
         else
             r = verr_set(err, EBADMSG, "%s: begins with no magic of ours: not a file of varve, or damaged at its beginning", path);
     }
+    if (r < 0 && json && d.out.file == NULL)
+        print_refusal(&d, out, err);
     if (d.fd >= 0)
         close(d.fd);
     return r;

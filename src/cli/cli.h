@@ -32,6 +32,8 @@ int usage_error(const struct command *cmd, const char *fmt, ...) __attribute__((
  * escaped (base/quote.h). Returns the exit code that belongs to the error. */
 int report_error(const struct command *cmd, const struct verr *err);
 int report_errno(const struct command *cmd, const char *path, int code);
+/* The same with an exit code of the command's own. */
+int report_exit(const struct command *cmd, int exit_with, const struct verr *err);
 void report_warning(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* "PATH: text"; code: an errno, as for report_errno. */
 int report_about(const struct command *cmd, const char *path, int code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
@@ -39,8 +41,11 @@ int report_about(const struct command *cmd, const char *path, int code, const ch
 int report_nothing(const struct command *cmd, const char *path);
 /* From now on messages are JSON: --json was given. */
 void messages_as_json(void);
-/* The end of the program. With --json a failure that left stdout empty puts its last message there. */
-void end_output(int code);
+/* The command prints its document by itself: stdout is not empty. */
+void output_begun(void);
+/* The end of a command: with --json a failure that left stdout empty puts its last message there. The exit code, which is EXIT_FAIL if what
+ * was printed could not be written. */
+int end_output(const struct command *cmd, int code);
 
 /* getopt_long with messages of ours; '?': one was printed, and the exit code is EXIT_USAGE. shorts begins with ':'. */
 int next_option(const struct command *cmd, int argc, char **argv, const char *shorts, const struct option *longs);

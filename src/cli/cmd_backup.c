@@ -211,8 +211,9 @@ static int end_one(struct backup *b, unsigned i)
 {
     const struct copy *c = &b->copies[i];
     if (c->result == COPY_UNREADABLE || c->result == COPY_FAILED || c->result == COPY_STOPPED) {
-        int code = report_error(&cmd_backup, &c->err);
-        return c->result == COPY_UNREADABLE ? EXIT_UNREADABLE : c->result == COPY_STOPPED ? EXIT_INTERRUPTED : code;
+        if (c->result == COPY_FAILED)
+            return report_error(&cmd_backup, &c->err);
+        return report_exit(&cmd_backup, c->result == COPY_UNREADABLE ? EXIT_UNREADABLE : EXIT_INTERRUPTED, &c->err);
     }
     if (b->snapshots[i] == NULL)
         return EXIT_FAIL;       /* take has said why */

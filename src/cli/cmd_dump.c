@@ -24,6 +24,8 @@ static int run_dump(int argc, char **argv)
         return usage_error(&cmd_dump, "give at least one FILE");
     for (int i = optind; i < argc; i++) {
         struct verr err = {0};
+        if (json)
+            output_begun();
         if (dump_file(argv[i], json, stdout, &err) < 0)
             code = report_error(&cmd_dump, &err);
     }

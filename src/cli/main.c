@@ -42,9 +42,11 @@ static const struct command *find_command(const char *name)
 /* Asked before the options are read, because a wrong one is reported as JSON, too. getopt takes beginnings of the word as well. */
 static bool wants_json(int argc, char **argv)
 {
-    for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++)
-        if (strlen(argv[i]) > 2 && strncmp(argv[i], "--json", strlen(argv[i])) == 0)
+    for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        size_t n = strcspn(argv[i], "=");
+        if (n > 2 && strncmp(argv[i], "--json", n) == 0)
             return true;
+    }
     return false;
 }
 
@@ -71,16 +73,16 @@ static int run_program(int argc, char **argv)
         return print_help(cmd);
     if (wants_json(argc, argv))
         messages_as_json();
-    int code = cmd->run(argc - 1, argv + 1);
-    end_output(code);
-    return code;
+    return end_output(cmd, cmd->run(argc - 1, argv + 1));
 }
 
 int main(int argc, char **argv)
 {
     fill_standard_fds();
     int code = run_program(argc, argv);
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    if (ferror(stdout))
+        return code;        /* end_output has said so */
+    if (fflush(stdout) == 0)
         return code;
     fprintf(stderr, "varve: cannot write to standard output: %s\n", strerror(errno));
     return code == EXIT_OK ? EXIT_FAIL : code;

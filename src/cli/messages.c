@@ -89,6 +89,12 @@ int report_error(const struct command *cmd, const struct verr *err)
     return code;
 }
 
+int report_exit(const struct command *cmd, int exit_with, const struct verr *err)
+{
+    say(cmd, exit_with, verr_str(err));
+    return exit_with;
+}
+
 /* The path comes whole: a struct verr has no room for a long one. */
 int report_about(const struct command *cmd, const char *path, int code, const char *fmt, ...)
 {
@@ -158,12 +164,20 @@ void print_json_list(json_t *list, int code)
         json_decref(list);
 }
 
-void end_output(int code)
+void output_begun(void) { json_printed = true; }
+
+int end_output(const struct command *cmd, int code)
 {
     if (json_messages && !json_printed && code != EXIT_OK && last_error != NULL)
         print_json(json_incref(last_error));
     json_decref(last_error);
     last_error = NULL;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    struct verr err = {0};
+    verr_set(&err, errno, "cannot write to standard output: %s", strerror(errno));
+    report_error(cmd, &err);
+    return code == EXIT_OK ? EXIT_FAIL : code;
 }
 
 void print_path(const char *path)

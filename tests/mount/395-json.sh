@@ -13,12 +13,19 @@ prints() { # TABLE COMMAND...
     run "$VARVE" "$@" >"$T/out"
     is "$table" "$T/out"
 }
-says() { # CODE COMMAND...: it fails so; messages are objects
+# one: stdout is one JSON value, an object or a list of objects with a schema, and nothing else.
+one() {
+    jq -es 'length == 1 and (.[0] | [if type == "array" then .[] else . end] | length > 0 and all(.[]; .schema == 1))' "$T/out" >/dev/null ||
+        fail "$*: stdout is: $(cat "$T/out")"
+}
+says() { # CODE COMMAND...: it fails so; messages are objects, and stdout has its document all the same
     local want=$1 code=0; shift
     "$VARVE" "$@" >"$T/out" 2>"$T/err" || code=$?
     equals "$code" "$want" "$*"
+    [ -s "$T/err" ] || fail "$*: says nothing"
     is message "$T/err" --lines
-    equals "$(tail -1 "$T/err" | jq .exit)" "$want"
+    equals "$(tail -1 "$T/err" | jq .exit)" "$want" "$*"
+    one "$@"
 }
 start_varve
 run mkdir "$MNT/vm"
@@ -56,6 +63,55 @@ says 1 log --json "$T/no such"
 says 10 verify --json "$T/no such"
 says 10 status --json "$T"
 says 20 dump --json "$T/json_doc"
+equals "$(jq -c 'keys' "$T/out")" '["error","file","schema"]'
+says 1 dump --json "$T/no such"
+code=0; "$VARVE" dump --json "$T/json_doc" "$T/store/store.conf" >"$T/out" 2>"$T/err" || code=$?
+equals "$code $(jq -r '.error != null' "$T/out" | paste -sd,)" "20 true,false"
+
+# Wrong calls, as of every command that takes --json.
+for c in list log status health snapshot backup verify dump; do
+    says 2 $c --json --no-such-option
+    says 2 $c --json=yes
+    says 2 $c --no-such-option --js
+done
+for c in log snapshot backup verify dump; do says 2 $c --json; done
+says 2 health --json --max-age
+says 2 health --json --max-age soon
+says 2 snapshot --json --label
+says 2 verify --json --state
+
+# What cannot be done.
+says 1 list --json "$T/no such"
+says 1 list --json "$T"
+says 1 log --json "$T"
+says 1 snapshot --json "$T/no such" "$MNT/no such"
+"$VARVE" snapshot --json --label three "$MNT/vm/a.img" "$T" >"$T/out" 2>"$T/err" && fail "a path of two was wrong"
+is snapshot "$T/out"
+is message "$T/err" --lines
+code=0; "$VARVE" health --json "$T/no such" >"$T/out" 2>"$T/err" || code=$?
+equals "$code" 2
+is health "$T/out"
+! "$VARVE" list --json "$MNT" >/dev/full 2>"$T/err" || fail "/dev/full takes it"
+is message "$T/err" --lines
+
+# backup: before anything is done, and of copies that fail.
+says 10 backup --json "$T/image" "$T/x.img"
+says 1 backup --json "$T/image" "$T/no such/x.img"
+says 2 backup --json "$T/image" "$MNT/vm/a@b.img"
+says 2 backup --json "$T/image" "$T/json_doc" "$MNT/vm/a.img"
+says 2 backup --json "$T/image" "$T/../${T##*/}/image" "$MNT/vm"
+says 2 backup --json --label two "$T/image" "$MNT/vm/a.img"
+says 2 backup --json --label 'no label' "$T/image" "$MNT/vm/a.img"
+says 3 backup --json "$T/no such" "$MNT/vm/y.img"
+is backup "$T/out"
+says 3 backup --json "$T/image" "$T/no such" "$MNT/vm"
+is backup "$T/out"
+equals "$(jq -c '[.ok, [.backups[].ok]]' "$T/out")" '[false,[true,false]]'
+exec 3<>"$MNT/vm/b.img"
+says 11 backup --json "$T/image" "$MNT/vm/b.img"
+is backup "$T/out"
+exec 3>&-
+run "$VARVE" wait "$MNT"
 
 # Damage: problems of verify, and what health makes of it.
 stop_varve

@@ -1257,15 +1257,19 @@ static void damaged_files_are_told_where_and_why(void **state)
     }
 }
 
-static void foreign_files_are_refused_without_a_word(void **state)
+static void foreign_files_are_refused(void **state)
 {
     struct fixture *f = *state;
     char path[256], *text;
     struct verr err = {0};
     snprintf(path, sizeof path, "%s/foreign", f->m.dir);
     mk_store_bytes(path, "#!/bin/sh\n", 10);
-    assert_int_equal(dump(path, true, &text, &err), -EBADMSG);
+    assert_int_equal(dump(path, false, &text, &err), -EBADMSG);
     assert_int_equal(*text, '\0');
+    free(text);
+    assert_int_equal(dump(path, true, &text, &err), -EBADMSG);
+    assert_non_null(strstr(text, "\"error\": "));
+    assert_non_null(json_value(text));
     free(text);
     mk_store_bytes(path, "", 0);
     assert_int_equal(dump(path, true, &text, &err), -EBADMSG);
@@ -1364,7 +1368,7 @@ int main(void)
         EACH(a_container_outside_its_store_is_dumped_without_recipes),
         EACH(index_files_are_dumped),
         EACH(damaged_files_are_told_where_and_why),
-        EACH(foreign_files_are_refused_without_a_word),
+        EACH(foreign_files_are_refused),
         EACH(files_of_a_live_image_are_dumped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
