@@ -219,13 +219,12 @@ static void agent_destroy(struct agent *a)
     if (a->state_fd >= 0)
         close(a->state_fd);
     free(a->state_path);
-    for (unsigned i = 0; i < EVENTS_MAX; i++)
-        free(a->events[i]);
     agent_rows_free(a);
     work_free(a->work);
     turns_free(a->turns);
     pthread_cond_destroy(&a->wake);
     pthread_mutex_destroy(&a->lock);
+    agent_events_close(a);
     pthread_mutex_destroy(&a->lost.lock);
     free(a->lost.disks);
     pthread_mutex_destroy(&a->check_lock);
@@ -239,13 +238,14 @@ static struct agent *agent_new(const struct agent_conf *conf)
     if (a == NULL)
         return NULL;
     a->conf = *conf;
-    a->state_fd = a->lock_fd = a->rounds_fd = -1;
+    a->state_fd = a->lock_fd = a->rounds_fd = a->events.fd = -1;
     if (a->conf.clock == NULL)
         a->conf.clock = &vclock_system;
     pthread_mutex_init(&a->check_lock, NULL);
     pthread_mutex_init(&a->rows_lock, NULL);
     pthread_mutex_init(&a->lock, NULL);
     pthread_mutex_init(&a->lost.lock, NULL);
+    pthread_mutex_init(&a->events.lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

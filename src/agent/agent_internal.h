@@ -3,8 +3,8 @@
  * Inside of the agent.
  *
  * Order of locks: the turn of the disk (base/turn.h; taken by what moves a snapshot from one state to the next: freeze, settling, commit
- * point and end of a publication, removal) -> the locks of names and live -> check_lock -> rows_lock -> lock (waiters, owed rows, progress,
- * events; never held across I/O) -> the lock of work.
+ * point and end of a publication, removal) -> the locks of names and live -> check_lock -> rows_lock -> lock (waiters, owed rows, progress;
+ * never held across I/O) -> the locks of work and of events.
  *
  * "In the disk's turn": the caller holds it, or calls at the start, before the agent has other threads.
  */
@@ -88,6 +88,14 @@ struct agent {
     pthread_mutex_t check_lock; /* held while the waits are looked at, before rows_lock */
     pthread_mutex_t rows_lock;  /* held while a row goes to the catalog: an owed row must not overwrite a newer one */
 
+    struct {
+        pthread_mutex_t lock;       /* innermost; held while a line goes to STATE */
+        char *line[EVENTS_MAX];     /* of event number n: n modulo EVENTS_MAX; NULL: memory was out */
+        uint64_t count;
+        int fd;                     /* STATE/events; -1: not kept there */
+        uint64_t bytes;             /* of it */
+    } events;                       /* agent_events.c */
+
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake;
     bool started, stopping, kicked;
@@ -105,8 +113,6 @@ struct agent {
     } progress;
     uint64_t damaged_reads;
     int64_t damaged_ns;         /* wall clock: the last one */
-    char *events[EVENTS_MAX];   /* NULL: memory was out */
-    uint64_t event_count;
     int64_t start_ns;
 };
 
@@ -212,8 +218,12 @@ void agent_wake(void *agent);
 void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t cap);
 /* The path of a snapshot below the mount, as bytes. */
 void agent_snap_path(struct agent *a, const struct snapinfo *s, char *out, size_t cap);
-/* Something was done to what lies at that path: one line in the log (INFO) and among the events, with the user. */
-void agent_say(struct agent *a, const char *path, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Something was done to what lies at that path (NULL: the tree), or failed: one line of the log at that level, and an event, with the user
+ * for whom it was done. Takes no lock but its own. */
+void agent_say(struct agent *a, enum vlog_level level, const char *path, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Reads the events of earlier runs and opens STATE/events for those of this one; before the first event. */
+void agent_events_open(struct agent *a);
+void agent_events_close(struct agent *a);
 /* The same, and "the tree" for the zero id. */
 void agent_who_text(struct agent *a, const struct vid *disk, char *out, size_t cap);
 /* What an item of that kind does, for messages: "storing its snapshot". */

@@ -68,7 +68,7 @@ void agent_merge_pending(struct agent *a, struct live *l)
             vlog(VLOG_WARN, "agent", "%s: %u snapshots are pending, and none can be merged: %s", QUOTED(path), at.pending, verr_str(&err));
             return;
         }
-        agent_event(a, "%s: snapshot %llu merged into %llu, because %u are pending", QUOTED(path), (unsigned long long)m.p.ref.seq,
+        agent_say(a, VLOG_DEBUG, path, "snapshot %llu merged into %llu, because %u are pending", (unsigned long long)m.p.ref.seq,
                     (unsigned long long)m.next.ref.seq, at.pending);
     }
 }

@@ -42,7 +42,8 @@ static void say_frozen(struct agent *a, const struct snapinfo *s)
 {
     char path[PATH_TEXT];
     agent_snap_path(a, s, path, sizeof path);
-    agent_say(a, path, "frozen, snapshot %llu, %llu dirty segments", (unsigned long long)s->ref.seq, (unsigned long long)s->dirty_segments);
+    agent_say(a, VLOG_INFO, path, "frozen, snapshot %llu, %llu dirty segments", (unsigned long long)s->ref.seq,
+              (unsigned long long)s->dirty_segments);
 }
 
 /* Journals first (they survive kill -9), catalog rows second: recovery makes rows from journals, never the reverse. */
@@ -429,7 +430,7 @@ int agent_snap_remove(struct agent *a, const struct snaprow *s, struct verr *err
     if (r < 0 && err != NULL)
         *err = why;
     if (r == 0) {
-        agent_say(a, path, "removed, snapshot %llu", (unsigned long long)s->info.ref.seq);
+        agent_say(a, VLOG_INFO, path, "removed, snapshot %llu", (unsigned long long)s->info.ref.seq);
         agent_kick(a);      /* it may have made room for others */
         agent_waits_check(a);   /* at once, also while the agent's thread is storing it */
     }
@@ -467,7 +468,7 @@ int agent_node_remove(struct agent *a, const struct vid *id, struct verr *err)
     if (r < 0 && err != NULL)
         *err = why;
     if (r == 0)
-        agent_say(a, path, "removed");
+        agent_say(a, VLOG_INFO, path, "removed");
     return r;
 }
 

@@ -14,7 +14,7 @@ static void say_reverted(struct agent *a, const struct node *disk, const struct 
     char path[PATH_TEXT], from[PATH_TEXT];
     agent_disk_path(a, &disk->id, path, sizeof path);
     agent_snap_path(a, &s->info, from, sizeof from);
-    agent_say(a, path, "reverted to %s", QUOTED(from));
+    agent_say(a, VLOG_INFO, path, "reverted to %s", QUOTED(from));
 }
 
 int agent_revert(struct agent *a, const struct node *disk, const struct snaprow *s, struct verr *err)

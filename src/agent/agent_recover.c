@@ -148,7 +148,7 @@ static int recover_changed(struct agent *a, struct live *l, const struct node *d
     int r = agent_freeze_due_locked(a, &c, l, &row, err);
     if (r == 1) {
         agent_snap_path(a, &row.info, path, sizeof path);
-        agent_say(a, path, "partial: the disk changed and was not seen closing");
+        agent_say(a, VLOG_INFO, path, "partial: the disk changed and was not seen closing");
     }
     if (r == 0 && c.data == DUE_DATA_NO) {
         /* Nobody is left who could go on. Whether its last writer was done is known only of a disk that had no snapshot yet: its mark
@@ -214,9 +214,8 @@ static int recover_nameless(struct agent *a, struct live *l, struct verr *err)
     if (r < 0)
         return verr_prefix(err, -r, "giving it a name, because its own was lost");
     vid_hex(live_id(l), hex);
-    vlog(VLOG_WARN, "recover", "disk %s: its name was lost; its image is kept and shown as %s", hex, QUOTED(disk.name));
     agent_disk_path(a, &disk.id, path, sizeof path);
-    agent_event(a, "disk %s has lost its name: shown as %s", hex, QUOTED(path));
+    agent_say(a, VLOG_WARN, path, "adopted, because disk %s has lost its name: its image is kept", hex);
     return recover_named(a, l, &disk, err);
 }
 
@@ -376,8 +375,10 @@ static int open_names_mended(struct agent *a, struct verr *err)
 int agent_recover(struct agent *a, struct verr *err)
 {
     int r = check_reach(a, err);
-    if (r == 0)
-        r = open_names_mended(a, err);
+    if (r < 0)
+        return r;
+    agent_events_open(a);
+    r = open_names_mended(a, err);
     if (r == 0)
         r = open_parts(a, err);
     if (r == 0)

@@ -165,11 +165,8 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
     work_failed(a->work, item, err, &next_ns);
     next_ns -= vclock_mono_ns(a->conf.clock);
     long long seconds = next_ns <= 0 ? 0 : (next_ns + 999999999) / 1000000000;
-    agent_disk_path(a, &item->disk, path, sizeof path);
-    vlog(VLOG_ERROR, "agent", "%s: snapshot %llu: %s (next attempt in %lld s)", QUOTED(path), (unsigned long long)p->ref.seq,
-         verr_str(err), seconds);
-    agent_event(a, "%s: snapshot %llu failed: %s (next attempt in %lld s)", QUOTED(path), (unsigned long long)p->ref.seq,
-                verr_str(err), seconds);
+    agent_snap_path(a, p, path, sizeof path);
+    agent_say(a, VLOG_ERROR, path, "failed, snapshot %llu: %s (next attempt in %lld s)", (unsigned long long)p->ref.seq, verr_str(err), seconds);
     pthread_mutex_lock(&a->lock);
     a->progress.failed++;
     pthread_mutex_unlock(&a->lock);
@@ -184,7 +181,7 @@ static void job_stored(struct agent *a, const struct work_item *item, struct ded
     pthread_mutex_unlock(&a->lock);
     agent_snap_path(a, &job->pend, path, sizeof path);
     agent_lost_again(a, &item->disk);
-    agent_say(a, path, "stored, snapshot %llu, %llu bytes added", (unsigned long long)job->pend.ref.seq,
+    agent_say(a, VLOG_INFO, path, "stored, snapshot %llu, %llu bytes added", (unsigned long long)job->pend.ref.seq,
               (unsigned long long)job->recipe.info.levels.stored);
     if (live_pending(job->live, 0, &next, NULL) == 0)
         agent_owe_store(a, &item->disk);    /* cannot fail: the item is in the list already */

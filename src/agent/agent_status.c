@@ -1,92 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon reports of itself: status (JSON) and events. agent_metrics.c: numbers; agent_log.c: the history of a disk. */
+/* What the daemon reports of itself: status (JSON). agent_events.c: what happened; agent_metrics.c: numbers; agent_log.c: the history of a
+ * disk. */
 #include "agent/agent_json.h"
-#include "agent/agent_text.h"
 
 #include "base/file.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-static void keep_event(struct agent *a, enum vlog_level level, const char *what)
-{
-    char text[EVENT_TEXT], stamp[32];
-    agent_time_text(vclock_real_ns(a->conf.clock), stamp);
-    size_t n = (size_t)snprintf(text, sizeof text, "%s ", stamp);
-    quote_line(what, text + n, sizeof text - n);
-    char *line = strdup(text);
-    pthread_mutex_lock(&a->lock);
-    char **at = &a->events[a->event_count++ % EVENTS_MAX], *old = *at;
-    *at = line;
-    pthread_mutex_unlock(&a->lock);
-    free(old);
-    vlog(level, "event", "%s", text + n);
-}
-
-void agent_event(struct agent *a, const char *fmt, ...)
-{
-    char text[EVENT_TEXT];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    keep_event(a, VLOG_DEBUG, text);
-}
-
-/* ---- what was done to a disk or snapshot, and for whom ---- */
-
-static _Thread_local int64_t caller = AGENT_ITSELF;
-
-void agent_caller(int64_t uid) { caller = uid; }
-
-void agent_say(struct agent *a, const char *path, const char *fmt, ...)
-{
-    char what[EVENT_TEXT - QUOTED_MAX - 40], text[EVENT_TEXT], who[32] = "varve";
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(what, sizeof what, fmt, ap);
-    va_end(ap);
-    if (caller != AGENT_ITSELF)
-        snprintf(who, sizeof who, "uid %lld", (long long)caller);
-    snprintf(text, sizeof text, "%s: %s (by %s)", QUOTED(path), what, who);
-    keep_event(a, VLOG_INFO, text);
-}
-
-void agent_snap_path(struct agent *a, const struct snapinfo *s, char *out, size_t cap)
-{
-    char disk[PATH_TEXT], name[NODE_NAME_MAX + 1];
-    agent_disk_path(a, &s->ref.disk, disk, sizeof disk);
-    char *slash = strrchr(disk, '/'), *base = slash == NULL ? disk : slash + 1;
-    struct node node;
-    if (catalog_node_by_id(a->catalog, &s->ref.disk, &node, NULL) == 0 && snapname_make(node.name, s->label, s->name_s, name) == 0)
-        snprintf(out, cap, "%.*s%s", (int)(base - disk), disk, name);
-    else
-        snprintf(out, cap, "%s@%llu", disk, (unsigned long long)s->ref.seq);
-}
-
-int agent_events(struct agent *a, char **text, size_t *len, struct verr *err)
-{
-    struct text out = {0};
-    pthread_mutex_lock(&a->lock);
-    uint64_t first = a->event_count > EVENTS_MAX ? a->event_count - EVENTS_MAX : 0;
-    int r = text_print(&out, err, "%s", "");
-    for (uint64_t i = first; r == 0 && i < a->event_count; i++)
-        if (a->events[i % EVENTS_MAX] != NULL)
-            r = text_print(&out, err, "%s\n", a->events[i % EVENTS_MAX]);
-    pthread_mutex_unlock(&a->lock);
-    if (r < 0) {
-        free(out.text);
-        return r;
-    }
-    *text = out.text;
-    *len = out.len;
-    return 0;
-}
 
 void agent_damaged_read(struct agent *a)
 {

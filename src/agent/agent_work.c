@@ -54,6 +54,18 @@ void agent_disk_path(struct agent *a, const struct vid *disk, char *out, size_t 
         snprintf(out, cap, "disk:%s", hex);
 }
 
+void agent_snap_path(struct agent *a, const struct snapinfo *s, char *out, size_t cap)
+{
+    char disk[PATH_TEXT], name[NODE_NAME_MAX + 1];
+    agent_disk_path(a, &s->ref.disk, disk, sizeof disk);
+    char *slash = strrchr(disk, '/'), *base = slash == NULL ? disk : slash + 1;
+    struct node node;
+    if (catalog_node_by_id(a->catalog, &s->ref.disk, &node, NULL) == 0 && snapname_make(node.name, s->label, s->name_s, name) == 0)
+        snprintf(out, cap, "%.*s%s", (int)(base - disk), disk, name);
+    else
+        snprintf(out, cap, "%s@%llu", disk, (unsigned long long)s->ref.seq);
+}
+
 /* ---- owing ---- */
 
 int agent_owe_store(struct agent *a, const struct vid *disk)
@@ -82,12 +94,12 @@ void agent_who_text(struct agent *a, const struct vid *disk, char *out, size_t c
 
 static void owe_failed(struct agent *a, const struct work_item *item, const struct verr *why)
 {
-    char who[PATH_TEXT];
+    char path[PATH_TEXT];
     /* Without memory to note the item, the next start does the work: recovery finds all of it by itself. */
     work_owe_failed(a->work, item, why);
-    agent_who_text(a, &item->disk, who, sizeof who);
-    vlog(VLOG_WARN, "agent", "%s: %s failed and will be tried again: %s", QUOTED(who), agent_work_text(item->kind), verr_str(why));
-    agent_event(a, "%s: %s failed and will be tried again: %s", QUOTED(who), agent_work_text(item->kind), verr_str(why));
+    agent_disk_path(a, &item->disk, path, sizeof path);
+    agent_say(a, VLOG_WARN, vid_is_zero(&item->disk) ? NULL : path, "%s failed and will be tried again: %s", agent_work_text(item->kind),
+              verr_str(why));
 }
 
 void agent_owe(struct agent *a, const struct vid *disk, enum work_kind kind, uint32_t arg, const struct verr *why)
@@ -144,20 +156,18 @@ static int attempt(struct agent *a, const struct work_item *item, struct verr *e
 
 static void end(struct agent *a, const struct work_item *item, int r, const struct verr *why)
 {
-    char who[PATH_TEXT];
-    if (r >= 0) {
+    char path[PATH_TEXT];
+    if (r >= 0)
         work_done(a->work, item);
-        if (item->kind == WORK_RESERVE || item->failures == 0)
-            return;
-        agent_who_text(a, &item->disk, who, sizeof who);
-        agent_event(a, "%s: %s succeeded at last", QUOTED(who), agent_work_text(item->kind));
+    else
+        work_failed(a->work, item, why, NULL);
+    if (item->kind == WORK_RESERVE || (r >= 0 && item->failures == 0))
         return;
-    }
-    work_failed(a->work, item, why, NULL);
-    if (item->kind == WORK_RESERVE)
-        return;
-    agent_who_text(a, &item->disk, who, sizeof who);
-    vlog(VLOG_WARN, "agent", "%s: %s failed again: %s", QUOTED(who), agent_work_text(item->kind), verr_str(why));
+    agent_who_text(a, &item->disk, path, sizeof path);
+    if (r < 0)
+        vlog(VLOG_WARN, "agent", "%s: %s failed again: %s", QUOTED(path), agent_work_text(item->kind), verr_str(why));
+    else
+        agent_say(a, VLOG_DEBUG, vid_is_zero(&item->disk) ? NULL : path, "%s succeeded at last", agent_work_text(item->kind));
 }
 
 static int forget_one(void *ctx, const struct vid *disk)

@@ -60,7 +60,7 @@ mv "$T/image" "$T/state/disks/$hidden"
 start_varve
 equals "$(lost)" "$MNT/lost-${hidden:0:8}"
 same "$T/b" "$MNT/lost-${hidden:0:8}"
-grep -q "has lost its name: shown as lost-${hidden:0:8}" "$MNT/.varve/events" || fail "no event says so"
+grep -q "lost-${hidden:0:8}.*: adopted, because disk .* has lost its name: .* (by varve)\$" "$MNT/.varve/events" || fail "no event says so"
 equals "$(stat -c %a:%u "$MNT/lost-${hidden:0:8}")" 600:0
 run mv "$MNT/lost-${hidden:0:8}" "$MNT/vm/.hidden"
 stop_varve
