@@ -68,7 +68,6 @@ struct agent {
     char fingerprint_path[64];  /* which code computes fingerprints, for status */
     struct fpindex **slots;
     uint32_t nslots;
-    unsigned disks_open;        /* unused disks that stay open */
 
     struct pool_serial ahead_serial;
     struct pool_task ahead;     /* makes images of new disks ahead; the caller's while ahead_asked is false */

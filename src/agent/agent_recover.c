@@ -91,7 +91,6 @@ enum { FILES_MOST = 4096, DISKS_MOST = 256 };
 
 static int open_live(struct agent *a, struct verr *err)
 {
-    a->disks_open = files_allowed(16, DISKS_MOST);
     struct live_env env = {
         .state_dirfd = a->state_fd,
         .source = segread_source(a->segread),
@@ -100,7 +99,7 @@ static int open_live(struct agent *a, struct verr *err)
         .layer_limit = a->conf.layer_limit,
         .spare = STATE_SPARE,
         .cache_limit = a->conf.cache_limit,
-        .open_max = a->disks_open,
+        .open_max = DISKS_MOST,
         .files_max = files_allowed(4, FILES_MOST),
     };
     return live_set_open(&env, &a->live, err);

@@ -14,6 +14,7 @@
 
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "store/snaps.h"
 
 #include <errno.h>
@@ -406,7 +407,7 @@ void *agent_thread(void *arg)
     struct agent *a = arg;
     struct work_item items[BATCH_MAX];
     /* A low limit of open files makes rounds of few disks. */
-    const unsigned batch = a->disks_open / 4 + 1 < BATCH_MAX ? a->disks_open / 4 + 1 : BATCH_MAX;
+    const unsigned batch = files_allowed(64, BATCH_MAX);
     while (wait_for_work(a)) {
         unsigned n = work_take(a->work, WORK_BIT(WORK_STORE), items, batch);
         if (n > 0)

@@ -64,7 +64,7 @@ struct live_env {
                                      * 0: free space is not looked at */
     uint64_t cache_limit;           /* bytes of published layers kept as a read cache; 0: none */
     unsigned open_max;              /* unused disks kept open (LRU) */
-    unsigned files_max;             /* files of all disks that stay open, besides one descriptor for each open disk */
+    unsigned files_max;             /* files of all disks that stay open: an open disk holds no other descriptor */
 };
 
 /* ---- the set ---- */

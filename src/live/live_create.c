@@ -13,9 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { DIR_NAME = VID_HEX + 16 };
+static void temp_name(const char *hex, char out[LIVE_DIR_BYTES])
+{
+    snprintf(out, LIVE_DIR_BYTES, ".tmp-%s", hex);
+}
 
 /* An object without the locks that only a disk in use needs. */
 static struct live *newborn(struct live_set *set, const struct vid *disk)
@@ -26,7 +30,7 @@ static struct live *newborn(struct live_set *set, const struct vid *disk)
     l->set = set;
     l->id = *disk;
     vid_hex(disk, l->hex);
-    l->dirfd = -1;
+    temp_name(l->hex, l->dir);
     l->next_rec = 1;
     l->next_no = 3;
     pthread_mutex_init(&l->head_lock, NULL);
@@ -40,27 +44,19 @@ static void close_newborn(struct live *l)
     lfile_end(&l->journal);
     ltable_unref(l->cur.table);
     llayer_unref(l->cur.layer);
-    if (l->dirfd >= 0)
-        close(l->dirfd);
     live_head_release(&l->head);
     pthread_mutex_destroy(&l->head_lock);
     free(l);
 }
 
-static void temp_name(const char *hex, char out[DIR_NAME])
-{
-    snprintf(out, DIR_NAME, ".tmp-%s", hex);
-}
-
 /* Nothing is durable yet. The vol file says clean, because all will be when the image gets its name. */
 static int write_files(struct live *l, uint64_t min_seq, int64_t last_name_s, struct verr *err)
 {
-    char temp[DIR_NAME];
-    temp_name(l->hex, temp);
-    int r = tree_remove(l->set->disksfd, temp);
-    l->dirfd = r == 0 ? dir_make(l->set->disksfd, temp) : r;
-    if (l->dirfd < 0)
-        return live_fail(l, err, -l->dirfd, "cannot be made: %s", strerror(-l->dirfd));
+    int r = tree_remove(l->set->disksfd, l->dir);
+    if (r == 0 && mkdirat(l->set->disksfd, l->dir, 0700) < 0)
+        r = -errno;
+    if (r < 0)
+        return live_fail(l, err, -r, "cannot be made: %s", strerror(-r));
     struct live_head h = {.mtime_ns = (int64_t)live_now(l), .last_name_s = last_name_s, .next_seq = min_seq > 0 ? min_seq : 1, .next_no = 3,
                           .table = 1, .table_bytes = LIVE_HEADER_BYTES, .layer = 2, .map_bytes = LIVE_STATE_OFF, .marks = LIVE_UNNAMED};
     const struct live_state st = {.mtime_ns = h.mtime_ns, .clean = true};
@@ -85,18 +81,16 @@ static int sync_files(struct live *l, struct verr *err)
         r = llayer_map_sync(l, l->cur.layer, err);
     if (r == 0)
         r = lfile_sync(&l->journal, err);
-    if (r == 0 && dir_sync(l->dirfd) < 0)
+    if (r == 0 && live_sync_dir(l) < 0)
         r = live_fail(l, err, EIO, "its directory cannot be fsynced");
     return r;
 }
 
 static int name_it(struct live *l, const char *name, struct verr *err)
 {
-    char temp[DIR_NAME];
-    temp_name(l->hex, temp);
     if (fault_errno("live.create.before_rename"))
         return live_fail(l, err, EIO, "fault before the rename");
-    if (renameat(l->set->disksfd, temp, l->set->disksfd, name) < 0)
+    if (renameat(l->set->disksfd, l->dir, l->set->disksfd, name) < 0)
         return live_fail(l, err, errno == ENOTEMPTY ? EEXIST : errno, "cannot be made: %s", strerror(errno));
     return 0;
 }
@@ -111,8 +105,6 @@ int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_se
     struct live *l = newborn(set, disk);
     if (l == NULL)
         return verr_set(err, ENOMEM, "no memory");
-    char temp[DIR_NAME];
-    temp_name(l->hex, temp);
     int r = write_files(l, min_seq, last_name_s, err);
     if (r == 0)
         r = sync_files(l, err);
@@ -121,7 +113,7 @@ int live_write_new(struct live_set *set, const struct vid *disk, uint64_t min_se
     if (r == 0)
         r = sync_names(l, err);
     if (r < 0)
-        tree_remove(set->disksfd, temp);
+        tree_remove(set->disksfd, l->dir);
     close_newborn(l);
     return r;
 }
@@ -137,7 +129,7 @@ void live_ready_name(const struct vid *disk, char out[LIVE_READY_NAME])
 
 void live_unmake_ready(struct live_set *set, const struct vid *disk)
 {
-    char name[LIVE_READY_NAME], hex[VID_HEX], temp[DIR_NAME];
+    char name[LIVE_READY_NAME], hex[VID_HEX], temp[LIVE_DIR_BYTES];
     live_ready_name(disk, name);
     vid_hex(disk, hex);
     temp_name(hex, temp);

@@ -31,6 +31,72 @@ int (live_fail)(const struct live *l, struct verr *err, int code, const char *fm
     return verr_set(err, code, "disks/%s: %s", l->hex, text);
 }
 
+/* ---- files by name: each path begins at disks/, so that an open disk holds no descriptor ---- */
+
+enum { PATH_BYTES = LIVE_DIR_BYTES + NAME_BYTES };
+
+static const char *path_of(const struct live *l, const char *name, char out[PATH_BYTES])
+{
+    snprintf(out, PATH_BYTES, "%s/%s", l->dir, name);
+    return out;
+}
+
+int live_open_file(const struct live *l, const char *name, int flags)
+{
+    char path[PATH_BYTES];
+    int fd = openat(l->set->disksfd, path_of(l, name, path), flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
+int live_stat_file(const struct live *l, const char *name, struct stat *st)
+{
+    char path[PATH_BYTES];
+    return fstatat(l->set->disksfd, path_of(l, name, path), st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+int live_unlink(const struct live *l, const char *name)
+{
+    char path[PATH_BYTES];
+    return unlinkat(l->set->disksfd, path_of(l, name, path), 0) < 0 ? -errno : 0;
+}
+
+int live_rename(const struct live *l, const char *from, const char *to)
+{
+    char path[PATH_BYTES], to_path[PATH_BYTES];
+    return renameat(l->set->disksfd, path_of(l, from, path), l->set->disksfd, path_of(l, to, to_path)) < 0 ? -errno : 0;
+}
+
+int live_link(const struct live *from, const char *name, const struct live *to, const char *to_name)
+{
+    char path[PATH_BYTES], to_path[PATH_BYTES];
+    return linkat(from->set->disksfd, path_of(from, name, path), to->set->disksfd, path_of(to, to_name, to_path), 0) < 0 ? -errno : 0;
+}
+
+int live_open_dir(const struct live *l)
+{
+    return dir_open(l->set->disksfd, l->dir);
+}
+
+int live_sync_dir(const struct live *l)
+{
+    int fd = live_open_dir(l);
+    if (fd < 0)
+        return fd;
+    int r = dir_sync(fd);
+    close(fd);
+    return r;
+}
+
+int live_each_file(struct live *l, int (*fn)(void *ctx, const char *name), void *ctx)
+{
+    int fd = live_open_dir(l);
+    if (fd < 0)
+        return fd;
+    int r = dir_each(fd, fn, ctx);
+    close(fd);
+    return r;
+}
+
 /* ---- volatile presence that may not be believed ---- */
 
 static int remove_volatile(void *ctx, const char *name)
@@ -64,7 +130,9 @@ static int forget_vol(void *ctx, const char *name)
 void live_distrust(struct live *l)
 {
     atomic_store(&l->failed, EIO);
-    int r = dir_each(l->dirfd, forget_vol, &l->dirfd);
+    int fd = live_open_dir(l), r = fd < 0 ? fd : dir_each(fd, forget_vol, &fd);
+    if (fd >= 0)
+        close(fd);
     if (r < 0)
         vlog(VLOG_ERROR, "live", "disks/%s: after a failed fsync its *.vol files cannot be removed (%s): do it before the next mount",
              l->hex, strerror(-r));

@@ -45,6 +45,7 @@ enum {
     JOURNAL_COMPACT = 1 << 20,
     GONE_MOST = 256,                /* files that wait for a durable record before they go */
     NAME_BYTES = 40,
+    LIVE_DIR_BYTES = VID_HEX + 8,
 };
 
 struct lfile;
@@ -115,11 +116,11 @@ struct live {
     struct live_set *set;
     struct vid id;
     char hex[VID_HEX];
+    char dir[LIVE_DIR_BYTES];       /* its directory in disks/: hex, or a temporary name while it is made. No descriptor of it is held */
     struct live *next;              /* hash chain     } set lock */
     struct live *older, *newer;     /* unused ones    } */
     unsigned refs;                  /*                } */
     enum live_stage stage;          /*                } */
-    int dirfd;
     bool recovering;                /* the bound of layer space does not apply: it must not keep a disk from opening */
 
     pthread_mutex_t hold_lock;      /* taken first: live_hold.c */
@@ -184,6 +185,17 @@ int live_fail(const struct live *l, struct verr *err, int code, const char *fmt,
 #define LIVE_RECOVER "recover"      /* in a disk's directory: its vol files were removed because they may not be believed */
 /* A file name of the disk: "table-7", "layer-3.vol". */
 void live_name(char out[NAME_BYTES], const char *stem, uint64_t no, const char *suffix);
+/* Files of the disk by their names in its directory: as the system calls, -errno. */
+int live_open_file(const struct live *l, const char *name, int flags);
+int live_stat_file(const struct live *l, const char *name, struct stat *st);
+int live_unlink(const struct live *l, const char *name);
+int live_rename(const struct live *l, const char *from, const char *to);
+int live_link(const struct live *from, const char *name, const struct live *to, const char *to_name);
+/* Its directory, for a moment: the caller closes it. */
+int live_open_dir(const struct live *l);
+int live_sync_dir(const struct live *l);
+/* dir_each */
+int live_each_file(struct live *l, int (*fn)(void *ctx, const char *name), void *ctx);
 /* Removes the vol files and the cache of the disk in that directory and leaves LIVE_RECOVER. 0 or -errno. */
 int live_forget_volatile(int dirfd);
 /* An fsync failed: no more changes, and the next start believes only what is durable. */

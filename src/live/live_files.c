@@ -123,8 +123,7 @@ static int open_name(struct lfile *f, const char *stem, int flags)
     char name[NAME_BYTES];
     if (f->suffix != NULL)
         live_name(name, stem, f->no, f->suffix);
-    int fd = openat(f->l->dirfd, f->suffix != NULL ? name : stem, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-    return fd < 0 ? -errno : fd;
+    return live_open_file(f->l, f->suffix != NULL ? name : stem, flags | O_RDWR);
 }
 
 /* A layer that became a cache is renamed once that is durable, and a kill may have kept it from the name. */

@@ -83,7 +83,9 @@ static int sync_fresh(struct live *l, struct verr *err)
     pthread_mutex_unlock(&l->head_lock);
     if (!needed)
         return 0;
-    int r = dir_sync(l->dirfd);
+    int r = live_sync_dir(l);
+    if (r == -EMFILE || r == -ENFILE)
+        return live_fail(l, err, -r, "directory: cannot be opened: %s", strerror(-r));
     if (r < 0) {
         live_distrust(l);
         return live_fail(l, err, EIO, "directory: fsync failed: %s", strerror(-r));

@@ -69,7 +69,9 @@ static bool looks_torn(struct live *l, const struct ljournal_scan *s)
 int ljournal_scan(struct live *l, struct ljournal_scan *out, struct verr *err)
 {
     struct ljournal_scan s = {.last = UINT64_MAX, .complete = UINT64_MAX};
-    int r = file_load(l->dirfd, "journal", JOURNAL_MAX, &s.data, &s.len);
+    int dir = live_open_dir(l), r = dir < 0 ? dir : file_load(dir, "journal", JOURNAL_MAX, &s.data, &s.len);
+    if (dir >= 0)
+        close(dir);
     if (r < 0)
         return live_fail(l, err, r == -ENOENT ? EBADMSG : -r, "journal: %s", r == -ENOENT ? "is missing" : strerror(-r));
     uint64_t seq = 0;
@@ -186,7 +188,7 @@ int ljournal_create(struct live *l, struct live_head *nh, struct verr *err)
 static void check_same_journal(struct live *l)
 {
     struct stat st;
-    if (fstatat(l->dirfd, "journal", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != l->journal.ino)
+    if (live_stat_file(l, "journal", &st) < 0 || st.st_ino != l->journal.ino)
         atomic_store(&l->failed, EIO);
 }
 
@@ -202,7 +204,10 @@ int ljournal_replace(struct live *l, struct live_head *nh, struct verr *err)
     uint8_t *buf = encode(l, nh, true, 0, &len);
     if (buf == NULL)
         return live_fail(l, err, ENOMEM, "journal: no memory");
-    r = file_replace(l->dirfd, "journal", buf, len);
+    int dir = live_open_dir(l);
+    r = dir < 0 ? dir : file_replace(dir, "journal", buf, len);
+    if (dir >= 0)
+        close(dir);
     free(buf);
     if (r < 0) {
         if (lfile_known(&l->journal))
@@ -247,7 +252,7 @@ static void unlink_layer(struct live *l, const char *stem, uint64_t no)
     for (unsigned i = 0; i < 3; i++) {
         char name[NAME_BYTES];
         live_name(name, stem, no, suffixes[i]);
-        unlinkat(l->dirfd, name, 0);
+        live_unlink(l, name);
     }
 }
 
@@ -256,13 +261,13 @@ static void rename_to_cache(struct live *l, uint64_t no)
 {
     char from[NAME_BYTES], to[NAME_BYTES];
     live_name(from, "layer", no, ".map");
-    unlinkat(l->dirfd, from, 0);
+    live_unlink(l, from);
     live_name(from, "layer", no, ".vol");
     live_name(to, "cache", no, ".vol");
-    renameat(l->dirfd, from, l->dirfd, to);
+    live_rename(l, from, to);
     live_name(from, "layer", no, "");
     live_name(to, "cache", no, "");
-    renameat(l->dirfd, from, l->dirfd, to);
+    live_rename(l, from, to);
 }
 
 static void carry_out(struct live *l, const struct lgone *g)
@@ -271,7 +276,7 @@ static void carry_out(struct live *l, const struct lgone *g)
     switch (g->kind) {
     case GONE_TABLE:
         live_name(name, "table", g->no, "");
-        unlinkat(l->dirfd, name, 0);
+        live_unlink(l, name);
         break;
     case GONE_LAYER:
         unlink_layer(l, "layer", g->no);

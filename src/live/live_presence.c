@@ -271,7 +271,7 @@ void llayer_discard(struct live *l, struct llayer *ly)
         live_name(name, "layer", ly->no, suffixes[i]);
         /* Only files that this object made; none after a failed fsync: a journal that names them may have reached the disk. */
         if (lfile_known(files[i]) && atomic_load(&l->failed) == 0)
-            unlinkat(l->dirfd, name, 0);
+            live_unlink(l, name);
     }
     llayer_charge(ly, -atomic_load(&ly->charged));
     llayer_unref(ly);
@@ -415,15 +415,15 @@ int live_unshare(struct live *l, uint64_t no, struct verr *err)
     char name[NAME_BYTES];
     struct stat st;
     live_name(name, "layer", no, "");
-    if (fstatat(l->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink < 2)
+    if (live_stat_file(l, name, &st) < 0 || st.st_nlink < 2)
         return 0;               /* a missing file is reported where it is opened */
-    int from = openat(l->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int to = openat(l->dirfd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    int r = from < 0 || to < 0 ? -errno : copy_file(from, to);
-    if (r == 0 && renameat(l->dirfd, temp, l->dirfd, name) < 0)
-        r = -errno;
+    int from = live_open_file(l, name, O_RDONLY);
+    int to = live_open_file(l, temp, O_WRONLY | O_CREAT | O_TRUNC);
+    int r = from < 0 ? from : to < 0 ? to : copy_file(from, to);
     if (r == 0)
-        r = dir_sync(l->dirfd);
+        r = live_rename(l, temp, name);
+    if (r == 0)
+        r = live_sync_dir(l);
     if (from >= 0)
         close(from);
     if (to >= 0)

@@ -47,7 +47,8 @@ static int remove_volatile(void *ctx, const char *name)
     const struct live *l = ctx;
     if (!is_vol(name) && strncmp(name, "cache-", 6) != 0 && strncmp(name, ".tmp-", 5) != 0)
         return 0;
-    return unlinkat(l->dirfd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+    int r = live_unlink(l, name);
+    return r == -ENOENT ? 0 : r;
 }
 
 /* Chooses the head; *trusted says how. */
@@ -56,6 +57,7 @@ static int choose_head(struct live *l, bool *trusted, struct verr *err)
     struct ljournal_scan s;
     struct live_record rec;
     struct live_head h = {0};
+    struct stat sign;
     uint64_t missing = 0;
     int r = ljournal_scan(l, &s, err);
     if (r < 0)
@@ -66,7 +68,7 @@ static int choose_head(struct live *l, bool *trusted, struct verr *err)
     *trusted = r == 1;
     /* live_forget_volatile removes vol files on purpose and leaves a sign. Without the sign they were lost, or a damaged record has
      * made an older head the last one, whose vol files went long ago: that is no power loss, and nothing is removed. */
-    bool on_purpose = !l->set->env.trusted || faccessat(l->dirfd, LIVE_RECOVER, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    bool on_purpose = !l->set->env.trusted || live_stat_file(l, LIVE_RECOVER, &sign) == 0;
     if (r == 0 && !on_purpose && !s.damaged)
         r = live_fail(l, err, EBADMSG, "layer-%" PRIu64 ".vol: " LIVE_MISSING "; what was written since the last fsync is not known: an empty "
                       "file named " LIVE_RECOVER " beside it makes varve go on without", missing);
@@ -129,8 +131,9 @@ static void open_cache(struct live *l)
     if (l->head.cache == 0)
         return;
     char name[NAME_BYTES];
+    struct stat st;
     live_name(name, "cache", l->head.cache, "");
-    bool renamed = faccessat(l->dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    bool renamed = live_stat_file(l, name, &st) == 0;
     if (llayer_open(l, l->head.cache, LAYER_CACHE, 0, &l->cache, NULL) < 0) {
         l->head.cache = 0;
         return;
@@ -321,14 +324,13 @@ static int look_at(void *ctx, const char *name)
     if ((!ours || named(&o->l->head, stem, no)) && strncmp(name, ".tmp-", 5) != 0)
         return 0;
     o->count++;
-    if (o->remove && unlinkat(o->l->dirfd, name, 0) < 0 && errno != ENOENT)
-        return -errno;
-    return 0;
+    int r = o->remove ? live_unlink(o->l, name) : 0;
+    return r == -ENOENT ? 0 : r;
 }
 
 static int list_leftovers(struct live *l, struct leftovers *o, struct verr *err)
 {
-    int r = dir_each(l->dirfd, look_at, o);
+    int r = live_each_file(l, look_at, o);
     return r < 0 ? live_fail(l, err, -r, "directory: %s", strerror(-r)) : 0;
 }
 
@@ -425,7 +427,7 @@ static int recover_untrusted(struct live *l, struct verr *err)
     int r = look_first(l, err);
     if (r < 0)
         return r;
-    r = dir_each(l->dirfd, remove_volatile, l);
+    r = live_each_file(l, remove_volatile, l);
     if (r < 0)
         return live_fail(l, err, -r, "directory: %s", strerror(-r));
     r = keep_complete_head(l, err);
@@ -459,7 +461,7 @@ static int recover_untrusted(struct live *l, struct verr *err)
     if (r == 0)
         r = llayer_vol_header(l, l->cur.layer, err);
     if (r == 0)
-        unlinkat(l->dirfd, LIVE_RECOVER, 0);
+        live_unlink(l, LIVE_RECOVER);
     return r;
 }
 

@@ -39,7 +39,7 @@ static struct live *live_new(struct live_set *set, const struct vid *disk)
     l->set = set;
     l->id = *disk;
     vid_hex(disk, l->hex);
-    l->dirfd = -1;
+    vid_hex(disk, l->dir);
     l->stage = LIVE_OPENING;
     bool ok = pthread_mutex_init(&l->hold_lock, NULL) == 0 && pthread_mutex_init(&l->sync_lock, NULL) == 0 &&
               pthread_mutex_init(&l->head_lock, NULL) == 0 && init_rwlock(&l->freeze) == 0;
@@ -64,7 +64,7 @@ static void settle_layer(struct live *l, struct llayer *ly)
     _Atomic int64_t *counter = cache ? &l->set->cache_bytes : &l->set->layer_bytes;
     live_name(name, cache ? "cache" : "layer", ly->no, "");
     llayer_unref(ly);
-    if (fstatat(l->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    if (live_stat_file(l, name, &st) == 0)
         atomic_fetch_add(counter, (int64_t)st.st_blocks * 512 - charged);
 }
 
@@ -82,8 +82,6 @@ static void live_release(struct live *l)
     free(l->gone);
     live_head_release(&l->head);
     lfile_end(&l->journal);
-    if (l->dirfd >= 0)
-        close(l->dirfd);
     for (unsigned i = 0; i < LIVE_STRIPES; i++)
         pthread_rwlock_destroy(&l->segs[i]);
     pthread_rwlock_destroy(&l->freeze);
@@ -168,11 +166,12 @@ static void take(struct live_set *set, struct live *l)
 
 static int open_disk(struct live *l, struct verr *err)
 {
-    l->dirfd = dir_open(l->set->disksfd, l->hex);
-    if (l->dirfd == -ENOENT)
+    int dir = live_open_dir(l);
+    if (dir == -ENOENT)
         return live_fail(l, err, ENOENT, "there is no such disk in STATE");
-    if (l->dirfd < 0)
-        return live_fail(l, err, -l->dirfd, "%s", strerror(-l->dirfd));
+    if (dir < 0)
+        return live_fail(l, err, -dir, "%s", strerror(-dir));
+    close(dir);
     return live_recover(l, err);
 }
 

@@ -116,7 +116,7 @@ void ltable_discard(struct live *l, struct ltable *t)
     char name[NAME_BYTES];
     live_name(name, "table", t->no, "");
     if (lfile_known(&t->file) && atomic_load(&l->failed) == 0)      /* else a journal that names it may have reached the disk */
-        unlinkat(l->dirfd, name, 0);
+        live_unlink(l, name);
     ltable_unref(t);
 }
 

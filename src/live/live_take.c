@@ -46,10 +46,13 @@ static int share_data(struct live *dst, struct live *src, struct llayer *ly, str
     struct stat st;
     live_name(to, "layer", ly->no, "");
     live_name(from, "layer", src->cur.layer->no, "");
-    if (unlinkat(dst->dirfd, to, 0) < 0 || linkat(src->dirfd, from, dst->dirfd, to, 0) < 0)
-        return live_fail(dst, err, errno, "%s: cannot link the data of another disk: %s", to, strerror(errno));
+    int r = live_unlink(dst, to);
+    if (r == 0)
+        r = live_link(src, from, dst, to);
+    if (r < 0)
+        return live_fail(dst, err, -r, "%s: cannot link the data of another disk: %s", to, strerror(-r));
     lfile_shut(&ly->data);          /* from now on the name leads to the shared file */
-    int r = lfile_open(&ly->data, 0);
+    r = lfile_open(&ly->data, 0);
     if (r == 0)
         r = lfile_stat(&ly->data, &st);
     if (r != 0)

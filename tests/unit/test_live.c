@@ -16,6 +16,7 @@ struct box {
     struct live_set *set;
     struct live *l;
     struct vid disk;
+    unsigned copies;
 };
 
 static struct verr err;
@@ -64,10 +65,11 @@ static void box_open(struct box *b, const char *where, bool trusted)
     CHECK(live_get(b->set, &b->disk, &b->l, &err));
 }
 
-/* The same STATE as a kill (trusted) or a power loss with all writes on disk would leave it; the running one is closed. */
+/* The same STATE as a kill (trusted) or a power loss with all writes on disk would leave it; the running one is closed, which writes to
+ * where it is: so each copy has a place of its own. */
 static void box_crash(struct box *b, bool trusted)
 {
-    fake_remove(b->copy);
+    snprintf(b->copy, sizeof b->copy, "%s/copy-%u", b->root, ++b->copies);
     copy_tree(b->state, b->copy);
     box_close(b);
     box_open(b, b->copy, trusted);
