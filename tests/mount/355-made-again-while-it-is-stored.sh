@@ -10,9 +10,9 @@ random_file "$T/b" $((3 << 20))
 touch "$T/pause"
 export VARVE_FAULT_PAUSE=$T/pause
 is_failed() { [ "$(xattr "$1" state)" = failed ]; }
-images() { find "$T/state/disks" -mindepth 1 -maxdepth 1 | wc -l; }
+images() { find "$T/state/disks" -mindepth 1 -maxdepth 1 ! -name '.ready-*' | wc -l; }
 no_image() { [ "$(images)" = 0 ]; }
-is_empty() { [ "$(find "$T/state/disks" -name 'layer-*' ! -name '*.*' | sort -V | tail -1)" != "$1" ]; }
+is_empty() { [ "$(find "$T/state/disks" -name 'layer-*' ! -name '*.*' ! -path '*/.ready-*' | sort -V | tail -1)" != "$1" ]; }
 start_with() { export VARVE_FAULT=$1; start_varve; unset VARVE_FAULT; }
 failed_snapshot() {     # DISK: copies into it; the first attempt to store that fails, and `varve wait` asks for the next one
     run cp "$T/a" "$1"
@@ -33,7 +33,7 @@ for point in store.publish.rename agent.finish.before_pointers; do
     start_with "$point:1=5,names.create.prepared:2=pause"
     failed_snapshot "$disk"
     run rm "$disk"
-    layer=$(find "$T/state/disks" -name 'layer-*' ! -name '*.*' | sort -V | tail -1)
+    layer=$(find "$T/state/disks" -name 'layer-*' ! -name '*.*' ! -path '*/.ready-*' | sort -V | tail -1)
     run cp "$T/b" "$disk" &
     copy=$!
     eventually 20 is_empty "$layer"

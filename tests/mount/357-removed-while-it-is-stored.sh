@@ -9,7 +9,7 @@ random_file "$T/b" $((5 << 20))
 export VARVE_FAULT_PAUSE=$T/pause
 recipes() { find "$T/store/snapshots" -name '*.rcp' | wc -l; }
 anchors() { find "$T/store/anchors" -name '*.rcp' 2>/dev/null | wc -l; }
-images() { find "$T/state/disks" -mindepth 1 -maxdepth 1 | wc -l; }
+images() { find "$T/state/disks" -mindepth 1 -maxdepth 1 ! -name '.ready-*' | wc -l; }
 pauses() { grep -cs "^fault: paused at" "$T/daemon.log"; }
 is_paused() { [ "$(pauses)" -gt "$paused" ]; }
 pause_at() {    # FAULT POINT:N[,MORE FAULTS] [MOUNT OPTION...]
