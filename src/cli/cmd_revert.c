@@ -115,7 +115,7 @@ static int run_revert(int argc, char **argv)
     int wrong = check_target(target, st.st_dev);
     if (wrong != 0)
         return report_target(target, wrong);
-    /* A snapshot shows no right to write; a disk that is made of it has the mode of its live disk, or else lets its owner write. */
+    /* A snapshot shows not all rights to write that its disk has: a disk that is made of it has those of the live disk. */
     bool known = live_path(argv[optind], disk_of) == 0 && stat(disk_of, &live) == 0;
     return revert_to(target, id, ((known ? live : st).st_mode & 0777) | 0200);
 }

@@ -149,11 +149,18 @@ int fs_stat_node(struct fs *f, const struct node *n, struct stat *st, struct ver
     return n->kind == NODE_DIR ? stat_dir(f, n, st, err) : stat_disk(f, n, st, err);
 }
 
+/* cp, rsync and tar give a copy the mode of its source, and its owner must be able to copy the next snapshot over it. So who owns a
+ * snapshot and may read it is shown the right to write, which no record of a snapshot holds. Opening one for writing is EROFS for all. */
+static mode_t snap_mode(uint32_t mode)
+{
+    return (mode & 0555) | (mode & 0400) >> 1;
+}
+
 void fs_stat_listed(struct fs *f, const struct listed *item, struct stat *st)
 {
     memset(st, 0, sizeof *st);
     st->st_ino = item->ino;
-    st->st_mode = S_IFREG | (item->mode & 0777 & ~0222u);
+    st->st_mode = S_IFREG | snap_mode(item->mode);
     st->st_nlink = 1;
     st->st_uid = item->uid;
     st->st_gid = item->gid;

@@ -230,6 +230,12 @@ static bool name_is_writable(const char *name)
     return strcmp(name, USER "note") == 0 || strcmp(name, USER "protected") == 0;
 }
 
+/* The kernel asks for the right to write, and an owner is shown one that he does not have (snap_mode): note and protection are root's. */
+static bool may_set(const struct op *op)
+{
+    return fuse_req_ctx(op->req)->uid == 0;
+}
+
 /* The present value of the op's attribute. Its length, or -errno; -ENODATA: there is none. */
 static int present_value(struct op *op, char value[VALUE_MAX], struct verr *err)
 {
@@ -254,7 +260,7 @@ static int set_xattr(struct op *op, struct verr *err)
         return rc;
     if (w.kind != WHAT_SNAP || !name_is_writable(op->name))
         return -EOPNOTSUPP;
-    return set_value(op->f, &w.snap, op->name + sizeof USER - 1, op->data, op->data_len, err);
+    return !may_set(op) ? -EACCES : set_value(op->f, &w.snap, op->name + sizeof USER - 1, op->data, op->data_len, err);
 }
 
 static void set_run(struct op *op)
@@ -289,6 +295,8 @@ static int remove_xattr(struct op *op, struct verr *err)
     int rc = fs_what(op->f, op->ino, &w, err);
     if (rc < 0 || w.kind != WHAT_SNAP || !name_is_writable(op->name))
         return rc;
+    if (!may_set(op))
+        return -EACCES;
     bool note = strcmp(op->name, USER "note") == 0;
     return set_value(op->f, &w.snap, op->name + sizeof USER - 1, note ? "" : "0", note ? 0 : 1, err);
 }

@@ -22,7 +22,7 @@ disk=$MNT/vm/disk.img
 run "$as" 1001 bash -c "umask 027; cp '$T/a' '$disk'"
 equals "$(stat -c '%u:%g %a' "$disk")" "1001:1001 640"
 snap=$(newest "$disk")
-equals "$(stat -c '%u:%g %a' "$snap")" "1001:1001 440"
+equals "$(stat -c '%u:%g %a' "$snap")" "1001:1001 640"
 must_fail "Permission denied" "$as" 1002 cat "$disk"
 must_fail "Permission denied" "$as" 1002 cat "$snap"
 must_fail "Permission denied" "$as" 1002 touch "$MNT/vm/new.img"
@@ -41,10 +41,14 @@ run "$as" 1001 "$VARVE" snapshot "$disk"
 run "$as" 1001 "$VARVE" snapshot "$MNT/vm"
 must_fail "" "$as" 1002 "$VARVE" revert "$snap"
 
-# Write bits never come to a snapshot; the rest does, once it is stored.
+# No right to write comes to a snapshot, though its owner is shown one for copies of it; the rest does, once it is stored.
 run "$VARVE" wait "$MNT"
-run chmod 666 "$snap"
-equals "$(stat -c %a "$snap")" 444
+run chmod 26 "$snap"
+equals "$(stat -c %a "$snap")" 4
+run chmod 466 "$snap"
+equals "$(stat -c %a "$snap")" 644
+must_fail "Read-only" "$as" 1001 bash -c "echo x >> '$snap'"
+must_fail "Permission denied" "$as" 1002 bash -c "echo x >> '$snap'"
 run "$as" 1002 cat "$snap" >/dev/null
 run chown 1002 "$snap"
 equals "$(stat -c %u "$snap")" 1002

@@ -19,7 +19,7 @@ shared() {
         python3 -c 'import os, stat; os.mknod(\"n.img\", 0o640 | stat.S_IFREG); os.close(os.open(\"c.img\", os.O_CREAT | os.O_EXCL, 0o2640))'"
     for d in d d/e m; do has "$1/$d" "drwxr-s--- 2000"; done
     for d in f moved n c; do has "$1/$d.img" "-rw-r----- 2000"; done
-    for s in $(snaps "$1/f.img") $(snaps "$1/moved.img"); do has "$s" "-r--r----- 2000"; done
+    for s in $(snaps "$1/f.img") $(snaps "$1/moved.img"); do has "$s" "-rw-r----- 2000"; done
 }
 run mkdir "$MNT/vm" "$MNT/plain"
 shared "$MNT/vm"

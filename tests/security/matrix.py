@@ -52,10 +52,12 @@ def remaining(user, f):
     yes = lambda v: True                                                    # noqa: E731
     read = lambda good: good if r else DENIED                               # noqa: E731
     reach = lambda good: good if search else DENIED                         # noqa: E731
-    no_write = {"EROFS", "EACCES"} if root else DENIED
+    # Whoever owns a snapshot and may read it is shown the right to write, for the mode of his copies; it gives none.
+    shown = f.mode | (f.mode & 0o400) >> 1 if snap else f.mode
+    no_write = {"EROFS", "EACCES"} if root or (snap and may(user, f.owner, shown, 2)) else DENIED
     want = [
         ("stat", None, reach(lambda v: v >= len(f.mark))),
-        ("owner", None, reach(lambda v: v == [f.owner[0], f.owner[1], f.mode])),
+        ("owner", None, reach(lambda v: v == [f.owner[0], f.owner[1], shown])),
         ("open_r", None, read(yes)),
         ("read", None, read(lambda v: v.startswith(f.mark))),
         ("copy_out", None, read(lambda v: v > 0)),
