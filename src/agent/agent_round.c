@@ -41,12 +41,12 @@ static void vm_key(const struct vid *vm, const char *what, char out[64])
  * time: while another host owned the VM, it may have gone on in it, and whether a lock keeps two hosts apart depends on the filesystem. */
 static uint64_t vm_container(struct agent *a, const struct vid *vm, uint64_t epoch, const char *what)
 {
-    char key[64], value[64];
-    unsigned long long number, then;
+    char key[64], value[64], *end;
     vm_key(vm, what, key);
-    if (catalog_get(a->catalog, key, value, sizeof value, NULL) < 0 || sscanf(value, "%llu %llu", &number, &then) != 2 || then != epoch)
+    if (catalog_get(a->catalog, key, value, sizeof value, NULL) < 0)
         return REF_NONE;
-    return number;
+    uint64_t number = strtoull(value, &end, 10);
+    return *end == ' ' && strtoull(end + 1, NULL, 10) == epoch ? number : REF_NONE;
 }
 
 static void save_vm_container(struct agent *a, const struct vid *vm, uint64_t epoch, const char *what, uint64_t number)
