@@ -224,9 +224,10 @@ struct live_target {
 /* Revert: a new table from the target's fn, a new layer, size, anchor on the list: one head record, durable on return.
  * Clears `changed` (the content is a stored snapshot's) and REWRITING, drops the cache. */
 int live_revert(struct live *l, const struct live_target *to, enum live_unsaved unsaved, struct verr *err);
-/* rename onto an existing disk: dst takes the content of src (its table, layers and anchors); dst keeps id and history. src has no
- * pending snapshots and no writers; the caller has linked src's anchors for dst in STORE. Durable on return. src still has its
- * content: the caller removes it next; after a kill in between both have it. */
+/* rename onto an existing disk: dst takes the content of src and its anchors; dst keeps id and history, and so does src: its pending
+ * snapshots and their layers stay its own. What shows through them is copied (-ENOSPC: dst is as it was), the rest is taken over
+ * without a copy. src has no writers; the caller has linked src's anchors for dst in STORE. Durable on return, as is all of src, which
+ * still has its content: the caller removes it next; after a kill in between both have it. */
 int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err);
 /* After live_take, when src does not go after all: dst gets a copy of the data that both share, so that writes to one are not
  * seen by the other. If that fails, neither disk accepts changes until the process is started anew; the next open makes the copy. */

@@ -20,7 +20,7 @@ int live_list_anchor(struct live *l, struct live_head *nh, const struct live_anc
     if (i >= LIVE_ANCHOR_MAX)
         return live_fail(l, err, ENOSPC, "%u anchors are listed already", nh->nanchors);
     if (i == nh->nanchors)
-        nh->anchors[nh->nanchors++] = *anchor;      /* live_head_copy left room for one */
+        nh->anchors[nh->nanchors++] = *anchor;
     if (lifts)
         nh->anchors[i].stamp = stamp;
     if (changed != NULL)

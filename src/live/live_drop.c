@@ -21,15 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COPY_BYTES = 128 * 1024 };
-
 struct drop {
     struct live *l;
     unsigned at;                    /* position of the dropped level; stays as it is: sync_lock */
     struct lview from;              /* referenced */
     uint64_t added;                 /* dirty bits set in a successor that is pending */
     struct lslice base, work;
-    uint8_t buf[COPY_BYTES];
+    uint8_t buf[MERGE_BYTES];
 };
 
 /* freeze held. */
@@ -37,58 +35,6 @@ static const struct lview *successor(const struct drop *d)
 {
     struct live *l = d->l;
     return d->at + 1 < l->nlv ? &l->lv[d->at + 1] : &l->cur;
-}
-
-static int copy_run(struct drop *d, struct llayer *to, uint64_t off, uint64_t len, struct verr *err)
-{
-    while (len > 0) {
-        size_t n = len < COPY_BYTES ? (size_t)len : COPY_BYTES;
-        int r = llayer_read(d->l, d->from.layer, off, d->buf, n, err);
-        if (r == 0)
-            r = llayer_write(d->l, to, off, d->buf, n, err);
-        if (r < 0)
-            return r;
-        off += n;
-        len -= n;
-    }
-    return 0;
-}
-
-/* Copies the pages that `to` has not and marks them in the successor's slot. *bytes: data copied. */
-static int copy_pages(struct drop *d, struct llayer *to, uint64_t seg, const struct live_slot *from, struct live_slot *s, uint64_t *bytes,
-                      struct verr *err)
-{
-    uint64_t start = seg << SEG_SHIFT;
-    for (unsigned p = 0; p < SEG_PAGES;) {
-        enum page_state st = lslot_page(from, p);
-        unsigned end = p + 1;
-        if (st == PAGE_ABSENT || lslot_page(s, p) != PAGE_ABSENT) {
-            p = end;
-            continue;
-        }
-        while (end < SEG_PAGES && lslot_page(from, end) == st && lslot_page(s, end) == PAGE_ABSENT)
-            end++;
-        uint64_t len = (uint64_t)(end - p) * PAGE_BYTES;
-        if (st == PAGE_DATA) {
-            /* No bound applies: the dropped layer gives back as much. */
-            llayer_charge(to, (int64_t)len);
-            *bytes += len;
-            int r = copy_run(d, to, start + p * (uint64_t)PAGE_BYTES, len, err);
-            if (r < 0)
-                return r;
-        }
-        for (; p < end; p++)
-            lslot_set(s, p, st);
-    }
-    return 0;
-}
-
-/* Estimates the allocated pages below both layers. */
-static void merge_estimate(const struct live_slot *from, struct live_slot *s)
-{
-    unsigned absent = SEG_PAGES - lslot_present(from), left = SEG_PAGES - lslot_present(s);
-    unsigned est = absent == 0 ? 0 : (from->absent * left + absent - 1) / absent;
-    s->absent = (uint16_t)(est < left ? est : left);
 }
 
 static int merge_pages(struct drop *d, const struct lview *to, bool live, uint64_t seg, const struct live_entry *e, struct verr *err)
@@ -102,8 +48,8 @@ static int merge_pages(struct drop *d, const struct lview *to, bool live, uint64
         return r;
     unsigned before = lslot_alloc(&s, e->pages);
     uint64_t bytes = 0;
-    r = copy_pages(d, to->layer, seg, &from, &s, &bytes, err);
-    merge_estimate(&from, &s);
+    const struct lmerge m = {l, d->from.layer, l, to->layer, d->buf, false};     /* no bound: the dropped layer gives back as much */
+    r = live_merge_pages(&m, seg, &from, &s, &bytes, err);
     if (r == 0)
         r = lslot_put(l, to->layer, seg, &s, err);
     if (r < 0)

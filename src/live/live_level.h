@@ -119,6 +119,24 @@ ssize_t live_view_read_range(struct live *l, const struct lview *v, uint64_t siz
                              enum live_reach reach, struct verr *err);
 off_t live_view_seek_range(struct live *l, const struct lview *v, uint64_t size, uint64_t off, bool hole, struct verr *err);
 
+/* The level that an entry "frozen SEQ" of v's table leads to. NULL: it is not pending, which is damage; err says so. */
+const struct lview *live_view_below(struct live *l, const struct lview *v, const struct live_entry *e, uint64_t seg, struct verr *err);
+
+/* ---- live_merge.c ---- */
+enum { MERGE_BYTES = 128 * 1024 };
+struct lmerge {
+    struct live *owner;             /* of `from` */
+    struct llayer *from;
+    struct live *l;                 /* of `to` */
+    struct llayer *to;
+    uint8_t *buf;                   /* MERGE_BYTES */
+    bool bounded;                   /* the bound of layer space applies */
+};
+/* Copies the pages of a segment that `to` has not, and marks them in s, the slot of `to`, which the caller writes then. *bytes: grows by
+ * the data copied, for which `to` is charged. */
+int live_merge_pages(const struct lmerge *m, uint64_t seg, const struct live_slot *from, struct live_slot *s, uint64_t *bytes,
+                     struct verr *err);
+
 /* ---- live_io.c. freeze held, shared or exclusive. ---- */
 int live_zero_range(struct live *l, uint64_t off, uint64_t end, struct verr *err);
 int live_write_range(struct live *l, uint64_t off, const void *buf, size_t len, enum live_reach reach, size_t *done, struct verr *err);

@@ -2,11 +2,11 @@
 /*
  * live_take: the content of one disk becomes the content of another (rename onto an existing disk).
  *
- * Order: all of src durable -> a new table and layer of dst: the data file is a second link to src's, table and presence are
- * written anew, because they carry the disk's id -> fdatasync of all -> one record of dst, durable. A kill before the record
- * changes nothing; after it both disks have the content and share the data file until src is removed: recovery
- * copies the file before it opens such a disk (live_unshare), because a write to one would be seen by the other; live_own does the same
- * when both disks stay.
+ * Order: all of src durable -> a new table and layer of dst: table and presence are written anew, because they carry the disk's id; the
+ * data file is a second link to src's, or, where pending snapshots of src show through its live image, a copy of what shows -> fdatasync
+ * of all -> one record of dst, durable. A kill before the record changes nothing; after it both disks have the content and may share
+ * the data file until src is removed: recovery copies the file before it opens such a disk (live_unshare), because a write to one would
+ * be seen by the other; live_own does the same when both disks stay. Files of src are never changed: its snapshots keep their layers.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"
@@ -21,20 +21,45 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int copy_table(struct live *dst, struct live *src, struct live_fresh *f, struct verr *err)
+struct take {
+    struct live *dst, *src;
+    struct live_fresh f;
+    bool shows;                     /* a pending snapshot of src shows through its live image */
+    uint8_t buf[MERGE_BYTES];
+};
+
+/* An entry of src without its pending snapshots: what lies below the last of them. Their pages go into dst's layer. */
+static int base_entry(struct take *t, uint64_t seg, struct live_entry *e, struct verr *err)
 {
+    const struct lview *v = &t->src->cur;
+    if (e->kind != SEGK_FROZEN)
+        return 0;
+    t->f.dirty += !e->dirty;
+    t->shows = true;
+    while (e->kind == SEGK_FROZEN) {
+        v = live_view_below(t->src, v, e, seg, err);
+        int r = v == NULL ? -EBADMSG : ltable_get(t->src, v->table, seg, e, err);
+        if (r < 0)
+            return r;
+    }
+    e->dirty = true;
+    return 0;
+}
+
+static int copy_table(struct take *t, struct verr *err)
+{
+    struct live *src = t->src;
     struct lslice *s = calloc(1, sizeof *s);
     if (s == NULL)
-        return live_fail(dst, err, ENOMEM, "no memory");
+        return live_fail(t->dst, err, ENOMEM, "no memory");
     int r = 0;
-    uint64_t end = seg_count(f->size);
+    uint64_t end = seg_count(t->f.size);
     for (uint64_t seg = ltable_next(src->cur.table, 0); r == 0 && seg < end; seg = ltable_next(src->cur.table, s->first + SLICE_SEGS)) {
         r = ltable_slice_get(src, src->cur.table, seg / SLICE_SEGS * SLICE_SEGS, s, err);
         for (unsigned i = 0; r == 0 && i < SLICE_SEGS; i++)
-            if (s->e[i].kind == SEGK_FROZEN)
-                r = live_fail(src, err, EBUSY, "has pending snapshots");
+            r = base_entry(t, s->first + i, &s->e[i], err);
         if (r == 0)
-            r = ltable_slice_put(dst, f->table, s, err);
+            r = ltable_slice_put(t->dst, t->f.table, s, err);
     }
     free(s);
     return r;
@@ -73,81 +98,118 @@ static int copy_slots(struct live *dst, struct live *src, struct llayer *ly, uin
     return r;
 }
 
-static int make_copy(struct live *dst, struct live *src, struct live_fresh *f, struct verr *err)
+/* What the live image of src shows of a segment by its own layers, from the youngest down. */
+static int merge_segment(struct take *t, uint64_t seg, struct verr *err)
 {
-    int r = ltable_create(dst, live_new_no(dst), &f->table, err);
-    if (r == 0)
-        r = copy_table(dst, src, f, err);
-    if (r == 0)
-        r = live_make_fresh(dst, f, err);
-    if (r == 0)
-        r = share_data(dst, src, f->layer, err);
-    if (r == 0)
-        r = copy_slots(dst, src, f->layer, seg_count(f->size), err);
-    if (r == 0)
-        r = ltable_sync(dst, f->table, err);
-    return r < 0 ? r : llayer_seal(dst, f->layer, err);
+    struct live *src = t->src;
+    struct live_slot s = {0}, from;
+    struct live_entry e = {.kind = SEGK_FROZEN};
+    uint64_t bytes = 0;
+    int r = 0;
+    for (const struct lview *v = &src->cur; r == 0 && e.kind == SEGK_FROZEN;) {
+        const struct lmerge m = {src, v->layer, t->dst, t->f.layer, t->buf, true};
+        r = lslot_get(src, v->layer, seg, &from, err);
+        if (r == 0 && lslot_present(&from) > 0)
+            r = live_merge_pages(&m, seg, &from, &s, &bytes, err);
+        if (r == 0)
+            r = ltable_get(src, v->table, seg, &e, err);
+        if (r == 0 && e.kind == SEGK_FROZEN && (v = live_view_below(src, v, &e, seg, err)) == NULL)
+            r = -EBADMSG;
+    }
+    return r == 0 && lslot_present(&s) > 0 ? lslot_put(t->dst, t->f.layer, seg, &s, err) : r;
 }
 
+static int copy_data(struct take *t, struct verr *err)
+{
+    int r = 0;
+    uint64_t end = seg_count(t->f.size);
+    for (uint64_t seg = live_view_next(&t->src->cur, 0); r == 0 && seg < end; seg = live_view_next(&t->src->cur, seg + 1))
+        r = merge_segment(t, seg, err);
+    return r;
+}
+
+static int make_copy(struct take *t, struct verr *err)
+{
+    struct live *dst = t->dst;
+    int r = ltable_create(dst, live_new_no(dst), &t->f.table, err);
+    if (r == 0)
+        r = copy_table(t, err);
+    if (r == 0)
+        r = live_make_fresh(dst, &t->f, err);
+    if (r == 0 && t->shows) {
+        r = copy_data(t, err);
+    } else if (r == 0) {
+        r = share_data(dst, t->src, t->f.layer, err);
+        if (r == 0)
+            r = copy_slots(dst, t->src, t->f.layer, seg_count(t->f.size), err);
+    }
+    if (r == 0)
+        r = ltable_sync(dst, t->f.table, err);
+    return r < 0 ? r : llayer_seal(dst, t->f.layer, err);
+}
+
+/* sync_lock of src keeps others from listing anchors there; some may go meanwhile. */
 static int take_anchors(struct live *dst, struct live *src, struct live_head *nh, struct verr *err)
 {
     struct live_anchor a;
+    unsigned n = 0;
+    while (live_anchor_at(src, n, &a, NULL) == 0)
+        n++;
+    struct live_anchor *room = realloc(nh->anchors, ((size_t)nh->nanchors + n + 1) * sizeof *room);
+    if (room == NULL)
+        return live_fail(dst, err, ENOMEM, "no memory");
+    nh->anchors = room;
     int r = 0;
-    for (unsigned i = 0; r == 0 && live_anchor_at(src, i, &a, NULL) == 0; i++)
+    for (unsigned i = 0; r == 0 && i < n && live_anchor_at(src, i, &a, NULL) == 0; i++)
         r = live_list_anchor(dst, nh, &a, nh->next_seq, NULL, err);
     return r;
 }
 
-static int commit_take(struct live *dst, struct live *src, struct live_fresh *f, uint32_t marks, enum live_unsaved unsaved,
-                       struct verr *err)
+static int commit_take(struct take *t, uint32_t marks, enum live_unsaved unsaved, struct verr *err)
 {
+    struct live *dst = t->dst;
     struct live_head nh;
     int r = live_commit_begin(dst, true, &nh, err);
     if (r < 0)
         return r;
     if (unsaved == LIVE_KEEP && atomic_load(&dst->dirty) > 0)
         r = live_fail(dst, err, EBUSY, "has changes that no snapshot holds: freeze first");
-    live_name_fresh(&nh, f);
+    live_name_fresh(&nh, &t->f);
     nh.marks = (nh.marks & ~(uint32_t)LIVE_REWRITING) | (marks & LIVE_REWRITING);
     if (r == 0)
-        r = take_anchors(dst, src, &nh, err);
+        r = take_anchors(dst, t->src, &nh, err);
     if (r == 0)
         r = live_commit_put(dst, &nh, err);
     if (r == 0)
-        live_use_fresh(dst, f);
+        live_use_fresh(dst, &t->f);
     return live_commit_end(dst, true, &nh, r, err);
 }
 
 /* Both sync_locks are held; the caller keeps writers away from src. Only one freeze lock at a time: a group freeze of both
  * takes them in its own order. */
-static int take_locked(struct live *dst, struct live *src, uint32_t marks, enum live_unsaved unsaved, struct verr *err)
+static int take_locked(struct take *t, uint32_t marks, enum live_unsaved unsaved, struct verr *err)
 {
-    struct live_fresh f = {
-        .size = atomic_load(&src->size), .unknown = atomic_load(&src->unknown), .dirty = atomic_load(&src->dirty),
-        .alloc_pages = atomic_load(&src->alloc_pages), .changed = true};
+    struct live *dst = t->dst, *src = t->src;
     int r = live_check_failed(dst, err);
     pthread_rwlock_rdlock(&src->freeze);
+    t->f = (struct live_fresh){
+        .size = atomic_load(&src->size), .unknown = atomic_load(&src->unknown), .dirty = atomic_load(&src->dirty),
+        .alloc_pages = atomic_load(&src->alloc_pages), .changed = true};
     if (r == 0)
-        r = make_copy(dst, src, &f, err);
+        r = make_copy(t, err);
     pthread_rwlock_unlock(&src->freeze);
     fault_point("live.take.before_record");
     if (r == 0)
-        r = commit_take(dst, src, &f, marks, unsaved, err);
+        r = commit_take(t, marks, unsaved, err);
     fault_point("live.take.after_record");
-    live_discard_fresh(dst, &f);
+    live_discard_fresh(dst, &t->f);
     return r;
 }
 
-int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err)
+static int take(struct take *t, enum live_unsaved unsaved, struct verr *err)
 {
+    struct live *dst = t->dst, *src = t->src;
     struct live_attr at;
-    struct snapinfo p;
-    if (dst == src)
-        return live_fail(dst, err, EINVAL, "cannot take its own content");
-    live_give(dst);
-    live_give(src);
-    if (live_pending(src, 0, &p, NULL) == 0)
-        return live_fail(src, err, EBUSY, "has pending snapshots");
     int r = live_attr(src, &at, err);
     if (r < 0)
         return r;
@@ -157,9 +219,30 @@ int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, str
     pthread_mutex_lock(dst_first ? &src->sync_lock : &dst->sync_lock);
     r = live_fsync_locked(src, 0, err);
     if (r == 0)
-        r = take_locked(dst, src, at.marks, unsaved, err);
+        r = take_locked(t, at.marks, unsaved, err);
     pthread_mutex_unlock(&dst->sync_lock);
     pthread_mutex_unlock(&src->sync_lock);
+    return r;
+}
+
+int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err)
+{
+    if (dst == src)
+        return live_fail(dst, err, EINVAL, "cannot take its own content");
+    live_give(dst);
+    live_give(src);
+    struct take *t = calloc(1, sizeof *t);
+    if (t == NULL)
+        return live_fail(dst, err, ENOMEM, "no memory");
+    t->dst = dst;
+    t->src = src;
+    int r = take(t, unsaved, err);
+    /* Caches give their space to data. */
+    if ((r == -ENOSPC || r == -EDQUOT) && t->shows && atomic_load(&dst->set->cache_bytes) > 0 && live_set_evict(dst->set, NULL) == 0) {
+        t->shows = false;
+        r = take(t, unsaved, err);
+    }
+    free(t);
     return r;
 }
 

@@ -24,7 +24,7 @@ const struct lview *live_view_by_seq(const struct live *l, uint64_t seq)
     return lo < l->nlv && l->lv[lo].seq == seq ? &l->lv[lo] : NULL;
 }
 
-static const struct lview *frozen_view(struct live *l, const struct lview *v, const struct live_entry *e, uint64_t seg, struct verr *err)
+const struct lview *live_view_below(struct live *l, const struct lview *v, const struct live_entry *e, uint64_t seg, struct verr *err)
 {
     const struct lview *below = e->value < v->seq ? live_view_by_seq(l, e->value) : NULL;
     if (below == NULL)
@@ -42,7 +42,7 @@ int live_below_read(struct live *l, const struct lview *v, const struct live_ent
     }
     if (e->kind == SEGK_STORED)
         return live_stored_read(l, seg, e->value, off, buf, len, reach, err);
-    const struct lview *below = frozen_view(l, v, e, seg, err);
+    const struct lview *below = live_view_below(l, v, e, seg, err);
     return below == NULL ? -EBADMSG : live_view_read(l, below, seg, off, buf, len, reach, err);
 }
 
@@ -116,7 +116,7 @@ static int below_seek(struct live *l, const struct lview *v, const struct live_e
         return 0;
     }
     if (e->kind == SEGK_FROZEN) {
-        const struct lview *below = frozen_view(l, v, e, seg, err);
+        const struct lview *below = live_view_below(l, v, e, seg, err);
         return below == NULL ? -EBADMSG : view_seek(l, below, seg, off, end, hole, out, err);
     }
     return live_stored_seek(l, e->value, off, end, hole, out, err);

@@ -12,7 +12,7 @@ ORDER = {   # folder: [(header of a layer, its files)], lowest first
     "live": [
         ("live_format", "live_format live_format_head"),
         ("live_disk", "live_disk live_files live_hold live_state"),
-        ("live_level", "live_memo live_slot live_table live_space live_presence live_map live_base live_view live_io live_cache"),
+        ("live_level", "live_memo live_slot live_table live_space live_presence live_map live_base live_view live_merge live_io live_cache"),
         ("live_head", "live_journal live_head live_anchor live_pending live_fresh live_sync live_thaw live_drop live_recover live_create live_ready"),
         (None, "live_set live_evict live_places live_ops live_removal live_freeze live_publish live_point live_take"),
     ],

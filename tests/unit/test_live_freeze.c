@@ -1082,8 +1082,148 @@ static void taken_content_is_the_targets_own(void **state)
         CHECK(live_anchor_at(b->l[0], 0, &a, &err));                   /* what the stored segment relies on */
         assert_true(vid_eq(&a.ref.disk, &b->id[1]));
     }
-    assert_int_equal(live_take(b->l[1], b->l[0], LIVE_KEEP, &err), -EBUSY);        /* l[0] has a pending snapshot */
+    assert_int_equal(live_take(b->l[1], b->l[0], LIVE_KEEP, &err), -EBUSY);        /* l[1] has changes of its own */
     assert_int_equal(live_take(b->l[2], b->l[2], LIVE_KEEP, &err), -EINVAL);
+}
+
+/* A disk that got ranges of several snapshots relies on all of them, and so does who takes its content. */
+static void taken_content_comes_with_all_its_anchors(void **state)
+{
+    enum { ANCHORS = 7 };
+    struct box *b = *state;
+    static uint8_t seg[SEG_BYTES];
+    struct recipe r = {.b = b};
+    struct live_anchor a;
+    for (unsigned i = 0; i < ANCHORS; i++) {
+        memset(seg, (int)i + 1, sizeof seg);
+        r.place[i] = fake_store(&b->src, seg);
+        const struct live_anchor an = {{b->id[2], i + 1, vid_random()}, 0};
+        CHECK(live_point(b->l[1], i, 1, (i + 1) * (uint64_t)SEG_BYTES, place_of, &r, &an, &err));
+    }
+    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
+    for (int pass = 0; pass < 3; pass++) {
+        if (pass > 0)
+            box_crash(b, pass == 1);
+        unsigned n = 0;
+        while (live_anchor_at(b->l[0], n, &a, NULL) == 0)
+            n++;
+        assert_int_equal(n, ANCHORS);
+        for (unsigned i = 0; i < ANCHORS; i++)
+            expect(b->l[0], i * (uint64_t)SEG_BYTES, SEG_BYTES, (int)i + 1);
+    }
+}
+
+enum { SEEN_SEGS = 4, SEEN_BYTES = SEEN_SEGS * SEG_BYTES, SEEN_MAX = 24 };
+/* What a disk and its pending snapshots show. */
+struct seen {
+    uint8_t *live, *pending[SEEN_MAX];
+    uint64_t size, seq[SEEN_MAX];
+    unsigned n;
+};
+
+static void seen_free(struct seen *s)
+{
+    free(s->live);
+    for (unsigned i = 0; i < s->n; i++)
+        free(s->pending[i]);
+}
+
+static struct seen look_at(struct live *l)
+{
+    struct seen s = {.live = calloc(1, SEEN_BYTES), .size = attr(l).size};
+    struct snapinfo p;
+    CHECK(live_read(l, 0, s.live, SEEN_BYTES, &err));
+    for (; live_pending(l, s.n, &p, NULL) == 0; s.n++) {
+        assert_true(s.n < SEEN_MAX);
+        s.seq[s.n] = p.ref.seq;
+        s.pending[s.n] = calloc(1, SEEN_BYTES);
+        CHECK(live_pending_read(l, p.ref.seq, 0, s.pending[s.n], SEEN_BYTES, &err));
+    }
+    return s;
+}
+
+static void expect_live_as(struct live *l, const struct seen *want)
+{
+    struct seen now = look_at(l);
+    assert_int_equal(now.size, want->size);
+    assert_memory_equal(now.live, want->live, SEEN_BYTES);
+    seen_free(&now);
+}
+
+static void expect_pending_as(struct live *l, const struct seen *want)
+{
+    struct seen now = look_at(l);
+    assert_int_equal(now.n, want->n);
+    for (unsigned i = 0; i < now.n; i++) {
+        assert_int_equal(now.seq[i], want->seq[i]);
+        assert_memory_equal(now.pending[i], want->pending[i], SEEN_BYTES);
+    }
+    seen_free(&now);
+}
+
+/* The next crash comes where this one has led. */
+static void crash_on(struct box *b, bool trusted)
+{
+    box_crash(b, trusted);
+    memcpy(b->state, b->copy, sizeof b->state);
+}
+
+static void change_somehow(struct box *b, struct live *l, unsigned *seed)
+{
+    struct recipe r;
+    struct live_anchor drop[8];
+    struct snapinfo p;
+    uint64_t off = (uint64_t)rand_r(seed) % (SEEN_BYTES - 300000);
+    switch (rand_r(seed) % 8) {
+    case 0: CHECK(live_zero(l, off, (uint64_t)rand_r(seed) % 300000, &err)); return;
+    case 1: CHECK(live_truncate(l, off, &err)); return;
+    case 2: case 3:
+        if (attr(l).pending < SEEN_MAX - 1)
+            freeze(l);
+        return;
+    case 4:
+        if (live_pending(l, 0, &p, NULL) == 0 && rand_r(seed) % 2 == 0)
+            publish(b, l, p.ref.seq, &r, drop);
+        return;
+    case 5:
+        if (live_pending(l, (unsigned)rand_r(seed) % 3, &p, NULL) == 0 && rand_r(seed) % 2 == 0)
+            CHECK(live_pending_drop(l, p.ref.seq, &err));
+        return;
+    default: fake_fill(l, off, (size_t)rand_r(seed) % 300000, rand_r(seed) & 127); return;
+    }
+}
+
+/* The source has pending snapshots: they stay as they are, whatever is done to the target and whatever crash comes. */
+static void taken_content_leaves_the_pending_snapshots_of_its_source(void **state)
+{
+    enum { TAKES = 24, CHANGES = 9 };
+    struct box *b = *state;
+    const char *given = getenv("VARVE_SEED");
+    unsigned seed = given != NULL ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid(), shown = 0;
+    print_message("VARVE_SEED=%u\n", seed);
+    for (int take = 0; take < TAKES; take++) {
+        for (int i = 0; i < CHANGES; i++)
+            change_somehow(b, b->l[1], &seed);
+        struct seen want = look_at(b->l[1]);
+        shown += want.n > 0;
+        CHECK(live_take(b->l[0], b->l[1], LIVE_DROP, &err));
+        if (take % 3 > 0)
+            crash_on(b, take % 3 == 1);
+        else
+            CHECK(live_own(b->l[0], b->l[1], &err));
+        expect_live_as(b->l[0], &want);
+        assert_true(attr(b->l[0]).changed);
+        expect_live_as(b->l[1], &want);
+        expect_pending_as(b->l[1], &want);
+        for (int i = 0; i < CHANGES; i++)
+            change_somehow(b, b->l[0], &seed);
+        if (take % 2 > 0)
+            crash_on(b, true);
+        expect_live_as(b->l[1], &want);
+        expect_pending_as(b->l[1], &want);
+        seen_free(&want);
+    }
+    assert_true(shown > 0);
 }
 
 /* Nobody removes the source after all: from then on each has its own. */
@@ -1212,7 +1352,8 @@ int main(int argc, char **argv)
         T(what_is_local_needs_no_source),
         T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),
         T(freeze_waits_for_a_write_to_end),
-        T(kill_during_a_drop_is_before_or_after), T(taken_content_is_the_targets_own), T(kill_during_a_take_is_before_or_after),
+        T(kill_during_a_drop_is_before_or_after), T(taken_content_is_the_targets_own), T(taken_content_comes_with_all_its_anchors),
+        T(taken_content_leaves_the_pending_snapshots_of_its_source), T(kill_during_a_take_is_before_or_after),
         T(many_rewrites_leave_few_files), T(reader_holds_what_is_pending),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
