@@ -121,8 +121,9 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
 /* Removes the local data of a disk whose name is gone, once no pending snapshot needs them. Freezes nothing. What fails is tried again
  * later. */
 int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err);
-/* rename of disk source onto disk target: the target keeps its id and history and takes the content (docs/posix.md).
- * Freezes the result. -EEXIST: the source has snapshots. */
+/* rename of disk source onto disk target, which may be a removed one with snapshots: the target keeps its id and history and takes the
+ * content (docs/posix.md). Snapshots of the source stay under its name, as those of a removed disk. Freezes the result. The caller calls
+ * agent_disk_remove for the source once nobody uses its image. -EAGAIN: the target is gone, look it up again. */
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err);
 
 /* Opens a stream (ingest.h) for a write-only handle that writes the disk from front to back. Its parent is the newest stored snapshot

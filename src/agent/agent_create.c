@@ -69,15 +69,18 @@ static int check_turn(const struct making *m, const struct vid *disk, struct ver
     return r == 0 ? -EAGAIN : r == -ENOENT ? 0 : r;
 }
 
-/* The image of a disk that comes back continues after the history that it left. */
-static int image_again(struct making *m, const struct vid *disk, struct live **out, struct verr *err)
+int agent_image_make(struct agent *a, const struct vid *disk, struct live **out, struct verr *err)
 {
     uint64_t min_seq = 0;
     int64_t last_name_s = 0;
+    int r = history_end(a, disk, &min_seq, &last_name_s, err);
+    return r < 0 ? r : live_create(a->live, disk, min_seq, last_name_s, out, err);
+}
+
+static int image_again(struct making *m, const struct vid *disk, struct live **out, struct verr *err)
+{
     int r = check_turn(m, disk, err);
-    if (r == 0)
-        r = history_end(m->a, disk, &min_seq, &last_name_s, err);
-    return r < 0 ? r : live_create(m->a->live, disk, min_seq, last_name_s, out, err);
+    return r < 0 ? r : agent_image_make(m->a, disk, out, err);
 }
 
 static int take_ready(struct agent *a, struct vid *disk, struct live **out)
@@ -180,7 +183,9 @@ int agent_disk_create(struct agent *a, const struct disk_new *d, struct node *ou
         why = (struct verr){0};
         r = catalog_node_by_name(a->catalog, &d->dir, d->name, &old, &why);
         bool removed = r == 0 && (old.flags & NODE_GONE) != 0;
-        if (removed)
+        if (removed)            /* a rename that was not finished would strike it again */
+            r = agent_tree_ready(a, &why);
+        if (removed && r == 0)
             r = agent_ready(a, &old.id, &why);
         if (r < 0 && r != -ENOENT)
             break;

@@ -152,6 +152,9 @@ int agent_finish_publication(struct agent *a, struct live *l, const struct snapi
  * takes the recipe out of STORE. The caller has no turn. */
 bool agent_was_removed(struct agent *a, struct live *l, uint64_t seq);
 
+/* An empty image, marked LIVE_UNNAMED, that goes on after the history of the disk (agent_create.c). -EEXIST. In the disk's turn. */
+int agent_image_make(struct agent *a, const struct vid *disk, struct live **out, struct verr *err);
+
 /* removal (agent_removal.c) */
 /* 1: the disk was removed for certain (its record says so, or it has no record and its image says so); 0: in doubt; -errno. */
 int agent_removal_certain(struct agent *a, const struct vid *disk, struct verr *err);

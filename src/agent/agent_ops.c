@@ -501,13 +501,37 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
     return r;
 }
 
+/* While pending snapshots keep the image of a removed disk, what it has besides goes: it takes space, and may share a file with the disk
+ * that has replaced this one. */
+static int shed_live(struct agent *a, const struct vid *disk, struct verr *err)
+{
+    struct node node;
+    struct live *l;
+    struct live_attr at;
+    if (catalog_node_by_id(a->catalog, disk, &node, NULL) < 0 || (node.flags & NODE_GONE) == 0)
+        return 0;
+    int r = live_get(a->live, disk, &l, err);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    r = live_attr(l, &at, err);
+    if (r == 0 && at.pending > 0 && at.size > 0) {
+        r = live_renew(l, err);
+        if (r == 0)
+            r = live_fsync(l, err);
+    }
+    live_put(l);
+    return r;
+}
+
 /* The name goes first (names_remove or NODE_GONE), then local data: recovery removes data that a crash in between leaves. */
 int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err)
 {
     struct turn turn;
     turn_take(a->turns, &turn, &disk->id, 1);
-    struct verr why = {0};
+    struct verr why = {0}, kept = {0};
     int r = agent_forget_if_gone(a, &disk->id, &why);
+    if (r == 0 && shed_live(a, &disk->id, &kept) < 0)
+        vlog(VLOG_WARN, "agent", "%s: the data of a removed disk stay until its snapshots are stored: %s", disk->name, verr_str(&kept));
     turn_give(a->turns, &turn);
     if (r == 0)
         agent_kick(a);      /* it may have made room for others */

@@ -1,92 +1,148 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rename of a disk onto an existing disk (rsync and editors do this with their temporary names): the target keeps id, name and history
- * and takes the content. Order: the target's changes are frozen if that is due -> the source's anchors are linked for the target ->
- * one head record gives the target the source's table and layers (live_take) -> names -> the source's local data are removed. A crash
- * or an error before the names leaves both disks with that content. live unshares the layers: after an error at once, after a crash
- * when it opens them.
+ * rename of a disk onto an existing disk, or onto the name of a removed one that has snapshots (rsync, editors, `cp -b`, log rotation):
+ * the target keeps id, name and history and takes the content; the source's own snapshots stay under its name. Order: a removed target
+ * whose image is gone gets one -> the target's changes are frozen if that is due -> the source's anchors are linked for the target ->
+ * one head record gives the target the source's content (live_take) -> names -> the result is frozen if that is due. The source's image
+ * goes behind it (agent_disk_remove), but for its pending snapshots: they are the source's, with their layers, and are stored as those
+ * of any removed disk. A round that is storing one is not waited for, and does not notice.
+ *
+ * A crash or an error before the names leaves both disks with that content, or a removed target as it was. live unshares the layers:
+ * after an error at once, after a crash when it opens them.
  */
 #include "agent/agent_internal.h"
 #include "store/snaps.h"
 
 #include <errno.h>
 
-static int take_anchors(struct agent *a, struct live *src, const struct vid *target, struct verr *err)
+struct replacing {
+    struct agent *a;
+    const struct node *source, *target;
+    bool revives;                   /* the target is a removed disk */
+    bool made;                      /* ... and its image was made for this */
+    bool taken;                     /* the target has the content */
+    struct live *src, *dst;
+};
+
+/* In the turns of both: are they still what the caller has seen? And all rows must be there: names counts snapshots by them. */
+static int look_again(struct replacing *rp, struct verr *err)
+{
+    struct node now;
+    int r = agent_rows_pay(rp->a, err);
+    if (r == 0)
+        r = agent_still_named(rp->a, &rp->source->id, 1, err);
+    if (r < 0)
+        return r;
+    r = catalog_node_by_id(rp->a->catalog, &rp->target->id, &now, err);
+    if (r == -ENOENT)               /* its last snapshot went */
+        return -EAGAIN;
+    rp->revives = r == 0 && (now.flags & NODE_GONE) != 0;
+    return r;
+}
+
+static int open_images(struct replacing *rp, struct verr *err)
+{
+    int r = live_get(rp->a->live, &rp->source->id, &rp->src, err);
+    if (r < 0)
+        return r;
+    r = live_get(rp->a->live, &rp->target->id, &rp->dst, err);
+    if (r == -ENOENT && rp->revives) {
+        r = agent_image_make(rp->a, &rp->target->id, &rp->dst, err);
+        rp->made = r == 0;
+    }
+    return r;
+}
+
+static int take_anchors(struct replacing *rp, struct verr *err)
 {
     struct live_anchor an;
-    for (unsigned i = 0; live_anchor_at(src, i, &an, NULL) == 0; i++) {
-        int r = snaps_anchor(a->store, target, &an.ref, err);
+    for (unsigned i = 0; live_anchor_at(rp->src, i, &an, NULL) == 0; i++) {
+        int r = snaps_anchor(rp->a->store, &rp->target->id, &an.ref, err);
         if (r < 0)
             return r;
     }
     return 0;
 }
 
-static int check_no_history(struct agent *a, const struct node *source, struct verr *err)
+/* Runs before the names change: both disks stay, whatever fails. */
+static int take_content(struct replacing *rp, struct verr *err)
 {
-    uint64_t n;
-    int r = agent_rows_pay(a, err);
+    struct due_case before = {.occasion = DUE_REPLACED, .node = rp->target};
+    enum live_unsaved unsaved = LIVE_DROP;      /* what a removed disk had is gone */
+    int r = 0;
+    if (!rp->revives) {
+        r = agent_freeze_due_locked(rp->a, &before, rp->dst, NULL, err);
+        unsaved = r == 0 && before.attr.changed ? LIVE_DROP : LIVE_KEEP;
+    }
+    if (r >= 0)
+        r = take_anchors(rp, err);
     if (r == 0)
-        r = catalog_snap_count(a->catalog, &source->id, &n, err);
-    if (r == 0 && n > 0)
-        return verr_set(err, EEXIST, "%s has snapshots of its own: its history cannot be joined to another disk's", source->name);
+        r = live_take(rp->dst, rp->src, unsaved, err);
+    rp->taken = r == 0;
     return r;
 }
 
-/* Runs before the names change: both disks stay, whatever fails. */
-static int take_content(struct agent *a, const struct node *target, struct live *src, struct live *dst, const struct vid *target_id,
-                        struct verr *err)
+/* The names have not changed: the target must be no worse off. */
+static void undo(struct replacing *rp)
 {
-    struct due_case before = {.occasion = DUE_REPLACED, .node = target};
-    int r = agent_freeze_due_locked(a, &before, dst, NULL, err);
-    const enum live_unsaved unsaved = r == 0 && before.attr.changed ? LIVE_DROP : LIVE_KEEP;
-    if (r >= 0)
-        r = take_anchors(a, src, target_id, err);
-    return r == 0 ? live_take(dst, src, unsaved, err) : r;
+    struct verr why = {0};
+    if (rp->made) {
+        live_put(rp->dst);
+        rp->dst = NULL;
+        if (live_remove(rp->a->live, &rp->target->id, &why) < 0)
+            agent_owe(rp->a, &rp->target->id, WORK_FORGET, 0, &why);
+    } else if (rp->taken && live_own(rp->dst, rp->src, &why) < 0) {
+        vlog(VLOG_ERROR, "agent", "%s and %s share their data and take no changes until the next start: %s", rp->source->name,
+             rp->target->name, verr_str(&why));
+    }
 }
 
-static int freeze_result(struct agent *a, const struct vid *target, struct live *dst, struct verr *err)
+static int freeze_result(struct replacing *rp, struct verr *err)
 {
     struct node now;        /* the target has the source's owner and mode by now */
     struct due_case after = {.occasion = DUE_NAMED, .node = &now};
-    int r = catalog_node_by_id(a->catalog, target, &now, err);
-    return r < 0 ? r : agent_freeze_due_locked(a, &after, dst, NULL, err);
+    int r = rp->made ? live_set_marks(rp->dst, 0, LIVE_UNNAMED, err) : 0;
+    if (r == 0)
+        r = catalog_node_by_id(rp->a->catalog, &rp->target->id, &now, err);
+    return r < 0 ? r : agent_freeze_due_locked(rp->a, &after, rp->dst, NULL, err);
+}
+
+static int replace_in_turn(struct replacing *rp, struct verr *err)
+{
+    struct verr why = {0};
+    int r = look_again(rp, err);
+    if (r == 0)
+        r = open_images(rp, err);
+    if (r == 0)
+        r = take_content(rp, err);
+    if (r == 0)
+        r = names_replace(rp->a->names, &rp->source->id, &rp->target->id, err);
+    if (r < 0)
+        undo(rp);
+    /* The rename has happened: an error would deny it. What fails from here on is done later. */
+    else if (freeze_result(rp, &why) < 0)
+        agent_owe(rp->a, &rp->target->id, WORK_FREEZE, 0, &why);
+    if (rp->src != NULL)
+        live_put(rp->src);
+    if (rp->dst != NULL)
+        live_put(rp->dst);
+    return r;
 }
 
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err)
 {
     struct turn turn;
     const struct vid both[2] = {source->id, target->id};
-    struct live *src = NULL, *dst = NULL;
-    struct verr why = {0};
-    int r = agent_ready(a, &source->id, err);
+    struct replacing rp = {.a = a, .source = source, .target = target};
+    int r = agent_tree_ready(a, err);
+    if (r == 0)
+        r = agent_ready(a, &source->id, err);
     if (r == 0)
         r = agent_ready(a, &target->id, err);
     if (r < 0)
         return r;
     turn_take(a->turns, &turn, both, 2);
-    r = check_no_history(a, source, err);
-    if (r == 0)
-        r = live_get(a->live, &source->id, &src, err);
-    if (r == 0)
-        r = live_get(a->live, &target->id, &dst, err);
-    if (r == 0)
-        r = take_content(a, target, src, dst, &target->id, err);
-    if (r == 0) {
-        r = names_replace(a->names, &source->id, &target->id, err);
-        if (r < 0 && live_own(dst, src, &why) < 0)
-            vlog(VLOG_ERROR, "agent", "%s and %s share their data and take no changes until the next start: %s", source->name,
-                 target->name, verr_str(&why));
-    }
-    /* The rename has happened: an error would deny it. What fails from here on is done later. */
-    if (r == 0 && freeze_result(a, &target->id, dst, &why) < 0)
-        agent_owe(a, &target->id, WORK_FREEZE, 0, &why);
-    if (src != NULL)
-        live_put(src);
-    if (dst != NULL)
-        live_put(dst);
-    if (r == 0 && agent_forget_if_gone(a, &source->id, &why) < 0)
-        agent_owe(a, &source->id, WORK_FORGET, 0, &why);
+    r = replace_in_turn(&rp, err);
     turn_give(a->turns, &turn);
     return r;
 }

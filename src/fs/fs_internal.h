@@ -271,6 +271,9 @@ void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len);
 /* Makes a disk: an empty live image, then its record. The caller has the turn of `dir`. -EAGAIN: an unlinked image of that history is still
  * open; the caller tries again by op_retry. */
 int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err);
+/* May a removed disk come back? -EBUSY: somebody still has it open; -EAGAIN: it is just being closed. mine: its fs_disk, if the caller
+ * runs on that disk's queue and clears its mark `dying`; else NULL. */
+int fs_check_removed(struct fs *f, const struct node *gone, const struct fs_disk *mine, struct verr *err);
 
 /* .varve (fs_control.c) */
 static inline bool ino_is_control(uint64_t ino) { return ino >= INO_CONTROL && ino <= INO_EVENTS; }

@@ -57,24 +57,26 @@ void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
     op_submit(op, op->f->ctl);
 }
 
-/* -EAGAIN: the name is that of a removed disk that still has a handle open, so its image cannot be emptied yet. */
-static int check_orphan(struct op *op, const struct node *dir, struct verr *err)
+int fs_check_removed(struct fs *f, const struct node *gone, const struct fs_disk *mine, struct verr *err)
 {
-    struct node gone;
-    int rc = catalog_node_by_name(op->f->catalog, &dir->id, op->name, &gone, err);
-    if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;
-    struct fs_disk *d = fs_disk_find_ino(op->f, vid_ino(&gone.id));
+    struct fs_disk *d = fs_disk_find_ino(f, vid_ino(&gone->id));
     if (d == NULL)
         return 0;
-    pthread_mutex_lock(&op->f->lock);
-    bool going = d->orphan || d->dying;
-    pthread_mutex_unlock(&op->f->lock);
+    pthread_mutex_lock(&f->lock);
+    bool going = d->orphan || (d->dying && (d != mine || d->handles > 0));
+    pthread_mutex_unlock(&f->lock);
     int busy = going ? fs_disk_others(d, NULL, false) : 0;
     fs_disk_put(d);
     if (!going)
         return 0;
-    return busy == 2 ? verr_set(err, EBUSY, "the removed %s is still open", op->name) : -EAGAIN;
+    return busy == 2 ? verr_set(err, EBUSY, "the removed %s is still open", gone->name) : -EAGAIN;
+}
+
+static int check_orphan(struct op *op, const struct node *dir, struct verr *err)
+{
+    struct node gone;
+    int rc = catalog_node_by_name(op->f->catalog, &dir->id, op->name, &gone, err);
+    return rc == 0 ? fs_check_removed(op->f, &gone, NULL, err) : rc == -ENOENT ? 0 : rc;
 }
 
 int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err)

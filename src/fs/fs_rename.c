@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fs_rename: snapshots get labels, directories and disks get names, a disk may move onto another (docs/posix.md, "Closing,
- * renaming, removing"). A rename onto a disk runs on the queue of the target; the source must not be open at all.
+ * renaming, removing"). A rename onto a disk, or to the name of a removed one, runs on the queue of the target; the source must not be
+ * open at all.
  */
 #include "fs/fs_internal.h"
 
@@ -16,8 +17,20 @@
 struct move {
     struct entry from, to;
     bool replaces;                  /* `to` exists */
+    bool revives;                   /* `to` is a removed disk with snapshots */
     struct fs_dirs dirs;            /* the old directory and the new one */
 };
+
+/* A name of which only snapshots remain: a disk that gets it goes on with that history. */
+static int find_removed(struct op *op, struct move *m, struct verr *err)
+{
+    uint64_t snaps = 0;
+    int rc = catalog_node_by_name(op->f->catalog, &m->dirs.dir2.id, op->name2, &m->to.node, err);
+    if (rc == 0 && (m->to.node.flags & NODE_GONE) != 0 && m->to.node.kind == NODE_DISK)
+        rc = catalog_snap_count(op->f->catalog, &m->to.node.id, &snaps, err);
+    m->revives = snaps > 0;
+    return rc == -ENOENT ? 0 : rc;
+}
 
 static int move_lookup(struct op *op, struct move *m, struct verr *err)
 {
@@ -31,6 +44,8 @@ static int move_lookup(struct op *op, struct move *m, struct verr *err)
         return rc;
     rc = names_lookup(f->names, &m->dirs.dir2.id, op->name2, &m->to, err);
     m->replaces = rc == 0;
+    if (rc == -ENOENT && m->from.kind == ENTRY_DISK)
+        return find_removed(op, m, err);
     return rc == -ENOENT ? 0 : rc;
 }
 
@@ -115,36 +130,49 @@ static int move_busy(int others, const char *what, struct verr *err)
     return others == 1 ? -EAGAIN : 0;
 }
 
+/* A removed disk whose name is taken comes back with another image: nobody may use the one it had. */
+static int check_target(struct op *op, const struct move *m, struct verr *err)
+{
+    const struct node *from = &m->from.node, *to = &m->to.node;
+    if ((to->flags & NODE_GONE) != 0)
+        return fs_check_removed(op->f, to, op->disk, err);
+    /* Open readers of the target go on with the source's content: allowed only where owner, group and mode are equal. */
+    bool same_rights = from->uid == to->uid && from->gid == to->gid && from->mode == to->mode;
+    return move_busy(fs_disk_others(op->disk, NULL, same_rights), op->name2, err);
+}
+
+static void set_dying(struct fs_disk *d, bool dying)
+{
+    pthread_mutex_lock(&d->f->lock);
+    d->dying = dying;
+    pthread_mutex_unlock(&d->f->lock);
+}
+
 static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
 {
     struct fs *f = op->f;
-    uint64_t snaps = 0;
-    int rc = catalog_snap_count(f->catalog, &m->from.node.id, &snaps, err);
-    if (rc < 0)
-        return rc;
-    if (snaps > 0)
-        return verr_set(err, EEXIST, "%s has snapshots of its own", op->name);
     struct fs_disk *src = fs_disk_get(f, &m->from.node.id);
     if (src == NULL)
         return -ENOMEM;
-    pthread_mutex_lock(&f->lock);
-    src->dying = true;      /* opens of the source fail from here on */
-    pthread_mutex_unlock(&f->lock);
-    /* Open readers of the target go on with the source's content: allowed only where owner, group and mode are equal. */
-    const struct node *from = &m->from.node, *to = &m->to.node;
-    bool same_rights = from->uid == to->uid && from->gid == to->gid && from->mode == to->mode;
-    rc = move_busy(fs_disk_others(op->disk, NULL, same_rights), op->name2, err);
+    set_dying(src, true);           /* opens of the source fail from here on */
+    int rc = check_target(op, m, err);
     if (rc == 0)
         rc = move_busy(fs_disk_others(src, NULL, false), op->name, err);
     if (rc == 0) {
         fs_will_replace(op->disk);
+        fs_will_replace(src);
         fs_disk_close_live(src);
         rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, err);
     }
     if (rc < 0) {
-        pthread_mutex_lock(&f->lock);
-        src->dying = false;
-        pthread_mutex_unlock(&f->lock);
+        set_dying(src, false);
+    } else {
+        struct verr why = {0};
+        set_dying(op->disk, false); /* it may have been a removed one */
+        rc = agent_disk_remove(f->agent, &m->from.node, &why);
+        if (rc < 0)                 /* it is tried again; the rename has happened */
+            fs_errno("removal", src->ino, rc, &why);
+        rc = 0;
     }
     fs_disk_put(src);
     return rc;
@@ -178,7 +206,7 @@ static int move_run(struct op *op, struct move *m, struct verr *err)
     rc = move_check(op, m);
     if (rc <= 0)
         return rc;
-    bool onto = m->replaces && m->from.kind == ENTRY_DISK;
+    bool onto = (m->replaces || m->revives) && m->from.kind == ENTRY_DISK;
     if (onto && (op->disk == NULL || !vid_eq(&op->disk->id, &m->to.node.id)))
         return -ESTALE;     /* another disk got the name while this request waited */
     return onto ? move_onto_disk(op, m, err) : move_node(op, m, err);
@@ -199,7 +227,7 @@ static void rename_run(struct op *op)
             return;
         rc = verr_set(&err, EBUSY, "the disk is open");
     }
-    bool onto = rc == 0 && m.from.kind == ENTRY_DISK && m.replaces && !vid_eq(&m.from.node.id, &m.to.node.id);
+    bool onto = rc == 0 && m.from.kind == ENTRY_DISK && (m.replaces || m.revives) && !vid_eq(&m.from.node.id, &m.to.node.id);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
     if (onto)
         fs_inval_inode(f, vid_ino(&m.to.node.id));
@@ -208,8 +236,7 @@ static void rename_run(struct op *op)
 void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned int flags)
 {
     struct fs *f = fs_of(req);
-    struct node dir;
-    struct entry e;
+    struct node dir, there;
     if ((flags & ~(unsigned)RENAME_NOREPLACE) != 0 || ino_is_control(parent) || ino_is_control(newparent)) {
         fuse_reply_err(req, (flags & ~(unsigned)RENAME_NOREPLACE) != 0 ? EINVAL : EPERM);
         return;
@@ -221,9 +248,10 @@ void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
     op->ino2 = newparent;
     op->flags = flags;
     struct fs_disk *d = NULL;
+    /* On the queue of the disk that has the name, or had it and left snapshots. */
     if (strlen(newname) <= NODE_NAME_MAX && fs_dir_node(f, newparent, &dir, NULL) == 0
-        && names_lookup(f->names, &dir.id, newname, &e, NULL) == 0 && e.kind == ENTRY_DISK)
-        d = fs_disk_get(f, &e.node.id);
+        && catalog_node_by_name(f->catalog, &dir.id, newname, &there, NULL) == 0 && there.kind == NODE_DISK)
+        d = fs_disk_get(f, &there.id);
     if (d != NULL)
         op_submit_disk(op, d);
     else

@@ -213,13 +213,38 @@ int names_record_remove(struct names *n, const struct vid *id, struct verr *err)
     return r;
 }
 
+int names_end_replaced(struct names *n, const struct vid *id, struct node *rec, struct verr *err)
+{
+    uint64_t snaps = 0;
+    int r = catalog_snap_count(n->catalog, id, &snaps, err);
+    if (r == 0)
+        r = store_node_load(n->store, id, rec, err);
+    if (r == -ENOENT)
+        return 0;
+    if (r == 0 && (rec->flags & NODE_GONE) != 0)
+        return 1;
+    if (snaps == 0)     /* its record is not needed, even if it cannot be read */
+        return r == 0 || r == -EBADMSG || r == -ENOTSUP ? names_record_remove(n, id, err) : r;
+    if (r < 0)
+        return r;
+    rec->flags |= NODE_GONE;
+    rec->ctime_ns = vclock_real_ns(n->clock);
+    rec->version++;
+    r = store_node_update(n->store, rec, err);
+    if (r == 0)
+        return 1;
+    names_record_doubted(n, rec, err);      /* perhaps not durable: `replaces` must go on saying it */
+    return r;
+}
+
 int names_drop(struct names *n, const struct node *row, struct verr *err)
 {
+    struct node rec;
     int r = 0;
-    /* A node that this one replaced, and whose own removal failed then, would come back once no record says that it is replaced. */
+    /* A node that this one replaced, and whose own end failed then, would come back once no record says that it is replaced. */
     if (!vid_is_zero(&row->replaces))
-        r = names_record_remove(n, &row->replaces, err);
-    if (r == 0)
+        r = names_end_replaced(n, &row->replaces, &rec, err);
+    if (r >= 0)
         r = names_record_remove(n, &row->id, err);
     if (r < 0)
         return r;

@@ -92,9 +92,10 @@ int names_remove(struct names *n, const struct vid *id, struct verr *err);
 /* Renames to a free name, or onto an empty directory, which is removed. names_replace renames a disk onto a disk. -ENOTEMPTY, -EINVAL
  * (into itself), -EISDIR, -ENOTDIR; -EEXIST: a disk has that name, live or NODE_GONE with snapshots (catalog_node_by_name finds it). */
 int names_rename(struct names *n, const struct vid *id, const struct vid *new_parent, const char *new_name, struct verr *err);
-/* Renames a disk onto a disk: the target keeps id, name and history and gets owner and mode of the source; the source's record is
- * removed. The caller has moved the content before (live data of source -> target). A target that is NODE_GONE comes back.
- * -EEXIST: the source has snapshots. 0 when the target's record is durable, even if rows are behind (names_hooks.behind). */
+/* Renames a disk onto a disk: the target keeps id, name and history and gets owner and mode of the source. A source without snapshots
+ * is removed; one with snapshots becomes NODE_GONE, as by names_remove. The caller has moved the content before (live data of source ->
+ * target). A target that is NODE_GONE comes back. 0 when the target's record is durable, even if the source's record or rows are behind
+ * (names_hooks.behind): a removed disk must not come back before names_reconcile has run then. */
 int names_replace(struct names *n, const struct vid *source, const struct vid *target, struct verr *err);
 
 /* ---- snapshots ---- */

@@ -93,7 +93,11 @@ int names_rows_done(struct names *n, int r, const struct verr *why);
 /* Called when writing rec failed. True: the record is there nevertheless (only its fsync failed). Every reader sees it, though a power
  * loss may undo it; the caller makes the rows follow it. */
 bool names_record_doubted(struct names *n, const struct node *rec, const struct verr *why);
-/* Removes record and row of a node, and of a node that it replaces whose own removal failed. */
+/* Ends a node that another one replaces: its record goes. The record of a disk with snapshots stays and says NODE_GONE, so that they stay
+ * under its name. *rec: the record, of a disk that keeps it. 1: it keeps it; 0: there is no record any more. Calling it again does no
+ * harm. */
+int names_end_replaced(struct names *n, const struct vid *id, struct node *rec, struct verr *err);
+/* Removes record and row of a node, and ends a node that it replaces whose own end failed. */
 int names_drop(struct names *n, const struct node *row, struct verr *err);
 /* Drops a NODE_GONE disk that has no snapshots. 1: dropped, 0: it stays. */
 int names_drop_if_empty(struct names *n, const struct node *row, struct verr *err);

@@ -4,7 +4,7 @@
  *
  *   1  records: read every record, keep the fields that decide (about 100 bytes a node)
  *   2  snapshots (names_reconcile_snap.c)
- *   3  drop: nodes that another record replaces, removed disks whose last snapshot was removed
+ *   3  drop: nodes that another record replaces (disks become removed ones), removed disks whose last snapshot was removed
  *   4  lost: a node whose directory is missing, or directories that contain each other (two hosts moved them): shown in the root
  *   5  alias: of nodes with one name, the live one, then the oldest one, then that of the lowest id keeps it; the others get ~HEX4
  *   6  rows: rows that are removed or change leave the table first, so that two rows never have one name meanwhile
@@ -199,23 +199,50 @@ static int drop(struct reconcile *rc, struct rnode *r)
     return 0;
 }
 
+/* Changes a field or two of a record, and of what is kept of it here. */
+static int change_record(struct reconcile *rc, struct rnode *r, uint32_t flags, const struct vid *replaces)
+{
+    struct node rec;
+    int e = store_node_load(rc->n->store, &r->id, &rec, rc->err);
+    if (e < 0)
+        return e;
+    rec.flags |= flags;
+    rec.replaces = *replaces;
+    rec.version++;
+    e = store_node_update(rc->n->store, &rec, rc->err);
+    if (e < 0)
+        return e;
+    r->flags = rec.flags;
+    r->replaces = rec.replaces;
+    r->version = rec.version;
+    return 0;
+}
+
+/* A disk that another one replaced is a removed one: it keeps its record, because its snapshots may be known to journals alone yet.
+ * NODE_GONE -> `replaces` is cleared, so that the disk can come back. */
+static int end_replaced_disk(struct reconcile *rc, struct rnode *by, struct rnode *old)
+{
+    static const struct vid none;
+    if (by->damaged || old->damaged)    /* it could not be cleared, or not be said */
+        return 0;
+    int r = (old->flags & NODE_GONE) != 0 ? 0 : change_record(rc, old, NODE_GONE, &old->replaces);
+    fault_point("names.reconcile.after_gone");
+    return r < 0 ? r : change_record(rc, by, 0, &none);
+}
+
 static int drop_replaced(struct reconcile *rc)
 {
     for (size_t i = 0; i < rc->count; i++) {
-        const struct rnode *by = &rc->v[i];
+        struct rnode *by = &rc->v[i];
         struct rnode *old = vid_is_zero(&by->replaces) ? NULL : reconcile_find(rc, &by->replaces);
         if (old == NULL || old == by || old->shown == SHOWN_DROPPED)
             continue;
-        uint64_t snaps = 0;
-        int r = catalog_snap_count(rc->n->catalog, &old->id, &snaps, rc->err);
-        if (r < 0)
-            return r;
-        if (old == rc->root || snaps > 0 || vid_eq(&old->replaces, &by->id)) {
+        if (old == rc->root || vid_eq(&old->replaces, &by->id)) {
             reconcile_report(rc, false, "nodes: \"%s\" is said to be replaced by \"%s\", but %s: kept", old->name, by->name,
-                             old == rc->root ? "is the root directory" : snaps > 0 ? "has snapshots" : "replaces that one too");
+                             old == rc->root ? "is the root directory" : "replaces that one too");
             continue;
         }
-        r = drop(rc, old);
+        int r = old->kind == NODE_DISK ? end_replaced_disk(rc, by, old) : drop(rc, old);
         if (r < 0)
             return r;
     }

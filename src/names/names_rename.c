@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rename: the commit is one update of one record. When another node gives way, that record names it in `replaces`, so a reader who
- * still finds the other node's record knows that the node is removed. Only then is the other record removed.
+ * still finds the other node's record knows that the node is removed. Only then does the other record end: it goes, or, of a disk with
+ * snapshots, says NODE_GONE. Such a disk can come back under its id, so then, at last, `replaces` is cleared.
  */
 #include "names/names_internal.h"
 
@@ -60,26 +61,27 @@ static int make_room(struct names *n, const struct node *node, const struct vid 
     return r < 0 ? r : 1;
 }
 
-/* Sets the node that rec replaces. The record of a node that it replaced before is removed first, because only rec says that that
- * node is replaced. */
+/* Sets the node that rec replaces. A node that it replaced before is ended first, because only rec says that that node is replaced. */
 static int set_replaces(struct names *n, struct node *rec, const struct vid *id, struct verr *err)
 {
+    struct node before;
     int r = 0;
     if (!vid_is_zero(&rec->replaces) && !vid_eq(&rec->replaces, id))
-        r = names_record_remove(n, &rec->replaces, err);
-    if (r == 0)
+        r = names_end_replaced(n, &rec->replaces, &before, err);
+    if (r >= 0)
         rec->replaces = *id;
-    return r;
+    return r < 0 ? r : 0;
 }
 
-/* Changes the rows after a rename: removes the replaced node, renames the node, touches both directories. */
-static int enter(struct names *n, const struct node *rec, const struct node *old, const struct vid *replaced, struct verr *err)
+/* Changes the rows after a rename: the replaced node's goes, or says NODE_GONE; the node gets its name; both directories are touched. */
+static int enter(struct names *n, const struct node *rec, const struct node *old, const struct node *replaced, struct verr *err)
 {
     int r = catalog_begin(n->catalog, err);
     if (r < 0)
         return r;
     if (replaced != NULL)
-        r = catalog_node_del(n->catalog, replaced, err);
+        r = (replaced->flags & NODE_GONE) != 0 ? catalog_node_put(n->catalog, replaced, err)
+                                               : catalog_node_del(n->catalog, &replaced->id, err);
     if (r == 0)
         r = catalog_node_put(n->catalog, rec, err);
     if (r == 0)
@@ -134,7 +136,7 @@ static int rename_in_turn(struct names *n, const struct vid *id, const struct vi
         r = names_drop(n, &there, err);
     fault_point("names.rename.after_remove");
     /* The rename is committed, even if the other record could not be removed: the rows must show it. */
-    int e = names_rows_done(n, enter(n, &rec, &row, replaces ? &there.id : NULL, err), err);
+    int e = names_rows_done(n, enter(n, &rec, &row, replaces ? &there : NULL, err), err);
     return r < 0 ? r : e;
 }
 
@@ -166,10 +168,31 @@ static int load_target(struct names *n, const struct vid *id, struct node *rec, 
     return r;
 }
 
+/* The rename is durable: ends the source. *src, its row, says NODE_GONE if the source's name stays with its snapshots, or if it is not
+ * known yet what becomes of it; names_reconcile finishes then. */
+static int end_source(struct names *n, struct node *rec, struct node *src, struct verr *err)
+{
+    struct node left;
+    int r = names_end_replaced(n, &src->id, &left, err);
+    fault_point("names.replace.after_end");
+    if (r != 0)
+        src->flags |= NODE_GONE;
+    if (r != 1)
+        return r;
+    src->version = left.version;
+    src->ctime_ns = left.ctime_ns;
+    rec->replaces = (struct vid){{0}};
+    rec->version++;
+    int fault = fault_errno("names.replace.clear");
+    r = fault != 0 ? verr_set(err, fault, "fault injected") : store_node_update(n->store, rec, err);
+    fault_point("names.replace.after_clear");
+    return r;
+}
+
 static int replace_in_turn(struct names *n, const struct vid *source, const struct vid *target, struct verr *err)
 {
     struct node src, rec, row = {0};
-    uint64_t snaps;
+    uint64_t snaps = 0;
     if (vid_eq(source, target))
         return 0;
     int r = catalog_node_by_id(n->catalog, source, &src, err);
@@ -180,9 +203,7 @@ static int replace_in_turn(struct names *n, const struct vid *source, const stru
     if (src.kind != NODE_DISK || row.kind != NODE_DISK)
         return verr_set(err, EINVAL, "%s onto %s: both must be disks", src.name, row.name);
     r = catalog_snap_count(n->catalog, source, &snaps, err);
-    if (r == 0 && snaps > 0)
-        r = verr_set(err, EEXIST, "%s: has snapshots of its own, which %s cannot take over", src.name, row.name);
-    if (r == 0)
+    if (r == 0 && snaps == 0)   /* its name becomes free */
         r = names_settle_namesakes(n, &src, err);
     if (r == 0)
         r = set_replaces(n, &rec, source, err);
@@ -202,15 +223,18 @@ static int replace_in_turn(struct names *n, const struct vid *source, const stru
     fault = fault_errno("names.replace.updated");
     if (r == 0 && fault != 0)
         r = verr_set(err, fault, "fault injected");
-    if (r < 0 && !names_record_doubted(n, &rec, err))
+    bool doubted = r < 0;
+    if (doubted && !names_record_doubted(n, &rec, err))
         return r;
     fault_point("names.replace.after_record");
-    /* The rename is committed: errors from here on are left to the next reconcile. */
-    if (names_drop(n, &src, err) < 0)
+    /* The rename is committed: errors from here on are left to the next reconcile. While it may not be durable, nothing relies on it. */
+    if (doubted)
+        src.flags |= NODE_GONE;
+    else if (end_source(n, &rec, &src, err) < 0)
         names_rows_done(n, -EIO, err);
     rec.parent = row.parent;
     memcpy(rec.name, row.name, sizeof rec.name);
-    names_rows_done(n, enter(n, &rec, &src, source, err), err);
+    names_rows_done(n, enter(n, &rec, &src, &src, err), err);
     return 0;
 }
 
