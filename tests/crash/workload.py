@@ -124,7 +124,8 @@ class Run:
         self.ack(after)
 
     def rename_onto(self, a, b):
-        """The target keeps its history and takes the content; both names with it may be seen in between."""
+        """The target keeps its history and takes the content, the source's history stays under its name; both names with that content may
+        be seen in between."""
         after, between = self.model.copy(), self.model.copy()
         content = self.model.disks[a].now
         for x in (self.model, between, after):
@@ -133,7 +134,10 @@ class Run:
         for x in (between, after):
             x.disks[b].become(content)
             x.disks[b].versions += self.model.disks[a].versions
-        del after.disks[a]
+        source = after.disks[a]
+        source.live = False
+        if not source.snaps and not source.owed:
+            del after.disks[a]
         self.begin(between, after)
         self.call(os.rename, self.full(a), self.full(b))
         after.disks[b].changed = False
@@ -509,6 +513,17 @@ def w_onto(r):
     r.wait()
 
 
+def w_over(r):
+    """Log rotation, cp -b: both have a history. The source's name is made again, and moves over the target once more."""
+    r.copy_in('vm/b.img', IMAGE_NEW)
+    r.rename_onto('vm/b.img', 'vm/a.img')
+    r.copy_in('vm/b.img', IMAGE_OVER)
+    r.rename_onto('vm/b.img', 'vm/a.img')
+    r.wait()
+    r.copy_in('vm/b.img', IMAGE_B)
+    r.wait()
+
+
 def w_group(r):
     for p in ('vm/a.img', 'vm/b.img'):
         r.open(p, os.O_RDWR)
@@ -584,4 +599,4 @@ def w_unpublish(r):
 
 FAULTS = {'drop': 'dedup.1a.segment:1=pause', 'unpublish': 'dedup.4b.after_publish:1=pause'}
 WORKLOADS = {f.__name__[2:]: f for f in (w_start, w_copy, w_overwrite, w_again, w_write, w_revert, w_clone, w_remove, w_make, w_names, w_onto,
-                                         w_group, w_drop, w_unpublish)}
+                                         w_over, w_group, w_drop, w_unpublish)}

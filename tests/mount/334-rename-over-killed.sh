@@ -103,6 +103,13 @@ for kind in stored pending; do
     done
 done
 
+# No kill at all: the source is made again in the same run, and the starts after it know.
+prepare stored
+source=$(id "$new") target=$(id "$disk")
+run mv "$new" "$disk"
+after
+goes_on
+
 # STORE refuses a step behind the commit: the rename has happened all the same, and is finished before the source comes back.
 for fault in names.replace.updated names.replace.clear; do
     prepare stored $fault:1=5
