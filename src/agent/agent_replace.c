@@ -18,6 +18,7 @@
 struct replacing {
     struct agent *a;
     const struct node *source, *target;
+    bool read_on;                   /* readers have the source's image open */
     bool revives;                   /* the target is a removed disk */
     bool made;                      /* ... and its image was made for this */
     bool taken;                     /* the target has the content */
@@ -77,7 +78,7 @@ static int take_content(struct replacing *rp, struct verr *err)
     if (r >= 0)
         r = take_anchors(rp, err);
     if (r == 0)
-        r = live_take(rp->dst, rp->src, unsaved, err);
+        r = live_take(rp->dst, rp->src, unsaved, rp->read_on ? TAKE_COPY : TAKE_OVER, err);
     rp->taken = r == 0;
     return r;
 }
@@ -129,11 +130,11 @@ static int replace_in_turn(struct replacing *rp, struct verr *err)
     return r;
 }
 
-int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, struct verr *err)
+int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, bool read_on, struct verr *err)
 {
     struct turn turn;
     const struct vid both[2] = {source->id, target->id};
-    struct replacing rp = {.a = a, .source = source, .target = target};
+    struct replacing rp = {.a = a, .source = source, .target = target, .read_on = read_on};
     int r = agent_tree_ready(a, err);
     if (r == 0)
         r = agent_ready(a, &source->id, err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fs_rename: snapshots get labels, directories and disks get names, a disk may move onto another (docs/posix.md, "Closing,
- * renaming, removing"). A rename onto a disk, or to the name of a removed one, runs on the queue of the target; the source must not be
- * open at all.
+ * renaming, removing"). A rename onto a disk, or to the name of a removed one, runs on the queue of the target; the source has
+ * no writer.
  */
 #include "fs/fs_internal.h"
 
@@ -148,6 +148,23 @@ static void set_dying(struct fs_disk *d, bool dying)
     pthread_mutex_unlock(&d->f->lock);
 }
 
+/* Ends the source: readers that have it open keep it, as they keep a disk that is removed. */
+static void end_source(struct fs_disk *src, const struct node *from)
+{
+    struct verr why = {0};
+    pthread_mutex_lock(&src->f->lock);
+    bool open = src->handles > 0;
+    src->orphan = open;
+    src->node = *from;
+    pthread_mutex_unlock(&src->f->lock);
+    if (open)
+        return;
+    fs_disk_close_live(src);
+    int rc = agent_disk_remove(src->f->agent, from, &why);
+    if (rc < 0)                     /* it is tried again; the rename has happened */
+        fs_errno("removal", src->ino, rc, &why);
+}
+
 static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
 {
     struct fs *f = op->f;
@@ -157,22 +174,18 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
     set_dying(src, true);           /* opens of the source fail from here on */
     int rc = check_target(op, m, err);
     if (rc == 0)
-        rc = move_busy(fs_disk_others(src, NULL, false), op->name, err);
+        rc = move_busy(fs_disk_others(src, NULL, true), op->name, err);
     if (rc == 0) {
         fs_will_replace(op->disk);
         fs_will_replace(src);
-        fs_disk_close_live(src);
-        rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, err);
+        bool read_on = fs_disk_others(src, NULL, false) != 0;
+        rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, read_on, err);
     }
     if (rc < 0) {
         set_dying(src, false);
     } else {
-        struct verr why = {0};
         set_dying(op->disk, false); /* it may have been a removed one */
-        rc = agent_disk_remove(f->agent, &m->from.node, &why);
-        if (rc < 0)                 /* it is tried again; the rename has happened */
-            fs_errno("removal", src->ino, rc, &why);
-        rc = 0;
+        end_source(src, &m->from.node);
     }
     fs_disk_put(src);
     return rc;

@@ -228,7 +228,8 @@ int live_revert(struct live *l, const struct live_target *to, enum live_unsaved 
  * snapshots and their layers stay its own. What shows through them is copied (-ENOSPC: dst is as it was), the rest is taken over
  * without a copy. src has no writers; the caller has linked src's anchors for dst in STORE. Durable on return, as is all of src, which
  * still has its content: the caller removes it next; after a kill in between both have it. */
-int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err);
+enum live_taking { TAKE_OVER, TAKE_COPY /* nothing is shared: src is read on */ };
+int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, enum live_taking how, struct verr *err);
 /* After live_take, when src does not go after all: dst gets a copy of the data that both share, so that writes to one are not
  * seen by the other. If that fails, neither disk accepts changes until the process is started anew; the next open makes the copy. */
 int live_own(struct live *dst, struct live *src, struct verr *err);

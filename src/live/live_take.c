@@ -3,7 +3,7 @@
  * live_take: the content of one disk becomes the content of another (rename onto an existing disk).
  *
  * Order: all of src durable -> a new table and layer of dst: table and presence are written anew, because they carry the disk's id; the
- * data file is a second link to src's, or, where pending snapshots of src show through its live image, a copy of what shows -> fdatasync
+ * data file is a second link to src's, or, where pending snapshots of src show through its live image or src is read on, a copy of what shows -> fdatasync
  * of all -> one record of dst, durable. A kill before the record changes nothing; after it both disks have the content and may share
  * the data file until src is removed: recovery copies the file before it opens such a disk (live_unshare), because a write to one would
  * be seen by the other; live_own does the same when both disks stay. Files of src are never changed: its snapshots keep their layers.
@@ -24,7 +24,7 @@
 struct take {
     struct live *dst, *src;
     struct live_fresh f;
-    bool shows;                     /* a pending snapshot of src shows through its live image */
+    bool copies;                    /* data: a pending snapshot of src shows through its live image, or the caller wants it */
     uint8_t buf[MERGE_BYTES];
 };
 
@@ -35,7 +35,7 @@ static int base_entry(struct take *t, uint64_t seg, struct live_entry *e, struct
     if (e->kind != SEGK_FROZEN)
         return 0;
     t->f.dirty += !e->dirty;
-    t->shows = true;
+    t->copies = true;
     while (e->kind == SEGK_FROZEN) {
         v = live_view_below(t->src, v, e, seg, err);
         int r = v == NULL ? -EBADMSG : ltable_get(t->src, v->table, seg, e, err);
@@ -136,7 +136,7 @@ static int make_copy(struct take *t, struct verr *err)
         r = copy_table(t, err);
     if (r == 0)
         r = live_make_fresh(dst, &t->f, err);
-    if (r == 0 && t->shows) {
+    if (r == 0 && t->copies) {
         r = copy_data(t, err);
     } else if (r == 0) {
         r = share_data(dst, t->src, t->f.layer, err);
@@ -225,7 +225,7 @@ static int take(struct take *t, enum live_unsaved unsaved, struct verr *err)
     return r;
 }
 
-int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, struct verr *err)
+int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, enum live_taking how, struct verr *err)
 {
     if (dst == src)
         return live_fail(dst, err, EINVAL, "cannot take its own content");
@@ -236,12 +236,11 @@ int live_take(struct live *dst, struct live *src, enum live_unsaved unsaved, str
         return live_fail(dst, err, ENOMEM, "no memory");
     t->dst = dst;
     t->src = src;
+    t->copies = how == TAKE_COPY;
     int r = take(t, unsaved, err);
     /* Caches give their space to data. */
-    if ((r == -ENOSPC || r == -EDQUOT) && t->shows && atomic_load(&dst->set->cache_bytes) > 0 && live_set_evict(dst->set, NULL) == 0) {
-        t->shows = false;
+    if ((r == -ENOSPC || r == -EDQUOT) && t->copies && atomic_load(&dst->set->cache_bytes) > 0 && live_set_evict(dst->set, NULL) == 0)
         r = take(t, unsaved, err);
-    }
     free(t);
     return r;
 }

@@ -753,9 +753,9 @@ static void dropped_changes_go_with_the_taken_content(void **state)
     struct box *b = *state;
     fake_fill(b->l[0], 0, 100, 2);
     fake_fill(b->l[1], 0, 200, 3);
-    assert_int_equal(live_take(b->l[0], b->l[1], LIVE_KEEP, &err), -EBUSY);
+    assert_int_equal(live_take(b->l[0], b->l[1], LIVE_KEEP, TAKE_OVER, &err), -EBUSY);
     expect(b->l[0], 0, 100, 2);
-    CHECK(live_take(b->l[0], b->l[1], LIVE_DROP, &err));
+    CHECK(live_take(b->l[0], b->l[1], LIVE_DROP, TAKE_OVER, &err));
     for (int i = 0; i < 3; i++) {
         if (i > 0)
             box_crash(b, i == 1);
@@ -924,7 +924,7 @@ static int child(const char *what, const char *state, char *const hex[N])
     if (strcmp(what, "drop") == 0)
         return live_pending_drop(l[0], 1, NULL) == 0 ? 0 : 101;
     if (strcmp(what, "take") == 0)
-        return live_take(l[0], l[1], LIVE_KEEP, NULL) == 0 ? 0 : 105;
+        return live_take(l[0], l[1], LIVE_KEEP, TAKE_OVER, NULL) == 0 ? 0 : 105;
     if (strcmp(what, "write") == 0)
         return freeze_during_a_write(l[0], state);
     int r = live_freeze(l, N, &plain, p, NULL);
@@ -1071,7 +1071,7 @@ static void taken_content_is_the_targets_own(void **state)
     struct box *b = *state;
     struct snapinfo kept = prepare_take(b), p;
     struct live_anchor a;
-    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
+    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, TAKE_OVER, &err));
     for (int i = 0; i < 3; i++) {
         if (i > 0)
             box_crash(b, i == 1);
@@ -1082,8 +1082,8 @@ static void taken_content_is_the_targets_own(void **state)
         CHECK(live_anchor_at(b->l[0], 0, &a, &err));                   /* what the stored segment relies on */
         assert_true(vid_eq(&a.ref.disk, &b->id[1]));
     }
-    assert_int_equal(live_take(b->l[1], b->l[0], LIVE_KEEP, &err), -EBUSY);        /* l[1] has changes of its own */
-    assert_int_equal(live_take(b->l[2], b->l[2], LIVE_KEEP, &err), -EINVAL);
+    assert_int_equal(live_take(b->l[1], b->l[0], LIVE_KEEP, TAKE_OVER, &err), -EBUSY);        /* l[1] has changes of its own */
+    assert_int_equal(live_take(b->l[2], b->l[2], LIVE_KEEP, TAKE_OVER, &err), -EINVAL);
 }
 
 /* A disk that got ranges of several snapshots relies on all of them, and so does who takes its content. */
@@ -1100,7 +1100,7 @@ static void taken_content_comes_with_all_its_anchors(void **state)
         const struct live_anchor an = {{b->id[2], i + 1, vid_random()}, 0};
         CHECK(live_point(b->l[1], i, 1, (i + 1) * (uint64_t)SEG_BYTES, place_of, &r, &an, &err));
     }
-    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
+    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, TAKE_OVER, &err));
     for (int pass = 0; pass < 3; pass++) {
         if (pass > 0)
             box_crash(b, pass == 1);
@@ -1206,10 +1206,10 @@ static void taken_content_leaves_the_pending_snapshots_of_its_source(void **stat
             change_somehow(b, b->l[1], &seed);
         struct seen want = look_at(b->l[1]);
         shown += want.n > 0;
-        CHECK(live_take(b->l[0], b->l[1], LIVE_DROP, &err));
+        CHECK(live_take(b->l[0], b->l[1], LIVE_DROP, take % 4 == 3 ? TAKE_COPY : TAKE_OVER, &err));
         if (take % 3 > 0)
             crash_on(b, take % 3 == 1);
-        else
+        else if (take % 4 != 3)
             CHECK(live_own(b->l[0], b->l[1], &err));
         expect_live_as(b->l[0], &want);
         assert_true(attr(b->l[0]).changed);
@@ -1231,7 +1231,7 @@ static void both_keep_what_was_taken(void **state)
 {
     struct box *b = *state;
     prepare_take(b);
-    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, &err));
+    CHECK(live_take(b->l[0], b->l[1], LIVE_KEEP, TAKE_OVER, &err));
     CHECK(live_own(b->l[0], b->l[1], &err));
     expect_taken(b->l[0]);
     fake_fill(b->l[0], 4 * SEG_BYTES, 10, 9);
