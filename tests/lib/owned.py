@@ -67,8 +67,8 @@ def mounts_below(tops, pid='self'):
     """(path, type, minor number) of each mount at or below one of `tops` as that process sees it, deepest first."""
     found = []
     try:
-        with open('/proc/%s/mountinfo' % pid) as f:
-            lines = f.read().splitlines()
+        with open('/proc/%s/mountinfo' % pid, encoding='utf-8', errors='surrogateescape') as f:    # a path may be any bytes
+            lines = [line for line in f.read().split('\n') if line]
     except OSError:
         return found
     for line in lines:
