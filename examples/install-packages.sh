@@ -7,7 +7,7 @@ packages=(build-essential meson ninja-build pkg-config libfuse3-dev fuse3 libssl
     libjansson-dev libinih-dev libseccomp-dev e2fsprogs util-linux)
 if [ "${1:-build}" = test ]; then
     packages+=(libcmocka-dev clang clang-tidy cppcheck shellcheck python3 python3-zstandard python3-xxhash attr rsync fio debootstrap
-        qemu-utils qemu-system-x86 qemu-system-common strace faketime xfsprogs btrfs-progs sqlite3 procps psmisc cpio zsh fish
+        qemu-utils qemu-system-x86 qemu-system-common strace faketime xfsprogs btrfs-progs squashfs-tools sqlite3 procps psmisc cpio zsh fish
         busybox-static kmod util-linux-extra gdb jq acl systemd groff-base man-db libclang-rt-14-dev gcovr rustc-web cargo-web)
 fi
 missing=()

@@ -10,12 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { LOCK_WAIT_MS = 30000, LOCK_STEP_MS = 50, SMALL_FILE = 4096, STATX_MNT_ID_UNIQUE_BIT = 0x4000 };
+enum { SMALL_FILE = 4096, STATX_MNT_ID_UNIQUE_BIT = 0x4000 };
 
 void agent_conf_default(struct agent_conf *conf)
 {
@@ -24,42 +22,6 @@ void agent_conf_default(struct agent_conf *conf)
     conf->frame_cache = (size_t)16 << 20;
     conf->cache_limit = (uint64_t)8 << 30;
     conf->clock = &vclock_system;
-}
-
-static int lock_holder(int fd)
-{
-    char text[32];
-    ssize_t n = pread(fd, text, sizeof text - 1, 0);
-    if (n <= 0)
-        return 0;
-    text[n] = '\0';
-    return (int)strtol(text, NULL, 10);
-}
-
-/* umount may return while the old daemon still holds STATE: a daemon that is shutting down is waited for. */
-static int take_lock(struct agent *a, struct verr *err)
-{
-    a->lock_fd = openat(a->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (a->lock_fd < 0)
-        return verr_set(err, errno, "%s/lock: %s", a->state_path, strerror(errno));
-    const struct timespec step = {0, LOCK_STEP_MS * 1000000L};
-    bool closing = true;
-    for (int waited = 0; flock(a->lock_fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_STEP_MS) {
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            return verr_set(err, errno, "%s/lock: %s", a->state_path, strerror(errno));
-        char text[32] = "";
-        if (pread(a->lock_fd, text, sizeof text - 1, 0) > 0)
-            closing = strstr(text, "closing") != NULL;
-        if (waited >= LOCK_WAIT_MS || (!closing && waited >= 2000))
-            return verr_set(err, EBUSY, "state directory %s is in use by another varve (pid %d): unmount that one first, or use "
-                            "another state directory", a->state_path, lock_holder(a->lock_fd));
-        nanosleep(&step, NULL);
-    }
-    char text[32];
-    int n = snprintf(text, sizeof text, "%-15d\n", (int)getpid());
-    if (ftruncate(a->lock_fd, 0) < 0 || pwrite(a->lock_fd, text, (size_t)n, 0) != n)
-        return verr_set(err, errno, "%s/lock: cannot write: %s", a->state_path, strerror(errno));
-    return 0;
 }
 
 /* One line of text in a file of STATE. */
@@ -79,18 +41,15 @@ static int read_line(int dirfd, const char *name, char *out, size_t cap)
     return r;
 }
 
-/* STATE belongs to one store: a foreign one would mix two histories. */
-static int check_store(struct agent *a, struct verr *err)
+/* STATE belongs to one store: a foreign one would mix two histories. 1: it is new, and empty; -errno: it is none of this store. */
+static int look_at_store(struct agent *a, struct verr *err)
 {
     char hex[VID_HEX], have[64];
     vid_hex(&store_conf(a->store)->id, hex);
     int r = read_line(a->state_fd, "store", have, sizeof have);
     if (r == -ENOENT) {
         r = agent_state_check_new(a, err);
-        if (r < 0)
-            return r;
-        r = file_replace(a->state_fd, "store", hex, strlen(hex));
-        return r == 0 ? 0 : verr_set(err, -r, "%s/store: cannot write: %s", a->state_path, strerror(-r));
+        return r < 0 ? r : 1;
     }
     if (r == -EBADMSG || r == -EFBIG || r == -EINVAL || r == -ELOOP)
         return verr_set(err, EBADMSG, "%s/store: damaged; it should hold the id of the store, %s", a->state_path, hex);
@@ -100,6 +59,19 @@ static int check_store(struct agent *a, struct verr *err)
         return verr_set(err, EBADMSG, "state directory %s belongs to store %s, not to %s (%s): give another -o state=DIR", a->state_path,
                         have, hex, store_path(a->store));
     return 0;
+}
+
+/* The lock is held. */
+static int claim_state(struct agent *a, struct verr *err)
+{
+    char hex[VID_HEX];
+    int r = look_at_store(a, err);
+    if (r <= 0)
+        return r;
+    a->goes = true;
+    vid_hex(&store_conf(a->store)->id, hex);
+    r = file_replace(a->state_fd, "store", hex, strlen(hex));
+    return r == 0 ? 0 : verr_set(err, -r, "%s/store: cannot write: %s", a->state_path, strerror(-r));
 }
 
 /*
@@ -201,6 +173,7 @@ int agent_instance_write(struct agent *a, struct verr *err)
 
 static void agent_destroy(struct agent *a)
 {
+    agent_temp_remove(a);
     for (uint32_t i = 0; a->slots != NULL && i < a->nslots; i++)
         if (a->slots[i] != NULL)
             fpindex_close(a->slots[i]);
@@ -261,42 +234,74 @@ static struct agent *agent_new(const struct agent_conf *conf)
     return a;
 }
 
+static int open_store(struct agent *a, struct verr *err)
+{
+    int r = store_open(a->conf.store, &a->store, err);
+    if (r == 0 && a->conf.read_only)
+        store_refuse_changes(a->store);
+    if (r == 0 && !a->conf.read_only && store_read_only(a->store))
+        r = verr_set(err, EROFS, "store %s lies on a read-only filesystem: mount it with -o ro to read what is stored, or make the filesystem "
+                     "writable", store_path(a->store));
+    return r;
+}
+
+/* Nothing is made in a STATE before it is known to be of this store. */
+static int open_state(struct agent *a, struct verr *err)
+{
+    int r = a->conf.read_only ? agent_temp_make(a, err) : agent_state_open(a, err);
+    if (r == 0)
+        r = look_at_store(a, err);
+    if (r >= 0)
+        r = agent_state_close_to_others(a, err);
+    if (r == 0)
+        r = agent_lock_take(a, err);
+    if (r == 0)
+        r = claim_state(a, err);
+    if (r == 0)
+        keep_conf(a);
+    if (r == 0)
+        r = load_host(a, err);
+    return r == 0 ? check_instance(a, err) : r;
+}
+
+static int open_rooms(struct agent *a, struct verr *err)
+{
+    int fd = dir_make(a->state_fd, "disks");
+    a->rounds_fd = dir_make(a->state_fd, "rounds");
+    if (fd >= 0)
+        close(fd);
+    if (fd < 0 || a->rounds_fd < 0)
+        return verr_set(err, fd < 0 ? -fd : -a->rounds_fd, "%s: cannot make disks/ and rounds/", a->state_path);
+    return known_open(a->state_fd, &a->known, err);
+}
+
 int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *err)
 {
     struct agent *a = agent_new(conf);
     if (a == NULL)
         return verr_set(err, ENOMEM, "out of memory");
-    int r = store_open(conf->store, &a->store, err);
+    int r = open_store(a, err);
     if (r == 0)
-        r = agent_state_open(a, err);
+        r = open_state(a, err);
     if (r == 0)
-        r = take_lock(a, err);
-    if (r == 0)
-        r = check_store(a, err);
-    if (r == 0)
-        keep_conf(a);
-    if (r == 0)
-        r = load_host(a, err);
-    if (r == 0)
-        r = check_instance(a, err);
-    if (r == 0) {
-        int fd = dir_make(a->state_fd, "disks");
-        a->rounds_fd = dir_make(a->state_fd, "rounds");
-        if (fd < 0 || a->rounds_fd < 0)
-            r = verr_set(err, fd < 0 ? -fd : -a->rounds_fd, "%s: cannot make disks/ and rounds/", a->state_path);
-        if (fd >= 0)
-            close(fd);
-    }
-    if (r == 0)
-        r = known_open(a->state_fd, &a->known, err);
+        r = open_rooms(a, err);
     if (r == 0)
         r = agent_state_give(a, err);
     if (r < 0) {
         agent_destroy(a);
         return r;
     }
+    if (conf->read_only)
+        agent_temp_tell(a);
     *out = a;
     return 0;
+}
+
+void agent_notice(const struct agent *a, const char *text)
+{
+    vlog(VLOG_INFO, "agent", "%s", text);
+    if (a->conf.notice != NULL)
+        a->conf.notice(a->conf.notice_ctx, text);
 }
 
 void agent_owner(const struct agent *a, uid_t *uid, gid_t *gid)
@@ -312,8 +317,7 @@ static void stop_thread(struct agent *a)
     a->stopping = true;
     pthread_cond_broadcast(&a->wake);
     pthread_mutex_unlock(&a->lock);
-    if (a->lock_fd >= 0 && pwrite(a->lock_fd, "closing\n", 8, 16) < 0)
-        vlog(VLOG_WARN, "agent", "%s/lock: cannot note that we are closing", a->state_path);
+    agent_closing(a);
     if (started) {
         pthread_join(a->thread, NULL);
         pthread_join(a->timer, NULL);
@@ -356,6 +360,7 @@ int agent_run(struct agent *a, struct verr *err)
         return verr_set(err, r, "cannot start the agent's timer: %s", strerror(r));
     }
     a->started = true;
+    agent_state_keep(a);
     return 0;
 }
 
@@ -368,3 +373,4 @@ const char *agent_host(const struct agent *a) { return a->host_name; }
 const struct vid *agent_host_id(const struct agent *a) { return &a->host; }
 const char *agent_state_path(const struct agent *a) { return a->state_path; }
 int agent_state_fd(const struct agent *a) { return a->state_fd; }
+bool agent_read_only(const struct agent *a) { return a->conf.read_only; }

@@ -4,7 +4,7 @@
  * carries out what users ask for (snapshot, revert, wait, rm, rename). `fs` and `cli` call it; it never calls them. Thread-safe once
  * agent_run has returned.
  *
- * STATE/: lock (flock, pid inside), host (host id and name), instance (boot id, mount instance), store (id it belongs to),
+ * STATE/: lock (flock; agent_lock.c), host (host id and name), instance (boot id, mount instance), store (id it belongs to),
  * store.conf (a second copy of STORE's), catalog.sqlite, disks/, rounds/, verified (when `varve verify` ended last).
  */
 #ifndef VARVE_AGENT_AGENT_H
@@ -33,18 +33,33 @@ struct agent_conf {
     uint64_t layer_limit, cache_limit;  /* bytes; 0 = no bound / no cache */
     unsigned workers;                   /* threads that compute segments in a round; 0: cores, at most 8 */
     bool sync_close;
+    /* What is stored can be read, and nothing else: STORE is not changed, and no STATE is used but a temporary one for the catalog. */
+    bool read_only;
+    /* What who started the daemon should know: it waits for another one; NULL: the log alone says so. During agent_open. */
+    void (*notice)(void *ctx, const char *text);
+    void *notice_ctx;
     const struct vclock *clock;
 };
 void agent_conf_default(struct agent_conf *conf);
 
 /* Start in three steps, because the mount and the drop of privileges come between them. One thread calls them, in this order.
- * agent_open      as root: takes STATE's lock (waits up to 30 s for a daemon that is shutting down), opens STORE, gives STATE to the
- *                 owner of STORE. -EBUSY: another mount holds STATE (err names its pid).
+ * agent_open      as root: opens STORE, takes STATE's lock (waits for a daemon that is shutting down, agent_lock.c), gives STATE to the
+ *                 owner of STORE. -EBUSY: another mount holds STATE (err names its pid). -EROFS: STORE lies on a read-only filesystem.
  * agent_recover   after the drop: opens the catalog, reconciles it with STORE, recovers live images and pending snapshots.
  * agent_run       starts the agent's threads. */
 int agent_open(const struct agent_conf *conf, struct agent **out, struct verr *err);
 int agent_recover(struct agent *a, struct verr *err);
 int agent_run(struct agent *a, struct verr *err);
+/* The start has succeeded: a STATE that it made stays. Before, agent_close removes it again; that of a read-only mount it always does.
+ * agent_run calls this. */
+void agent_state_keep(struct agent *a);
+/* Directories that stay empty when the daemon may not remove them any more: the path of STATE, and how many directories from its end were
+ * made by this start. agent_made_remove removes those that are empty. */
+const char *agent_made(const struct agent *a, unsigned *levels);
+void agent_made_remove(const char *path, unsigned levels);
+/* For who waits for STATE: the mount is there; its device. It is gone, or was asked to go, and the daemon writes back what it holds. */
+void agent_mounted(struct agent *a, unsigned dev_major, unsigned dev_minor);
+void agent_closing(struct agent *a);
 /* The user and group that the daemon becomes: the owner of STORE. */
 void agent_owner(const struct agent *a, uid_t *uid, gid_t *gid);
 /* Ends the round that runs at its next step (its snapshots stay pending), writes everything back, releases STATE. */
@@ -58,6 +73,7 @@ struct catalog *agent_catalog(struct agent *a);
 const char *agent_host(const struct agent *a);
 const struct vid *agent_host_id(const struct agent *a);
 const char *agent_state_path(const struct agent *a);
+bool agent_read_only(const struct agent *a);
 /* Bytes of the filesystems that STORE and STATE lie on. free: what can still be written there; of STATE less what stays free for
  * journals and removals, and no more than layer_limit, which counts as the size of STATE then, leaves. */
 struct agent_room { uint64_t store_bytes, store_free, state_bytes, state_free; };

@@ -26,6 +26,7 @@
 #include "ingest/ingest.h"
 #include "store/publish.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -52,6 +53,8 @@ struct agent {
     struct vid host;
     int state_fd, lock_fd, rounds_fd;
     bool trusted;               /* what the last run left volatile may be believed */
+    unsigned made;              /* directories of STATE's path, from its end, that this start made */
+    bool goes;                  /* STATE's content goes at the end (agent_temp.c) */
     uid_t uid;
     gid_t gid;
 
@@ -117,10 +120,27 @@ struct agent {
 
 /* STATE (agent_state.c): finds or makes it, and refuses one that another user owns or may write to. Sets uid and gid to STORE's. */
 int agent_state_open(struct agent *a, struct verr *err);
+void agent_state_name(const struct agent *a, char out[PATH_MAX]);       /* its path, of the settings or by default */
+int agent_state_check_owner(struct agent *a, struct verr *err);
+int agent_state_close_to_others(struct agent *a, struct verr *err);     /* once it is known to be ours */
 /* -ENOTEMPTY: the directory is not empty and lacks our mark (a mistaken -o state=/etc must not be taken over). */
 int agent_state_check_new(struct agent *a, struct verr *err);
 /* As root: gives all of STATE to a->uid. -EPERM: STATE has a file that is not ours; err names it. */
 int agent_state_give(struct agent *a, struct verr *err);
+
+/* STATE/lock (agent_lock.c). _take: -EBUSY: another process has it, and is not about to end; may wait. _say: what its holder is doing. */
+int agent_lock_take(struct agent *a, struct verr *err);
+int agent_lock_say(struct agent *a, const char *doing, struct verr *err);
+
+/* A STATE that goes again (agent_temp.c). _make: that of a read-only mount. _tell: says that the host's own is left alone. _remove: removes
+ * what this start has made, unless it is kept. */
+#define AGENT_TEMP_DIR "/var/tmp"
+int agent_temp_make(struct agent *a, struct verr *err);
+void agent_temp_tell(struct agent *a);
+void agent_temp_remove(struct agent *a);
+
+/* Tells who started the daemon, and the log. */
+void agent_notice(const struct agent *a, const char *text);
 
 /* Writes the name of this run to STATE (agent.c). Durable on return. */
 int agent_instance_write(struct agent *a, struct verr *err);

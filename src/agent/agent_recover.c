@@ -36,7 +36,7 @@ static int check_reach(struct agent *a, struct verr *err)
 {
     const char *const paths[] = {store_path(a->store), a->state_path};
     for (unsigned i = 0; i < 2; i++)
-        if (access(paths[i], R_OK | W_OK | X_OK) < 0)
+        if (access(paths[i], R_OK | X_OK | (i == 0 && a->conf.read_only ? 0 : W_OK)) < 0)
             return verr_set(err, errno, "%s: uid %u, which owns the store and runs the daemon, cannot use it: %s (look at the mode of its "
                             "parent directories)", paths[i], (unsigned)geteuid(), strerror(errno));
     return 0;
@@ -75,8 +75,8 @@ static int open_parts(struct agent *a, struct verr *err)
     r = ingest_new(&env, &a->ingest, err);
     if (r < 0)
         return r;
-    a->nslots = sc->slots;
-    a->slots = calloc(a->nslots, sizeof *a->slots);
+    a->nslots = a->conf.read_only ? 0 : sc->slots;      /* only who stores asks the index */
+    a->slots = calloc(a->nslots + 1, sizeof *a->slots);
     if (a->slots == NULL)
         return verr_set(err, ENOMEM, "out of memory");
     unsigned bits = 0;
@@ -397,7 +397,7 @@ int agent_recover(struct agent *a, struct verr *err)
         r = mend_leftovers(a, err);
     if (r == 0)
         r = agent_instance_write(a, err);
-    if (r == 0) {
+    if (r == 0 && !a->conf.read_only) {
         const struct work_item reserve = {.kind = WORK_RESERVE};
         struct verr why = {0};
         if (agent_reserve_fill(a, &why) < 0) {

@@ -19,8 +19,19 @@
 
 enum { DEPTH_MAX = 8 };         /* disks/ID/FILE is three deep */
 
-/* mkdir -p: STATE's default lies below a directory that nothing else makes. */
-static int make_path(const char *path, struct verr *err)
+/* part cannot be made: what was made above it goes again. */
+static int not_made(const char *path, char *part, unsigned made, int error, struct verr *err)
+{
+    verr_set(err, error, "state directory %s: cannot make %s: %s", path, part, strerror(error));
+    char *slash = strrchr(part, '/');
+    if (slash != NULL)
+        *slash = '\0';
+    agent_made_remove(part, made);
+    return -error;
+}
+
+/* mkdir -p: STATE's default lies below a directory that nothing else makes. *made: how many directories of the path, from its end. */
+static int make_path(const char *path, unsigned *made, struct verr *err)
 {
     char part[PATH_MAX];
     size_t n = strlen(path);
@@ -32,8 +43,10 @@ static int make_path(const char *path, struct verr *err)
             continue;
         char keep = *p;
         *p = '\0';
-        if (mkdir(part, strcmp(part, path) == 0 ? 0700 : 0755) < 0 && errno != EEXIST)
-            return verr_set(err, errno, "state directory %s: cannot make %s: %s", path, part, strerror(errno));
+        if (mkdir(part, strcmp(part, path) == 0 ? 0700 : 0755) == 0)
+            ++*made;
+        else if (errno != EEXIST)
+            return not_made(path, part, *made, errno, err);
         *p = keep;
         if (keep == '\0')
             return 0;
@@ -41,7 +54,7 @@ static int make_path(const char *path, struct verr *err)
 }
 
 /* Another user that owns STATE, or may write to it, could exchange its files while we use them. */
-static int check_owner(struct agent *a, struct verr *err)
+int agent_state_check_owner(struct agent *a, struct verr *err)
 {
     struct stat state;
     int r = store_owner(a->store, &a->uid, &a->gid);
@@ -55,21 +68,32 @@ static int check_owner(struct agent *a, struct verr *err)
     if (state.st_mode & 022)
         return verr_set(err, EPERM, "state directory %s can be written to by others (mode %03o): chmod 0700 it, or give another "
                         "-o state=DIR", a->state_path, (unsigned)state.st_mode & 0777);
-    if ((state.st_mode & 077) != 0 && fchmod(a->state_fd, 0700) < 0)
+    return 0;
+}
+
+int agent_state_close_to_others(struct agent *a, struct verr *err)
+{
+    struct stat state;
+    if (fstat(a->state_fd, &state) < 0 || ((state.st_mode & 077) != 0 && fchmod(a->state_fd, 0700) < 0))
         return verr_set(err, errno, "state directory %s: cannot close it to others: %s", a->state_path, strerror(errno));
     return 0;
 }
 
+void agent_state_name(const struct agent *a, char out[PATH_MAX])
+{
+    char hex[VID_HEX];
+    vid_hex(&store_conf(a->store)->id, hex);
+    if (a->conf.state == NULL)
+        snprintf(out, PATH_MAX, "/var/lib/varve/%s", hex);
+    else
+        snprintf(out, PATH_MAX, "%s", a->conf.state);
+}
+
 int agent_state_open(struct agent *a, struct verr *err)
 {
-    char path[PATH_MAX], hex[VID_HEX];
-    if (a->conf.state == NULL) {
-        vid_hex(&store_conf(a->store)->id, hex);
-        snprintf(path, sizeof path, "/var/lib/varve/%s", hex);
-    } else {
-        snprintf(path, sizeof path, "%s", a->conf.state);
-    }
-    int r = make_path(path, err);
+    char path[PATH_MAX];
+    agent_state_name(a, path);
+    int r = make_path(path, &a->made, err);
     if (r < 0)
         return r;
     a->state_path = realpath(path, NULL);
@@ -78,7 +102,7 @@ int agent_state_open(struct agent *a, struct verr *err)
     a->state_fd = open(a->state_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (a->state_fd < 0)
         return verr_set(err, errno, "state directory %s: %s", a->state_path, strerror(errno));
-    return check_owner(a, err);
+    return agent_state_check_owner(a, err);
 }
 
 static int foreign_entry(void *ctx, const char *name)

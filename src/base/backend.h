@@ -9,6 +9,7 @@
  *
  * Every operation returns 0 or a count, else -errno. Any thread may call it; one thread at a time uses a bfile or blease, but `read`
  * and `stat` of one bfile may run side by side. No operation holds a lock across I/O, and none retries.
+ * A change of a STORE that is read-only, or was opened so, is -EROFS, before any effect.
  * Unless an operation promises more, names are durable only after `sync` of their directory, and data of a bfile after `fsync`.
  */
 #ifndef VARVE_BASE_BACKEND_H

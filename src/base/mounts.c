@@ -30,7 +30,7 @@ static void unescape(char *s)
 /* Fields: id, parent, major:minor, root, mount point, options, tags... " - " type, source, options of the superblock. */
 static bool parse(char *line, struct mount_line *m)
 {
-    enum { DEVICE = 2, POINT = 4, FIELDS = 5 };
+    enum { ID, DEVICE = 2, POINT = 4, FIELDS = 5 };
     char *field[FIELDS], *type = strstr(line, " - "), *rest = line, *end;
     line[strcspn(line, "\n")] = '\0';
     if (type == NULL)
@@ -40,6 +40,7 @@ static bool parse(char *line, struct mount_line *m)
     for (int i = 0; i < FIELDS; i++)
         if ((field[i] = strsep(&rest, " ")) == NULL)
             return false;
+    m->id = strtoul(field[ID], NULL, 10);
     m->major = (unsigned)strtoul(field[DEVICE], &end, 10);
     m->minor = *end == ':' ? (unsigned)strtoul(end + 1, NULL, 10) : 0;
     m->type = strsep(&type, " ");

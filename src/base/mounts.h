@@ -5,6 +5,7 @@
 
 /* Texts belong to the call. Paths are bytes. */
 struct mount_line {
+    unsigned long id;           /* of the mount */
     unsigned major, minor;      /* of the device */
     const char *point, *type, *source;
 };

@@ -80,7 +80,11 @@ void allow_open_files(void);
 int drop_privileges(uid_t uid, gid_t gid, struct verr *err);
 /* After the drop, before any thread: no files but those below STORE and STATE (Landlock), no system calls but those on a list
  * (seccomp). Of this process for good. -errno. */
-int sandbox_enter(const char *store, const char *state, struct verr *err);
+struct sandbox {
+    const char *store, *state;
+    bool read_only;             /* STORE is only read, and STATE, which is temporary, is removed at the end */
+};
+int sandbox_enter(const struct sandbox *box, struct verr *err);
 /* From here on a fatal signal says where it happened, on stderr and at the end of STATE/crash.txt, before it ends the process. */
 void report_crashes(const char *state);
 

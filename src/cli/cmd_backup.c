@@ -142,10 +142,12 @@ static int take(const struct backup *b, int fd, const char *path)
 /* Path and id of the newest snapshot of a disk; malloc'ed path, or NULL. */
 static char *newest_of(const char *disk, char id[64])
 {
-    int code = EXIT_OK;
+    int error = 0;
     char *path = NULL;
     id[0] = '\0';
-    json_t *doc = report_fetch_json(&cmd_backup, disk, VARVE_IOC_LIST, "disks", &code);
+    json_t *doc = report_load(AT_FDCWD, disk, VARVE_IOC_LIST, "disks", &error);
+    if (doc == NULL)
+        report_errno(&cmd_backup, disk, error);
     const json_t *newest = json_object_get(json_array_get(json_object_get(doc, "disks"), 0), "newest");
     const char *name = NAME_OF(newest, "name");
     if (name[0] != '\0' && asprintf(&path, "%.*s%s", (int)(base_of(disk) - disk), disk, name) < 0)

@@ -155,20 +155,21 @@ static int check_path(void *ctx, const char *path)
 {
     struct health *h = ctx;
     char point[PATH_MAX];
-    int code = EXIT_OK;
+    int error = 0;
     size_t i;
     const json_t *disk;
-    int r = mount_of(path, point);
-    json_t *doc = r < 0 ? NULL : report_fetch_json(&cmd_health, path, VARVE_IOC_LIST, "disks", &code);
+    json_t *doc = report_ask(path, VARVE_IOC_LIST, "disks", point, &error);
     if (doc == NULL) {
-        problem(h, HEALTH_CRITICAL, path, "cannot be asked%s%s", r < 0 ? ": " : "", r < 0 ? strerror(-r) : "");
+        problem(h, HEALTH_CRITICAL, path, "cannot be asked: %s", report_reason(error));
         return 0;
     }
     json_array_foreach(json_object_get(doc, "disks"), i, disk)
         check_disk(h, point, disk);
     const json_t *room = json_object_get(doc, "room");
-    check_room(h, point, "STORE", json_object_get(room, "store"));
-    check_room(h, point, "STATE", json_object_get(room, "state"));
+    if (!json_is_true(json_object_get(doc, "read_only"))) {     /* what is only read needs none */
+        check_room(h, point, "STORE", json_object_get(room, "store"));
+        check_room(h, point, "STATE", json_object_get(room, "state"));
+    }
     check_verify(h, point, doc);
     check_reads(h, point, doc);
     check_put_back(h, point, json_object_get(doc, "put_back"));

@@ -57,15 +57,10 @@ static int list_path(void *ctx, const char *path)
 {
     struct listing *l = ctx;
     char point[PATH_MAX];
-    int code = EXIT_OK;
-    int r = mount_of(path, point);
-    if (r < 0) {
-        l->code = report_errno(&cmd_list, path, -r);
-        return 0;
-    }
-    json_t *doc = report_fetch_json(&cmd_list, path, VARVE_IOC_LIST, "disks", &code);
+    int error = 0;
+    json_t *doc = report_ask(path, VARVE_IOC_LIST, "disks", point, &error);
     if (doc == NULL) {
-        l->code = code;
+        l->code = report_about(&cmd_list, path, error, "%s", report_reason(error));
         return 0;
     }
     if (l->json) {

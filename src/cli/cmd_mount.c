@@ -8,8 +8,11 @@
 
 #include "base/verr.h"
 #include "base/vlog.h"
+#include "cli/asking.h"
+#include "cli/guard.h"
 #include "cli/options.h"
 #include "cli/service.h"
+#include "fs/fs_point.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -17,87 +20,50 @@
 #include <getopt.h>
 #include <limits.h>
 #include <malloc.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define CONFIG_DEFAULT "/etc/varve/varve.conf"
 
+/* What the daemon tells who started it; in the foreground there is nobody (pipe_fd -1). */
+enum told { TOLD_NOTICE, TOLD_READY, TOLD_FAILED };
 struct report {
-    int code;
+    enum told told;
     struct verr err;
 };
 
-/* Tells the parent how the start ended; in the foreground there is no parent (pipe_fd -1). */
-static void tell(int pipe_fd, int code, const struct verr *err)
+static void send_report(int pipe_fd, const struct report *rep)
 {
-    struct report rep = {.code = code};
+    if (write(pipe_fd, rep, sizeof *rep) != (ssize_t)sizeof *rep)
+        vlog(VLOG_WARN, "mount", "the starting process went away");
+}
+
+/* How the start ended. */
+static void tell(int pipe_fd, enum told told, const struct verr *err)
+{
+    struct report rep = {.told = told};
     if (pipe_fd < 0)
         return;
     if (err != NULL)
         rep.err = *err;
-    if (write(pipe_fd, &rep, sizeof rep) != (ssize_t)sizeof rep)
-        vlog(VLOG_WARN, "mount", "the starting process went away");
+    send_report(pipe_fd, &rep);
     close(pipe_fd);
 }
 
-/* ---- the guard ---- */
-
-/*
- * A start that fails after the drop of privileges could not take its mount away again. So a child that stays root waits
- * until the start is over: 'm' says that the mount is there, 'k' that it is to be kept; the pipe's end without 'k' takes it away.
- */
-struct guard {
-    pid_t pid;
-    int fd;
-};
-
-static void guard_main(int fd, const char *mountpoint)
+/* In the foreground the log is on stderr already. */
+static void tell_notice(void *ctx, const char *text)
 {
-    char said;
-    bool mounted = false, keep = false;
-    while (read(fd, &said, 1) == 1) {
-        mounted |= said == 'm';
-        keep |= said == 'k';
-    }
-    if (mounted && !keep)
-        umount2(mountpoint, MNT_DETACH);
-    _exit(0);
-}
-
-static int guard_start(struct guard *g, const char *mountpoint, struct verr *err)
-{
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return verr_set(err, errno, "pipe: %s", strerror(errno));
-    g->pid = fork();
-    if (g->pid == 0) {
-        close(fds[1]);
-        guard_main(fds[0], mountpoint);
-    }
-    close(fds[0]);
-    g->fd = fds[1];
-    if (g->pid < 0) {
-        close(fds[1]);
-        return verr_set(err, errno, "fork: %s", strerror(errno));
-    }
-    return 0;
-}
-
-static void guard_say(const struct guard *g, char what)
-{
-    if (write(g->fd, &what, 1) != 1)
-        vlog(VLOG_WARN, "mount", "the guard of the mount is gone");
-}
-
-static void guard_end(struct guard *g)
-{
-    close(g->fd);
-    waitpid(g->pid, NULL, 0);
+    int pipe_fd = (int)(intptr_t)ctx;
+    struct report rep = {.told = TOLD_NOTICE};
+    verr_set(&rep.err, EINPROGRESS, "%s", text);
+    if (pipe_fd >= 0)
+        send_report(pipe_fd, &rep);
 }
 
 /* ---- start ---- */
@@ -118,63 +84,71 @@ static int check_nesting(const char *mountpoint, const char *what, const char *d
     return 0;
 }
 
-static int start_mounted(struct mount_options *o, struct agent *a, struct fs **f, const struct guard *g, struct verr *err)
+static int start_mounted(struct mount_options *o, struct agent *a, struct fs **f, struct guard *g, struct verr *err)
 {
     uid_t uid;
     gid_t gid;
-    o->fs.store_path = store_path(agent_store(a));
-    int r = check_nesting(o->fs.mountpoint, "state directory", agent_state_path(a), err);
+    unsigned levels, dev_major, dev_minor;
+    const struct sandbox box = {.store = store_path(agent_store(a)), .state = agent_state_path(a), .read_only = o->agent.read_only};
+    o->fs.store_path = box.store;
+    const char *made = agent_made(a, &levels);
+    guard_made(g, made, levels);
+    int r = check_nesting(o->fs.mountpoint, "state directory", box.state, err);
     if (r == 0)
         r = fs_mount(&o->fs, a, f, err);
     if (r < 0)
         return r;
-    guard_say(g, 'm');
+    fs_device(*f, &dev_major, &dev_minor);
+    guard_mounted(g, dev_major, dev_minor);
     agent_owner(a, &uid, &gid);
-    report_crashes(agent_state_path(a));
+    report_crashes(box.state);
     r = drop_privileges(uid, gid, err);
     if (r == 0)
-        r = sandbox_enter(o->fs.store_path, agent_state_path(a), err);
+        r = sandbox_enter(&box, err);
     if (r == 0)
         r = agent_recover(a, err);
     if (r == 0)
         r = agent_run(a, err);
     if (r == 0)
-        guard_say(g, 'k');
+        guard_keep(g);
     return r;
 }
 
-static int start_agent(struct mount_options *o, struct agent **a, struct fs **f, struct verr *err)
+static int unmount(void *guard) { return guard_unmount(guard); }
+
+static int start_agent(struct mount_options *o, struct agent **a, struct fs **f, struct guard *g, struct verr *err)
 {
-    struct guard g = {.pid = -1, .fd = -1};
-    int r = guard_start(&g, o->fs.mountpoint, err); /* before anything is locked or opened, so that it holds none of it */
+    int r = guard_start(g, o->fs.mountpoint, err);  /* before anything is locked or opened, so that it holds none of it */
     if (r < 0)
         return r;
+    o->fs.unmount = unmount;
+    o->fs.unmount_ctx = g;
     r = agent_open(&o->agent, a, err);
-    if (r == 0)
-        r = start_mounted(o, *a, f, &g, err);
-    guard_end(&g);
-    return r;
+    return r == 0 ? start_mounted(o, *a, f, g, err) : r;
 }
 
 static int serve(struct mount_options *o, int pipe_fd)
 {
     struct agent *a = NULL;
     struct fs *f = NULL;
+    struct guard g = {.pid = -1, .fd = -1};
     struct verr err = {0};
     mallopt(M_ARENA_MAX, 2);
     allow_open_files();
     if (pipe_fd < 0)
         service_begin();    /* a daemon in the background is no service: systemd watches the process that it started */
-    int r = start_agent(o, &a, &f, &err);
+    o->agent.notice = tell_notice;
+    o->agent.notice_ctx = (void *)(intptr_t)pipe_fd;     /* NOLINT(performance-no-int-to-ptr): a number */
+    int r = start_agent(o, &a, &f, &g, &err);
     if (r < 0) {
-        tell(pipe_fd, 1, &err);
-        int code = pipe_fd < 0 ? report_error(&cmd_mount, &err) : EXIT_FAIL;
-        fs_free(f);
         agent_close(a, NULL);
-        return code;
+        guard_end(&g);
+        fs_free(f);
+        tell(pipe_fd, TOLD_FAILED, &err);       /* last: what it made has gone again */
+        return pipe_fd < 0 ? report_error(&cmd_mount, &err) : EXIT_FAIL;
     }
     vlog(VLOG_INFO, "mount", "%s mounted on %s", o->fs.store_path, o->fs.mountpoint);
-    tell(pipe_fd, 0, NULL);
+    tell(pipe_fd, TOLD_READY, NULL);
     service_ready(a);
     r = fs_serve(f, &err);
     service_stopping();
@@ -182,6 +156,7 @@ static int serve(struct mount_options *o, int pipe_fd)
         vlog(VLOG_ERROR, "mount", "%s", verr_str(&err));
     int rc = agent_close(a, &err);
     fs_free(f);
+    guard_end(&g);
     if (rc < 0)
         vlog(VLOG_ERROR, "mount", "stopping: %s", verr_str(&err));
     vlog(VLOG_INFO, "mount", "stopped");
@@ -212,7 +187,9 @@ static int start_daemon(struct mount_options *o)
         exit(serve(o, fds[1]));
     }
     close(fds[1]);
-    ssize_t n = read(fds[0], &rep, sizeof rep);
+    ssize_t n;
+    while ((n = read(fds[0], &rep, sizeof rep)) == (ssize_t)sizeof rep && rep.told == TOLD_NOTICE)
+        fprintf(stderr, "varve mount: %s\n", verr_str(&rep.err));
     close(fds[0]);
     if (n != (ssize_t)sizeof rep) {
         int status = 0;
@@ -221,7 +198,7 @@ static int start_daemon(struct mount_options *o)
                 WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
         return EXIT_FAIL;
     }
-    return rep.code == 0 ? EXIT_OK : report_error(&cmd_mount, &rep.err);
+    return rep.told == TOLD_READY ? EXIT_OK : report_error(&cmd_mount, &rep.err);
 }
 
 static int load_options(struct mount_options *o, const char *store, const char *text, struct verr *err)
@@ -235,37 +212,90 @@ static int load_options(struct mount_options *o, const char *store, const char *
     o->agent.state = o->state;
     o->agent.host = o->host;
     o->agent.sync_close = o->fs.sync_close;
+    o->agent.read_only = o->fs.read_only;
     return r;
 }
 
-static int check_mountpoint(const char *path, char full[PATH_MAX], struct verr *err)
+/* ---- where it is mounted ---- */
+
+static int touch(void *ctx, int fd)
+{
+    struct statvfs vfs;
+    (void)fd;
+    return statvfs(ctx, &vfs) < 0 ? -errno : 0;
+}
+
+/* The mount point's absolute path. Nothing below the last name is touched when a FUSE filesystem is mounted there: it may not answer. */
+static int resolve(const char *path, char full[PATH_MAX], struct fs_point *at)
+{
+    char parent[PATH_MAX], dir[PATH_MAX];
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    const char *slash = memrchr(path, '/', n), *name = slash == NULL ? path : slash + 1;
+    size_t len = n - (size_t)(name - path);
+    bool plain = len > 0 && !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
+    if (plain && snprintf(parent, sizeof parent, "%.*s", (int)(name - path), slash == NULL ? "" : path) < (int)sizeof parent
+        && realpath(slash == NULL ? "." : parent, dir) != NULL
+        && snprintf(full, PATH_MAX, "%s/%.*s", strcmp(dir, "/") == 0 ? "" : dir, (int)len, name) < PATH_MAX
+        && fs_point_find(full, at) == 1 && strncmp(at->type, "fuse", 4) == 0)
+        return 1;
+    return realpath(path, full) == NULL ? -errno : 0;
+}
+
+/* A mount that is there already: -EBUSY, unless it is a varve whose daemon has died. */
+static int check_mounted(const char *full, const struct fs_point *at, struct verr *err)
+{
+    if (strcmp(at->type, "fuse.varve") != 0)
+        return verr_set(err, EBUSY, "%s: a %s filesystem is mounted there already (umount it first)", full, at->type);
+    int r = ask(touch, (void *)full, NULL, NULL);
+    if (r == -ENOTCONN)
+        return 0;
+    if (r == -ETIMEDOUT)
+        return verr_set(err, EBUSY, "%s: a varve is mounted there already, and does not answer: end it, and umount it", full);
+    return verr_set(err, EBUSY, "%s: a varve is mounted there already (umount it first)", full);
+}
+
+static int check_mountpoint(const char *path, char full[PATH_MAX], struct fs_point *at, bool *dead, struct verr *err)
 {
     struct stat st;
-    /* On a dead mount stat fails as soon as the kernel no longer remembers the attributes of its top directory. */
-    if (realpath(path, full) == NULL || stat(full, &st) < 0)
-        return verr_set(err, errno == ENOENT ? ENOTDIR : errno, "mount point %s: %s%s", path, strerror(errno),
-                        errno == ENOTCONN ? " (a dead mount: umount it first)" : "");
+    int r = resolve(path, full, at);
+    *dead = r == 1;
+    if (r == 1)
+        return check_mounted(full, at, err);
+    if (r == 0 && stat(full, &st) < 0)
+        r = -errno;
+    if (r < 0)
+        return verr_set(err, r == -ENOENT ? ENOTDIR : -r, "mount point %s: %s%s", path, strerror(-r),
+                        r == -ENOTCONN ? " (a dead mount: varve umount --dead it first)" : "");
     if (!S_ISDIR(st.st_mode))
         return verr_set(err, ENOTDIR, "mount point %s is no directory", path);
     return 0;
 }
 
-static int prepare(struct mount_options *o, const char *store, const char *point, char store_full[PATH_MAX], char full[PATH_MAX],
-                   struct verr *err)
+/* The paths that the options lead to. */
+struct places {
+    char store[PATH_MAX], point[PATH_MAX];
+    struct fs_point at;         /* what is mounted on the mount point already: a dead varve */
+};
+
+static int prepare(struct mount_options *o, const char *store, const char *point, struct places *p, struct verr *err)
 {
-    int r = check_mountpoint(point, full, err);
-    if (r < 0)
-        return r;
-    if (realpath(store, store_full) == NULL)
-        return verr_set(err, errno, "store %s: %s%s", store, strerror(errno), errno == ENOENT ? " (varve init makes one)" : "");
     struct stat st;
-    if (stat(store_full, &st) == 0 && !S_ISDIR(st.st_mode))
-        return verr_set(err, ENOENT, "store %s: is a file, and a store is a directory (varve init makes one)", store);
-    r = check_nesting(full, "store", store_full, err);
+    bool dead;
+    int r = check_mountpoint(point, p->point, &p->at, &dead, err);
     if (r < 0)
         return r;
-    o->agent.store = store_full;
-    o->fs.mountpoint = full;
+    if (realpath(store, p->store) == NULL)
+        return verr_set(err, errno, "store %s: %s%s", store, strerror(errno), errno == ENOENT ? " (varve init makes one)" : "");
+    if (stat(p->store, &st) == 0 && !S_ISDIR(st.st_mode))
+        return verr_set(err, ENOENT, "store %s: is a file, and a store is a directory (varve init makes one)", store);
+    r = check_nesting(p->point, "store", p->store, err);
+    if (r < 0)
+        return r;
+    o->agent.store = p->store;
+    o->fs.mountpoint = p->point;
+    o->fs.dead = dead ? &p->at : NULL;
     return 0;
 }
 
@@ -274,7 +304,7 @@ static int run_mount(int argc, char **argv)
     static const struct option longs[] = {{"foreground", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct mount_options o;
     struct verr err = {0};
-    char store[PATH_MAX], point[PATH_MAX];
+    struct places places;
     char *text = NULL;
     bool foreground = false;
     int c;
@@ -302,7 +332,7 @@ static int run_mount(int argc, char **argv)
     if (load_options(&o, argv[optind], text == NULL ? "" : text, &err) < 0) {
         report_error(&cmd_mount, &err);
         code = EXIT_USAGE;
-    } else if (prepare(&o, argv[optind], argv[optind + 1], store, point, &err) < 0) {
+    } else if (prepare(&o, argv[optind], argv[optind + 1], &places, &err) < 0) {
         code = report_error(&cmd_mount, &err);
     } else {
         /* What a caller left open is not ours to keep: for months, and through the drop of privileges. */
@@ -318,7 +348,9 @@ static int run_mount(int argc, char **argv)
 const struct command cmd_mount = {
     "mount", "mount a store",
     "varve mount STORE MOUNTPOINT [-f] [-o OPTION[,OPTION...]]\n\n"
-    "Returns when the mount is usable. umount MOUNTPOINT is the clean stop.\n\n"
+    "Returns when the mount is usable. The dead mount of a daemon that was killed is\n"
+    "put aside. umount MOUNTPOINT is the clean stop. Ctrl-C and SIGTERM unmount, too;\n"
+    "while files are open, the daemon goes on until they are closed.\n\n"
     "  -f, --foreground       stay in the foreground, log to stderr\n"
     "  -o state=DIR           local state (default /var/lib/varve/STOREID)\n"
     "  -o host=NAME           name of this host (default: hostname)\n"
@@ -333,7 +365,8 @@ const struct command cmd_mount = {
     "  -o threads=N           FUSE threads (default: cores + 2)\n"
     "  -o workers=N           threads computing in a round (default: cores, up to 8)\n"
     "  -o debug               log more\n"
-    "  -o ro                  refuse all changes\n\n"
+    "  -o ro                  only read what is stored; writes nothing into STORE and\n"
+    "                         uses no local state, so STORE may be a read-only medium\n\n"
     "Options of mount(8), fstab and systemd (_netdev, nofail, x-...) are ignored.\n",
     run_mount, NULL,
 };

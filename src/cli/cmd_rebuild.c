@@ -103,6 +103,8 @@ static int run_rebuild(int argc, char **argv)
     int r = agent_open(&conf, &a, &err);
     if (r == 0)
         r = rebuild_all(a, index, catalog, &rb, &err);
+    if (r == 0)
+        agent_state_keep(a);
     agent_close(a, NULL);
     if (r < 0)
         return report_error(&cmd_rebuild, &err);

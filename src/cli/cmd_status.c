@@ -71,6 +71,8 @@ static void print_status(const char *point, const json_t *doc)
     char a[16], b[16];
     printf("%s: store %s on host %s (pid %llu)\n", QUOTED(point), QUOTED_OF(store, "path"), QUOTED_OF(host, "name"),
            (unsigned long long)json_number(host, "pid"));
+    if (json_is_true(json_object_get(doc, "read_only")))
+        printf("  read-only: shows what is stored\n");
     printf("  id %s, state in %s\n", json_word(store, "id"), QUOTED_OF(host, "state"));
     printf("  %llu disks, %llu snapshots stored, %llu pending, %llu failed\n", (unsigned long long)json_number(totals, "disks"),
            (unsigned long long)json_number(totals, "snapshots"), (unsigned long long)json_number(totals, "pending"),
@@ -117,15 +119,12 @@ static int show_mount(void *ctx, const char *point)
 {
     struct show *s = ctx;
     char path[PATH_MAX];
-    json_error_t e;
+    int error = 0;
     if (snprintf(path, sizeof path, "%s/.varve/status.json", point) >= (int)sizeof path)
         return 0;
-    errno = 0;
-    json_t *doc = json_load_file(path, 0, &e);
+    json_t *doc = report_ask(path, 0, "failures", NULL, &error);
     if (doc == NULL) {
-        int error = errno;
-        s->code = report_about(&cmd_status, path, error != 0 ? error : EPROTO, "%s",
-                              error == ENOENT ? "not a varve mount" : error != 0 ? strerror(error) : e.text);
+        s->code = report_about(&cmd_status, path, error, "%s", error == ENOENT ? "not a varve mount" : report_reason(error));
         return 0;
     }
     if (has_failed(doc) && s->code == EXIT_OK)

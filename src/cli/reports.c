@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/reports.h"
 
+#include "cli/asking.h"
 #include "varve/ioctl.h"
 
 #include <errno.h>
@@ -34,18 +35,25 @@ static int fetch_piece(int fd, unsigned long request, char **text, size_t *len, 
     return req.len > 0 && *len < req.total;
 }
 
-json_t *report_load(int dirfd, const char *path, unsigned long request, const char *key, int *error)
+/* The text is malloc'ed, also after an error. 0 or -errno. */
+static int fetch_text(int dirfd, const char *path, unsigned long request, char **text, size_t *len)
 {
-    char *text = NULL;
-    size_t len = 0, cap = 0;
+    size_t cap = 0;
+    *text = NULL;
+    *len = 0;
     int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
     int r = fd < 0 ? -errno : 1;
     while (r > 0)
-        r = fetch_piece(fd, request, &text, &len, &cap);
+        r = fetch_piece(fd, request, text, len, &cap);
     if (fd >= 0)
         close(fd);
+    return r;
+}
+
+/* r: how the text was fetched. */
+static json_t *parse_report(int r, const char *text, const char *key, int *error)
+{
     json_t *doc = r == 0 ? json_loads(text, 0, NULL) : NULL;
-    free(text);
     if (json_is_array(json_object_get(doc, key)))
         return doc;
     json_decref(doc);
@@ -53,13 +61,76 @@ json_t *report_load(int dirfd, const char *path, unsigned long request, const ch
     return NULL;
 }
 
-json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code)
+json_t *report_load(int dirfd, const char *path, unsigned long request, const char *key, int *error)
 {
-    int error = 0;
-    json_t *doc = report_load(AT_FDCWD, path, request, key, &error);
-    if (doc == NULL)
-        *code = report_errno(cmd, path, error);
+    char *text;
+    size_t len;
+    int r = fetch_text(dirfd, path, request, &text, &len);
+    json_t *doc = parse_report(r, text, key, error);
+    free(text);
     return doc;
+}
+
+/* ---- of a mount that may not answer ---- */
+
+struct question {
+    const char *path;
+    unsigned long request;      /* 0: path is a file to read */
+};
+
+static int answer_file(const char *path, int fd)
+{
+    char buf[16384];
+    int in = open(path, O_RDONLY | O_CLOEXEC), r = in < 0 ? -errno : 0;
+    ssize_t n;
+    while (r == 0 && (n = read(in, buf, sizeof buf)) != 0)
+        r = n < 0 ? -errno : ask_answer(fd, buf, (size_t)n);
+    if (in >= 0)
+        close(in);
+    return r;
+}
+
+/* The mount point first, of a fixed length. */
+static int answer_report(void *ctx, int fd)
+{
+    const struct question *q = ctx;
+    char point[PATH_MAX] = "", *text = NULL;
+    size_t len = 0;
+    if (q->request == 0)
+        return answer_file(q->path, fd);
+    int r = mount_of(q->path, point);
+    if (r == 0)
+        r = fetch_text(AT_FDCWD, q->path, q->request, &text, &len);
+    if (r == 0)
+        r = ask_answer(fd, point, sizeof point);
+    if (r == 0)
+        r = ask_answer(fd, text, len);
+    free(text);
+    return r;
+}
+
+json_t *report_ask(const char *path, unsigned long request, const char *key, char point[PATH_MAX], int *error)
+{
+    struct question q = {.path = path, .request = request};
+    char *text = NULL;
+    size_t len = 0, head = request == 0 ? 0 : PATH_MAX;
+    int r = ask(answer_report, &q, &text, &len);
+    if (r == 0 && len < head)
+        r = -EPROTO;
+    if (r == 0 && head > 0)
+        memcpy(point, text, PATH_MAX);
+    json_t *doc = parse_report(r, r == 0 ? text + head : NULL, key, error);
+    free(text);
+    return doc;
+}
+
+const char *report_reason(int error)
+{
+    static char text[96];
+    if (error != ETIMEDOUT)
+        return error == ENOTTY ? "not in a varve mount" : strerror(error);
+    snprintf(text, sizeof text, "does not answer for %d s: its daemon hangs", ASK_MS / 1000);
+    return text;
 }
 
 uint64_t json_number(const json_t *o, const char *key)

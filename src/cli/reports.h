@@ -14,8 +14,11 @@
 /* Fetches and parses a text that the daemon hands out in pieces: VARVE_IOC_LOG, VARVE_IOC_LIST. A text without the array `key` counts as
  * wrong. NULL: *error is an errno. */
 json_t *report_load(int dirfd, const char *path, unsigned long request, const char *key, int *error);
-/* The same; NULL: an error was printed, and *code is the exit code. */
-json_t *report_fetch_json(const struct command *cmd, const char *path, unsigned long request, const char *key, int *code);
+/* The same of a mount that may not answer: ETIMEDOUT after ASK_MS (asking.h). point: the mount point that path lies in. request 0: the text is
+ * the content of the file path, and point is not set. */
+json_t *report_ask(const char *path, unsigned long request, const char *key, char point[PATH_MAX], int *error);
+/* What such an error means, for messages. Valid until the next call. */
+const char *report_reason(int error);
 
 /* Prints a document on stdout, and takes it over. Of a list nothing, if it is empty because all failed: see end_output. */
 void print_json(json_t *doc);

@@ -21,6 +21,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fuse.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
@@ -83,7 +84,19 @@ static int allow(int ruleset, const char *path, uint64_t access, struct verr *er
     return r == 0 ? 0 : verr_set(err, -r, "Landlock refuses the rule for %s: %s", path, strerror(-r));
 }
 
-static int allow_all(int ruleset, uint64_t handled, const char *store, const char *state, struct verr *err)
+/* STATE of a read-only mount goes at the end, which takes the right to remove it from its parent. */
+static int allow_removal(int ruleset, const char *state, struct verr *err)
+{
+    char parent[PATH_MAX];
+    snprintf(parent, sizeof parent, "%s", state);
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL || slash == parent)
+        return 0;
+    *slash = '\0';
+    return allow(ruleset, parent, LANDLOCK_ACCESS_FS_REMOVE_DIR, err);
+}
+
+static int allow_all(int ruleset, uint64_t handled, const struct sandbox *box, struct verr *err)
 {
     static const char *const readable[] = {
         "/usr", "/lib", "/lib64",               /* libraries that libc and OpenSSL load late, time zones, openssl.cnf's link */
@@ -94,9 +107,11 @@ static int allow_all(int ruleset, uint64_t handled, const char *store, const cha
         "/proc/self/exe",                       /* line numbers in reports */
 #endif
     };
-    int r = allow(ruleset, store, LL_OURS & handled, err);
+    int r = allow(ruleset, box->store, box->read_only ? LL_READ : LL_OURS & handled, err);
     if (r == 0)
-        r = allow(ruleset, state, LL_OURS & handled, err);
+        r = allow(ruleset, box->state, LL_OURS & handled, err);
+    if (r == 0 && box->read_only)
+        r = allow_removal(ruleset, box->state, err);
     for (size_t i = 0; r == 0 && i < sizeof readable / sizeof readable[0]; i++)
         r = allow(ruleset, readable[i], LL_READ, err);
     if (r == 0)
@@ -104,7 +119,7 @@ static int allow_all(int ruleset, uint64_t handled, const char *store, const cha
     return r == 0 ? allow(ruleset, "/dev/null", LL_READ | LANDLOCK_ACCESS_FS_WRITE_FILE, err) : r;
 }
 
-static int restrict_files(const char *store, const char *state, struct verr *err)
+static int restrict_files(const struct sandbox *box, struct verr *err)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi < 2) {
@@ -115,7 +130,7 @@ static int restrict_files(const char *store, const char *state, struct verr *err
     int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof attr, 0);
     if (ruleset < 0)
         return verr_set(err, errno, "cannot make a Landlock ruleset: %s", strerror(errno));
-    int r = allow_all(ruleset, attr.handled_access_fs, store, state, err);
+    int r = allow_all(ruleset, attr.handled_access_fs, box, err);
     if (r == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
         r = verr_set(err, errno, "cannot restrict the daemon by Landlock: %s", strerror(errno));
     close(ruleset);
@@ -268,7 +283,7 @@ static const char *test_mode(void)
 }
 #endif
 
-int sandbox_enter(const char *store, const char *state, struct verr *err)
+int sandbox_enter(const struct sandbox *box, struct verr *err)
 {
     bool strict = false;
 #ifdef VARVE_FAULTS
@@ -281,6 +296,6 @@ int sandbox_enter(const char *store, const char *state, struct verr *err)
     if (strict)
         sigaction(SIGSYS, &sa, NULL);
 #endif
-    int r = restrict_files(store, state, err);
+    int r = restrict_files(box, err);
     return r == 0 ? restrict_calls(strict, err) : r;
 }

@@ -8,7 +8,6 @@
  */
 #include "fs/fs_internal.h"
 
-#include "base/mounts.h"
 #include "base/thread.h"
 #include "base/vlog.h"
 
@@ -86,61 +85,15 @@ static void fuse_log_line(enum fuse_log_level level, const char *fmt, va_list ap
     vlog(level <= FUSE_LOG_ERR ? VLOG_WARN : level <= FUSE_LOG_INFO ? VLOG_INFO : VLOG_DEBUG, "fuse", "%s", text);
 }
 
-/* ---- what is mounted ---- */
-
-struct find_mount { const char *path; bool found; struct mount_line m; char *type; size_t type_cap; };
-
-static int find_mount(void *ctx, const struct mount_line *m)
+static void raise_read_ahead(const struct fs_point *p)
 {
-    struct find_mount *f = ctx;
-    if (strcmp(m->point, f->path) != 0)
-        return 0;
-    f->found = true;        /* the last line of a path is the mount on top */
-    f->m = *m;
-    snprintf(f->type, f->type_cap, "%s", m->type);
-    return 0;
-}
-
-/* Finds the topmost mount at the path without touching it. 1 and its device and type; 0: there is none; -errno. */
-static int mount_find(const char *path, unsigned *maj, unsigned *min, char *type, size_t type_cap)
-{
-    struct find_mount f = {.path = path, .type = type, .type_cap = type_cap};
-    int r = mounts_each(find_mount, &f);
-    *maj = f.m.major;
-    *min = f.m.minor;
-    return r < 0 ? r : f.found;
-}
-
-static void raise_read_ahead(const char *mountpoint)
-{
-    unsigned maj = 0, min = 0;
-    char type[64], path[96];
-    int rc = mount_find(mountpoint, &maj, &min, type, sizeof type);
-    if (rc != 1) {
-        vlog(VLOG_WARN, "fs", "%s is not in /proc/self/mountinfo: read-ahead stays at the kernel's default", mountpoint);
-        return;
-    }
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", maj, min);
+    char path[96];
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", p->dev_major, p->dev_minor);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, "2048\n", 5) != 5)
         vlog(VLOG_WARN, "fs", "%s: %s: read-ahead stays at the kernel's default", path, strerror(errno));
     if (fd >= 0)
         close(fd);
-}
-
-static int check_mountpoint(const char *path, struct verr *err)
-{
-    unsigned maj, min;
-    char type[64];
-    /* First, because the checks after it would hang on a mount whose daemon does not answer. */
-    if (mount_find(path, &maj, &min, type, sizeof type) == 1 && strncmp(type, "fuse", 4) == 0)
-        return verr_set(err, EBUSY, "%s: a %s filesystem is mounted there already (umount it first)", path, type);
-    struct stat st;
-    if (stat(path, &st) != 0)
-        return verr_set(err, errno, "mount point %s: %s", path, strerror(errno));
-    if (!S_ISDIR(st.st_mode))
-        return verr_set(err, ENOTDIR, "mount point %s is not a directory", path);
-    return 0;
 }
 
 /* ---- making and mounting ---- */
@@ -186,6 +139,7 @@ int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struc
     if (f == NULL)
         return verr_set(err, ENOMEM, "out of memory");
     f->conf = *conf;
+    f->conf.dead = NULL;
     f->conf.store_path = strdup(conf->store_path);
     f->conf.mountpoint = strdup(conf->mountpoint);
     f->agent = a;
@@ -198,7 +152,7 @@ int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struc
         verr_set(err, ENOMEM, "out of memory");
         goto out;
     }
-    rc = check_mountpoint(f->conf.mountpoint, err);
+    rc = fs_point_ready(f->conf.mountpoint, conf->dead, err);
     if (rc < 0)
         goto out;
     fuse_set_log_func(fuse_log_line);
@@ -213,17 +167,26 @@ int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struc
         goto out;
     }
     rc = fs_answer_init(f, err);
+    if (rc == 0 && fs_point_find(f->conf.mountpoint, &f->point) != 1)
+        rc = verr_set(err, EIO, "%s is mounted, but is not in /proc/self/mountinfo", f->conf.mountpoint);
     if (rc < 0) {
         fuse_session_unmount(f->se);
         fuse_session_destroy(f->se);
         goto out;
     }
-    raise_read_ahead(f->conf.mountpoint);
+    raise_read_ahead(&f->point);
+    agent_mounted(a, f->point.dev_major, f->point.dev_minor);
     *out = f;
     return 0;
 out:
     fs_release(f);
     return rc;
+}
+
+void fs_device(const struct fs *f, unsigned *dev_major, unsigned *dev_minor)
+{
+    *dev_major = f->point.dev_major;
+    *dev_minor = f->point.dev_minor;
 }
 
 /* ---- signals ---- */
@@ -243,30 +206,27 @@ static void on_signal(int sig)
 
 static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP};
 
-static void signals_set(struct sigaction old[3])
+static void signals_set(void)
 {
     /* No SA_RESTART: the main thread's wait inside libfuse's loop must end. */
     struct sigaction sa = {.sa_handler = on_signal};
     sigemptyset(&sa.sa_mask);
-    for (size_t i = 0; i < 3; i++)
-        sigaction(stop_signals[i], &sa, &old[i]);
+    for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++)
+        sigaction(stop_signals[i], &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void signals_restore(const struct sigaction old[3])
+/* What is accepted is finished, and what is held is written back, however often one is told to stop. */
+static void signals_ignore(void)
 {
-    for (size_t i = 0; i < 3; i++)
-        sigaction(stop_signals[i], &old[i], NULL);
+    for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++)
+        signal(stop_signals[i], SIG_IGN);
 }
 
-/* A signal may hit any thread; this thread ends the loop. The main thread sleeps in libfuse's loop and looks at the exit flag only
- * when a signal interrupts its sleep, so this thread sends signals until the main thread has left the loop. */
-static void *stop_thread(void *arg)
+/* Without an unmount: the mount stays dead, and what is open in it was cut off. The main thread sleeps in libfuse's loop and looks at the
+ * exit flag only when a signal interrupts its sleep, so this thread sends signals until the main thread has left the loop. */
+static void end_session(struct fs *f)
 {
-    struct fs *f = arg;
-    uint64_t n;
-    while (read(f->stop_fd, &n, sizeof n) < 0 && errno == EINTR)
-        ;
     atomic_store(&f->stopping, true);
     fuse_session_exit(f->se);
     while (atomic_load(&f->serving)) {
@@ -274,6 +234,47 @@ static void *stop_thread(void *arg)
         pthread_kill(f->main_thread, SIGTERM);
         usleep(50000);
     }
+}
+
+static unsigned open_handles(struct fs *f)
+{
+    unsigned n = 0;
+    pthread_mutex_lock(&f->lock);
+    for (const struct handle *h = f->handles; h != NULL; h = h->next)
+        n++;
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
+/* The kernel ends the session, and with it the loop, when nobody uses the mount any more: then everything has been closed. */
+static bool unmount(struct fs *f)
+{
+    const char *point = f->conf.mountpoint;
+    int r = f->conf.unmount == NULL ? -ENOSYS : f->conf.unmount(f->conf.unmount_ctx);
+    if (r == 1)
+        vlog(VLOG_INFO, "fs", "told to stop: %s is unmounted, and the daemon ends when the %u open files are closed", point, open_handles(f));
+    else if (r == -ENOENT)
+        vlog(VLOG_INFO, "fs", "told to stop: %s is unmounted already, and the daemon ends when the %u open files are closed", point,
+             open_handles(f));
+    else if (r < 0)
+        vlog(VLOG_ERROR, "fs", "told to stop: cannot unmount %s (%s): it stays, without a daemon: umount it", point, strerror(-r));
+    return r == 0 || r == 1 || r == -ENOENT;
+}
+
+/* A signal may hit any thread; this thread does what it asks for. */
+static void *stop_thread(void *arg)
+{
+    struct fs *f = arg;
+    uint64_t n;
+    bool unmounted = true;
+    while (unmounted) {
+        while (read(f->stop_fd, &n, sizeof n) < 0 && errno == EINTR)
+            ;
+        if (!atomic_load(&f->serving))
+            return NULL;
+        unmounted = unmount(f);
+    }
+    end_session(f);
     return NULL;
 }
 
@@ -353,7 +354,6 @@ int fs_serve(struct fs *f, struct verr *err)
         rc = fs_settle_start(f, err);
     if (rc < 0)
         goto out;
-    struct sigaction old[3];
     signal_fd = f->stop_fd;
     atomic_store(&f->serving, true);
     pthread_t stopper;
@@ -363,14 +363,15 @@ int fs_serve(struct fs *f, struct verr *err)
         fs_settle_stop(f);
         goto out;
     }
-    signals_set(old);
+    signals_set();
     rc = run_loop(f, err);
+    agent_closing(f->agent);    /* before all else: a new mount waits for us from here on */
     unmounted = rc == 0 && !atomic_load(&f->stopping);
     atomic_store(&f->stopping, true);
     atomic_store(&f->serving, false);
     fs_stop(f);
     pthread_join(stopper, NULL);
-    signals_restore(old);
+    signals_ignore();
     signal_fd = -1;
     fs_wait_end(f);
     fs_settle_stop(f);

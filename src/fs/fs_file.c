@@ -24,6 +24,9 @@ static bool flags_write(int flags)
 static int open_live(struct op *op, struct verr *err)
 {
     int rc = fs_disk_open_live(op->disk, err);
+    if (rc == -ENOENT && agent_read_only(op->f->agent))
+        return verr_set(err, EREMOTE, "the live image of this disk is in its host's state directory, which a read-only mount leaves alone: "
+                        "read a snapshot");
     if (rc == -ENOENT)
         return verr_set(err, EREMOTE, "the live image of this disk is not on this host (varve adopt takes it over)");
     return rc;

@@ -11,6 +11,7 @@
 #include "base/turn.h"
 #include "base/verr.h"
 #include "fs/fs.h"
+#include "fs/fs_point.h"
 #include "fs/fs_handle.h"
 
 #include <pthread.h>
@@ -41,6 +42,7 @@ struct fs {
     struct catalog *catalog;
     struct live_set *live;
     struct fuse_session *se;
+    struct fs_point point;          /* where it is mounted */
     struct pool *io;                /* reads that may go to STORE */
     struct pool *ctl;               /* changes of names, freezes, fsync, the queues of disks */
     struct pool *answers;           /* answers parked requests; waits for nobody */

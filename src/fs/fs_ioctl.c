@@ -456,6 +456,10 @@ static void command_start(const struct command *c, fuse_req_t req, fuse_ino_t in
         fuse_reply_err(req, ENOTTY);
         return;
     }
+    if (c->write && agent_read_only(fs_of(req)->agent)) {       /* the kernel refuses other changes, but knows no ioctl */
+        fuse_reply_err(req, EROFS);
+        return;
+    }
     if (c->write && h->kind == HANDLE_DISK && !h->may_change) {
         fuse_reply_err(req, EBADF);
         return;

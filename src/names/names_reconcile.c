@@ -192,7 +192,7 @@ static int choose_root(struct reconcile *rc)
 static int drop(struct reconcile *rc, struct rnode *r)
 {
     int e = names_record_remove(rc->n, &r->id, rc->err);
-    if (e < 0)
+    if (e < 0 && e != -EROFS)   /* a store that is only read keeps the record, and shows it no more */
         return e;
     fault_point("names.reconcile.after_remove");
     r->shown = SHOWN_DROPPED;

@@ -47,6 +47,12 @@ enum { REVOKE_TRIES = 64 };
 static struct backend_dir *of(struct backend *b) { return (struct backend_dir *)b; }
 static struct dfile *df(struct bfile *f) { return (struct dfile *)f; }
 
+/* The directory for an operation that changes something in it. */
+static int get_to_change(struct backend *b, const char *dir, struct dirref **out)
+{
+    return of(b)->read_only ? -EROFS : dirref_get(of(b), dir, out);
+}
+
 static void temp_name(char out[TEMP_NAME])
 {
     struct vid id = vid_random();
@@ -60,7 +66,7 @@ static void temp_name(char out[TEMP_NAME])
 static int dir_create(struct backend *b, const char *dir, const char *name, const void *data, size_t len)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     r = file_publish(d->fd, name, data, len);
@@ -71,7 +77,7 @@ static int dir_create(struct backend *b, const char *dir, const char *name, cons
 static int dir_replace(struct backend *b, const char *dir, const char *name, const void *data, size_t len)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     r = file_replace(d->fd, name, data, len);
@@ -114,10 +120,10 @@ static int two_names(struct backend *b, const char *dir, const char *name, const
                      int (*call)(int, const char *, int, const char *))
 {
     struct dirref *from, *to;
-    int r = dirref_get(of(b), dir, &from);
+    int r = get_to_change(b, dir, &from);
     if (r < 0)
         return r;
-    r = dirref_get(of(b), to_dir, &to);
+    r = get_to_change(b, to_dir, &to);
     if (r == 0) {
         r = call(from->fd, name, to->fd, to_name) < 0 ? -errno : 0;
         dirref_put(of(b), to);
@@ -141,7 +147,7 @@ static int dir_move(struct backend *b, const char *dir, const char *name, const 
 static int dir_remove(struct backend *b, const char *dir, const char *name)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     r = unlinkat(d->fd, name, 0) < 0 ? -errno : 0;
@@ -172,7 +178,7 @@ static int dir_list(struct backend *b, const char *dir, blist_fn fn, void *ctx)
     int r = dirref_get(of(b), dir, &d);
     if (r < 0)
         return r;
-    r = of(b)->shared ? look_again(d->fd) : 0;
+    r = of(b)->shared && !of(b)->read_only ? look_again(d->fd) : 0;
     if (r == 0)
         r = dir_each(d->fd, fn, ctx);
     dirref_put(of(b), d);
@@ -205,7 +211,7 @@ static int sync_of(struct backend *b, const char *dir)
 static int dir_claim(struct backend *b, const char *dir, const char *name)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     r = mkdirat(d->fd, name, 0700) < 0 ? -errno : 0;
@@ -231,7 +237,7 @@ static int dir_make_dir(struct backend *b, const char *dir, const char *name)
 {
     struct stat st;
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     if (mkdirat(d->fd, name, 0700) < 0)
@@ -250,7 +256,7 @@ static int clear_entry(void *ctx, const char *name) { return tree_remove(*(const
 static int dir_clear(struct backend *b, const char *dir)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     r = dir_each(d->fd, clear_entry, &d->fd);
@@ -286,7 +292,7 @@ static int file_open(struct backend *b, struct dirref *d, const char *name, int 
 static int open_in(struct backend *b, const char *dir, const char *name, int flags, struct dfile **out)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = (flags & O_ACCMODE) == O_RDONLY ? dirref_get(of(b), dir, &d) : get_to_change(b, dir, &d);
     return r < 0 ? r : file_open(b, d, name, flags, out);
 }
 
@@ -426,7 +432,7 @@ static int file_unname(struct bfile *f)
 static int dir_lease(struct backend *b, const char *dir, const char *name, struct blease **out)
 {
     struct dlease *l = calloc(1, sizeof *l);
-    int r = l == NULL ? -ENOMEM : strlen(name) >= sizeof l->name ? -ENAMETOOLONG : dirref_get(of(b), dir, &l->in);
+    int r = l == NULL ? -ENOMEM : strlen(name) >= sizeof l->name ? -ENAMETOOLONG : get_to_change(b, dir, &l->in);
     if (r < 0) {
         free(l);
         return r;
@@ -489,7 +495,7 @@ static int lease_remove(int in, const char *name)
 static int dir_revoke(struct backend *b, const char *dir, const char *name)
 {
     struct dirref *in;
-    int r = dirref_get(of(b), dir, &in);
+    int r = get_to_change(b, dir, &in);
     if (r < 0)
         return r;
     r = -ENOTEMPTY;
@@ -527,7 +533,7 @@ static int dir_owner(struct backend *b, uid_t *uid, gid_t *gid)
 static int dir_reserve(struct backend *b, const char *dir, const char *name, size_t bytes)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     r = file_reserve(d->fd, name, bytes);
@@ -538,7 +544,7 @@ static int dir_reserve(struct backend *b, const char *dir, const char *name, siz
 static int dir_unreserve(struct backend *b, const char *dir, const char *name)
 {
     struct dirref *d;
-    int r = dirref_get(of(b), dir, &d);
+    int r = get_to_change(b, dir, &d);
     if (r < 0)
         return r;
     r = file_unreserve(d->fd, name);
@@ -591,12 +597,17 @@ int backend_dir_open(const char *path, struct backend **out)
     bd->base.ops = &dir_ops;
     bd->root.fd = fd;
     bd->shared = !is_local(fd);
+    dirref_look(bd, &bd->root);
     pthread_mutex_init(&bd->lock, NULL);
     *out = &bd->base;
     return 0;
 }
 
 int backend_dir_hold(struct backend *b, const char *dir) { return dirref_hold(of(b), dir); }
+
+bool backend_dir_read_only(const struct backend *b) { return ((const struct backend_dir *)b)->read_only; }
+
+void backend_dir_set_read_only(struct backend *b) { of(b)->read_only = true; }
 
 void backend_dir_set_shared(struct backend *b) { of(b)->shared = true; }
 

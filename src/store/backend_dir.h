@@ -13,6 +13,10 @@
 int backend_dir_open(const char *path, struct backend **out);
 /* The same for one directory in it, which stays open until the backend is closed. dir has no slash. -ENOENT, -ENOTDIR, -ELOOP. */
 int backend_dir_hold(struct backend *b, const char *dir);
+/* Every operation that changes something is -EROFS, and makes no system call: the filesystem of STORE, or of one of the directories held
+ * open, is read-only; or _set_read_only was called, before other threads use the backend. */
+bool backend_dir_read_only(const struct backend *b);
+void backend_dir_set_read_only(struct backend *b);
 /* Makes the directory (mode 0700) unless it is there. *made: this call made it. */
 int backend_dir_make(const char *path, bool *made);
 /* Gives dir/name to uid:gid (uid -1: leaves the owner) and fsyncs it, so that it is durable with its owner. name "": dir itself. */

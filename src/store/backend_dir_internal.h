@@ -24,6 +24,7 @@ struct backend_dir {
     struct backend base;        /* first */
     struct dirref root;
     bool shared;                /* other hosts may write here: lists are made anew */
+    bool read_only;             /* every change is refused; does not change once threads use the backend */
     pthread_mutex_t lock;
     struct dirref *kept[DIRS_KEPT];
     unsigned nkept;
@@ -38,6 +39,8 @@ void dirref_put(struct backend_dir *bd, struct dirref *d);
 void dirref_pin(struct backend_dir *bd, struct dirref *d);
 /* Opens `rest` relative to `up`, pinned and in no table; dir: its name relative to STORE. */
 int dirref_open(const struct dirref *up, const char *rest, const char *dir, struct dirref **out);
+/* Sets read_only of the backend if nothing can be changed in the directory. Before other threads use the backend, as dirref_hold. */
+void dirref_look(struct backend_dir *bd, const struct dirref *d);
 /* Opens the directory and keeps it open until the backend is closed. */
 int dirref_hold(struct backend_dir *bd, const char *dir);
 void dirref_close_all(struct backend_dir *bd);

@@ -149,6 +149,13 @@ int dirref_get(struct backend_dir *bd, const char *dir, struct dirref **out)
     return r;
 }
 
+/* The kernel says EROFS of a read-only filesystem, mount or btrfs snapshot, also to root; fstatvfs does not know the last. */
+void dirref_look(struct backend_dir *bd, const struct dirref *d)
+{
+    if (faccessat(d->fd, ".", W_OK, 0) < 0 && errno == EROFS)
+        bd->read_only = true;
+}
+
 int dirref_hold(struct backend_dir *bd, const char *dir)
 {
     struct dirref *d;
@@ -158,6 +165,7 @@ int dirref_hold(struct backend_dir *bd, const char *dir)
     pthread_mutex_lock(&bd->lock);
     d->held = true;
     pthread_mutex_unlock(&bd->lock);
+    dirref_look(bd, d);         /* it may be a mount of its own */
     dirref_put(bd, d);
     return 0;
 }

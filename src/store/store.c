@@ -133,6 +133,10 @@ void store_close(struct store *st)
 
 const struct store_conf *store_conf(const struct store *st) { return &st->conf; }
 
+bool store_read_only(const struct store *st) { return backend_dir_read_only(st->b); }
+
+void store_refuse_changes(struct store *st) { backend_dir_set_read_only(st->b); }
+
 struct backend *store_index(struct store *st) { return st->b; }
 
 int store_space(const struct store *st, struct statvfs *out) { return bk_space(st->b, out); }

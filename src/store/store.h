@@ -49,6 +49,10 @@ void store_close(struct store *st);
 
 const struct store_conf *store_conf(const struct store *st);
 const char *store_path(const struct store *st);                  /* canonical; for messages only, not to open anything */
+/* Every change is -EROFS, and STORE stays as it is to the last byte: its filesystem is read-only (-EROFS says so, not a missing right), or
+ * store_refuse_changes was called, which the opener may do before other threads use the store. */
+bool store_read_only(const struct store *st);
+void store_refuse_changes(struct store *st);
 /* The backend of STORE, for fpindex, which keeps its files in "index". */
 struct backend *store_index(struct store *st);
 

@@ -34,6 +34,10 @@ run umount "$MNT"
 # At once again: the new mount waits for the old daemon.
 run mount -t varve -o "$opts" "$T/store" "$MNT"
 same "$T/a" "$MNT/vm/disk.img"
+# After a crash, too: the dead mount is put aside.
+kill -9 "$(daemon_of "$T/state")"
+run mount -t varve -o "$opts" "$T/store" "$MNT"
+same "$T/a" "$MNT/vm/disk.img"
 run umount "$MNT"
 must_fail "bogus" mount -t varve -o "$opts,bogus" "$T/store" "$MNT"
 eventually 30 flock -n "$T/state/lock" true

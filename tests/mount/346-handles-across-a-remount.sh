@@ -97,8 +97,8 @@ content "$T/a" "$again"
 content "$T/c" "$of_two"
 stop_varve
 
-# The same on a mount that cannot be written to.
+# The same on a mount that cannot be written to, which shows what is stored.
 start_varve ro
-content "$T/a" "$again"
 content "$T/c" "$of_two"
-stop_varve
+umount "$MNT"
+wait_daemon
