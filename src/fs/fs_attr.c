@@ -33,7 +33,7 @@ static int what_unnamed(struct fs *f, uint64_t ino, struct what *out)
     struct fs_disk *d = fs_disk_find_ino(f, ino);
     if (d != NULL) {
         pthread_mutex_lock(&f->lock);
-        bool orphan = d->orphan;
+        bool orphan = d->orphan || (d->dying && d->handles > 0);    /* the name goes a moment before the mark comes */
         if (orphan)
             out->node = d->node;
         pthread_mutex_unlock(&f->lock);

@@ -288,6 +288,7 @@ static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node,
     fs_will_replace(d);
     pthread_mutex_lock(&f->lock);
     d->dying = true;
+    d->node = *node;                /* before the name goes: whoever has it open may ask at any moment */
     pthread_mutex_unlock(&f->lock);
     int rc = agent_node_remove(f->agent, &node->id, err);
     pthread_mutex_lock(&f->lock);
@@ -296,7 +297,6 @@ static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node,
         d->dying = false;
     } else if (open) {
         d->orphan = true;
-        d->node = *node;
     }
     pthread_mutex_unlock(&f->lock);
     if (rc < 0 || open)

@@ -54,7 +54,7 @@ struct fs_disk {
                                      * handle, kernels before 6.6 keep pages that a direct write has made stale */
     bool orphan;                    /* unlinked while open */
     bool dying;                     /* being unlinked or replaced: opens fail */
-    struct node node;               /* of an orphan: attributes for fstat */
+    struct node node;               /* while dying and as an orphan: attributes for fstat */
 
     atomic_bool touched;            /* data changed since the first of the present writers opened the disk */
     bool killed;                    /* the last flush came from a killed process */

@@ -155,7 +155,6 @@ static void end_source(struct fs_disk *src, const struct node *from)
     pthread_mutex_lock(&src->f->lock);
     bool open = src->handles > 0;
     src->orphan = open;
-    src->node = *from;
     pthread_mutex_unlock(&src->f->lock);
     if (open)
         return;
@@ -171,7 +170,10 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
     struct fs_disk *src = fs_disk_get(f, &m->from.node.id);
     if (src == NULL)
         return -ENOMEM;
-    set_dying(src, true);           /* opens of the source fail from here on */
+    pthread_mutex_lock(&f->lock);
+    src->dying = true;              /* opens of the source fail from here on */
+    src->node = m->from.node;       /* whoever has it open may ask at any moment */
+    pthread_mutex_unlock(&f->lock);
     int rc = check_target(op, m, err);
     if (rc == 0)
         rc = move_busy(fs_disk_others(src, NULL, true), op->name, err);
