@@ -73,7 +73,8 @@ int each_mount_of(const char *store, int (*fn)(void *ctx, const char *mountpoint
 /* Opens what is missing of 0, 1 and 2 on /dev/null, so that no file of ours becomes one of them. */
 void fill_standard_fds(void);
 
-/* A disk in use has about eight files open, a pending snapshot four; a shell or mount(8) gives 1024 unless asked for more. */
+/* Raises the limit of open files as far as the caller's allows (a shell or mount(8) gives 1024 unless asked for more), and warns where it
+ * is too low. */
 void allow_open_files(void);
 
 /* Drops to uid:gid without capabilities, with no_new_privs. Nothing to do but no_new_privs when not root. 0 or -errno. */

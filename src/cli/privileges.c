@@ -30,11 +30,18 @@ void fill_standard_fds(void)
 void allow_open_files(void)
 {
     struct rlimit l;
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == l.rlim_max)
+    enum { NEEDED = 256 };      /* the least that tests/mount/370 has tried: parts of the limit go to all that keeps files open (base/limits.h) */
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
         return;
+    const rlim_t had = l.rlim_cur;
     l.rlim_cur = l.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+    if (had != l.rlim_max && setrlimit(RLIMIT_NOFILE, &l) < 0) {
         vlog(VLOG_WARN, "mount", "the limit of open files stays at what the caller had: %s", strerror(errno));
+        l.rlim_cur = had;
+    }
+    if (l.rlim_cur < NEEDED)
+        vlog(VLOG_WARN, "mount", "the limit of open files is %llu and cannot be raised here: at least %d are needed, or opens and writes may fail. "
+             "Raise it by LimitNOFILE= in the unit, or by ulimit -n as root", (unsigned long long)l.rlim_cur, NEEDED);
 }
 
 static int drop_capabilities(void)

@@ -15,9 +15,10 @@ make_disks() {
 }
 
 # A low limit that may be raised is.
-ulimit -Sn 256
+ulimit -Sn 200
 start_varve
 make_disks 100
+if grep -q "limit of open files" "$T/daemon.log"; then fail "warns of a limit that it has raised"; fi
 stop_varve
 
 # One that may not: fewer disks stay open.
@@ -27,5 +28,14 @@ stop_varve
     ulimit -Hn 512
     start_varve
     make_disks 100
+    stop_varve
+)
+
+# One that is too low is said at the mount, with what raises it.
+(
+    INIT_DONE=1
+    ulimit -Hn 200
+    start_varve
+    grep -q 'WARN mount: the limit of open files is 200 .* at least 256 .* LimitNOFILE= .* ulimit -n' "$T/daemon.log" || fail "does not say that 200 is too low"
     stop_varve
 )
