@@ -107,7 +107,7 @@ static void append(struct agent *a, const char *line)
     size_t n = (size_t)snprintf(text, sizeof text, "%016" PRIx64 " %s\n", hash64(line, strlen(line)), line);
     int r = a->events.bytes + n > FILE_BYTES ? begin_anew(a) : 0;
     if (r == 0)
-        r = pwrite_full(a->events.fd, text, n, (off_t)a->events.bytes);
+        r = pwrite_bulk(a->events.fd, text, n, (off_t)a->events.bytes);     /* the rest of a full STATE is for what must go on */
     if (r == 0)
         a->events.bytes += n;
     else if (r != -ENOSPC && r != -EDQUOT)

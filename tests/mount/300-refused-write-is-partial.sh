@@ -47,10 +47,10 @@ import errno, os, sys
 disk, fill, how = sys.argv[1:4]
 fd = os.open(disk, os.O_RDWR | os.O_CREAT, 0o640)
 os.pwrite(fd, os.urandom(1 << 20), 0)
-with open(fill, "wb") as f:
+with open(fill, "wb", buffering=0) as f:      # a buffer would be written once more by close
     try:
         while True:
-            f.write(bytes(1 << 16)); f.flush()
+            f.write(bytes(1 << 16))
     except OSError:
         pass
 data, at, refused = os.urandom(1 << 20), 1 << 20, []
