@@ -78,8 +78,9 @@ daemon_of() {
     [ "$(readlink "/proc/$pid/exe")" != "$(readlink -f "$VARVE")" ] || echo "$pid"
 }
 
-# start_varve [MOUNT OPTION...]: makes the store when there is none, mounts, waits until it is usable.
-start_varve() {
+# begin_varve [MOUNT OPTION...]: makes the store when there is none, mounts, waits until it is usable. 1: the daemon has ended (DAEMON is
+# its pid yet).
+begin_varve() {
     local opts=state=$T/state,host=testhost o
     for o in ${VARVE_OPTS:-} "$@"; do opts=$opts,$o; done
     # shellcheck disable=SC2086  # INIT_OPTS is several words
@@ -89,11 +90,16 @@ start_varve() {
     DAEMON=$!
     for _ in $(seq 300); do
         if is_usable; then return 0; fi
-        kill -0 "$DAEMON" 2>/dev/null || { cat "$T/daemon.log" >&2; DAEMON=; fail "the daemon ended while starting"; }
+        kill -0 "$DAEMON" 2>/dev/null || return 1
         sleep 0.1
     done
     cat "$T/daemon.log" >&2
     fail "not usable after 30 s"
+}
+
+# The same for a daemon that must be usable.
+start_varve() {
+    begin_varve "$@" || { cat "$T/daemon.log" >&2; DAEMON=; fail "the daemon ended while starting"; }
 }
 
 # Waits for the daemon's end; its exit status goes to DAEMON_STATUS.

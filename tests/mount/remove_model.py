@@ -69,8 +69,8 @@ def read(path):
 class Disk:
     """What must be there. `doubt`: the operation that runs, as (contents that the live image may have, or None for any; how many new
     snapshots there may be; a snapshot that may be gone). A live image that is not there has the content None. `loose`: the snapshot of
-    what the live image holds was removed, perhaps before it was stored: then the disk has changed since its last snapshot, and what
-    would end that content takes one of it."""
+    what the live image holds was removed, or the newest one, perhaps before it was stored: then the disk counts as changed since its
+    last snapshot, even if a revert has given it the content of another one meanwhile, and what would end that content takes one of it."""
 
     def __init__(self, index, seed):
         self.name, self.index, self.rng = 'd%d' % index, index, random.Random('%s %d' % (seed, index))
@@ -178,7 +178,7 @@ class Thread(threading.Thread):
         d.say('remove ' + name)
         d.doubt = ([d.live], 0, name)
         program('rm', self.snap(name), retry=False)     # a round that is storing it does not make it busy
-        d.loose = d.loose or d.snaps[name] == d.live
+        d.loose = d.loose or (d.live is not None and (d.snaps[name] == d.live or name == max(d.snaps)))
         del d.snaps[name]
 
     def step(self):
