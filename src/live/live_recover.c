@@ -260,6 +260,38 @@ static int trim(struct live *l, struct verr *err)
     return r;
 }
 
+enum { TAIL_READ = 64 << 10 };
+
+/* Does the live image show data in this part of a segment? What cannot be read shows none. */
+static int shows_data(struct live *l, uint64_t off, uint64_t end, struct verr *err)
+{
+    const uint64_t seg = off >> SEG_SHIFT;
+    uint8_t *buf = malloc(TAIL_READ);
+    if (buf == NULL)
+        return live_fail(l, err, ENOMEM, "no memory");
+    bool data = false;
+    int r = 0;
+    while (off < end && r == 0 && !data) {
+        const uint32_t n = end - off < TAIL_READ ? (uint32_t)(end - off) : TAIL_READ;
+        r = live_view_read(l, &l->cur, seg, (uint32_t)(off & (SEG_BYTES - 1)), buf, n, REACH_ALL, NULL);
+        data = r == 0 && (buf[0] != 0 || memcmp(buf, buf + 1, n - 1) != 0);
+        off += n;
+    }
+    free(buf);
+    return r == -ENOMEM ? live_fail(l, err, ENOMEM, "no memory") : data;
+}
+
+/* Zeroes what entries show behind the end: the table on disk may be younger than the size that the head says, as when a publication
+ * had made its entries durable and not yet its head. Reads the segment that the end lies in, no other. */
+static int trim_entries(struct live *l, struct verr *err)
+{
+    const uint64_t size = atomic_load(&l->size), end = seg_count(size) << SEG_SHIFT;
+    int r = live_zero_range(l, end, ((LIVE_SIZE_MAX >> SEG_SHIFT) + 1) << SEG_SHIFT, err);
+    if (r == 0 && size < end)
+        r = shows_data(l, size, end, err);
+    return r == 1 ? live_zero_range(l, size, end, err) : r;
+}
+
 static int dirty_present(struct live *l, struct verr *err)
 {
     struct stat st;
@@ -451,6 +483,8 @@ static int recover_untrusted(struct live *l, struct verr *err)
         r = trim(l, err);
     if (r == 0)
         r = count_all(l, alloc, err);
+    if (r == 0)
+        r = trim_entries(l, err);
     if (r == 0)
         r = live_fsync_locked(l, 0, err);
     if (r == 0)
