@@ -231,7 +231,7 @@ def try_errors():
                        ((b'backup', outside + b'/no', MNT + b'/y'), 3), ((b'backup', LOG, outside + b'/y'), 10),
                        ((b'backup', LOG, ROOT + b'/a\n@b'), 2), ((b'backup', b'--label', b'a\nb', LOG, ROOT + b'/n'), 2),
                        ((b'verify', odd), 10), ((b'rebuild', odd), 10), ((b'dump', odd), 1), ((b'dump', LOG), 20), ((b'umount', outside), 10),
-                       ((b'mount', odd, MNT), 10), ((b'mount', STORE, odd), 1), ((b'init', STORE), 1), ((b'init', b'--zstd-level\n\x1b', odd), 2),
+                       ((b'mount', odd, T), 10), ((b'mount', STORE, odd), 1), ((b'init', STORE), 1), ((b'init', b'--zstd-level\n\x1b', odd), 2),
                        ((b'snapshot', b'--lab\nel\x1b=3', odd), 2), ((b'health', b'--max-age', b'1\n\x1b', MNT), 2),
                        ((b'wait', b'--timeout', b'\xe9\n', MNT), 2), ((b'snapshot', b'--label', b'a\nb', ROOT + b'/plain.img'), 2),
                        ((b'snapshot', b'--label', b'raw', ROOT + b'/\n.img'), 2), ((b'lo\ng\x1b',), 2),
