@@ -15,7 +15,8 @@ case $(basename "$snap") in disk@[0-9]*T[0-9]*Z.img) ;; *) fail "strange name: $
 same "$T/in" "$snap"                                    # readable while pending
 equals "$(stat -c %s "$snap")" 9000001
 equals "$(stat -c %h "$snap")" 1
-case $(stat -c %A "$snap") in *w*) fail "a snapshot has write bits";; esac
+case $(stat -c %A "$snap") in -rw-r--r--) ;; *) fail "the snapshot's mode is $(stat -c %A "$snap")";; esac    # its owner's copies can be overwritten
+must_fail "Read-only file system" dd if="$T/in" of="$snap" count=1 conv=notrunc status=none
 [ "$(stat -c %i "$snap")" != "$(stat -c %i "$MNT/web/disk.img")" ] || fail "same inode number"
 
 run "$VARVE" wait "$MNT/web/disk.img"
