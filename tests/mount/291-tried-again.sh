@@ -73,7 +73,7 @@ ended
 # What fails behind the commit point is finished by the next attempt, which must not publish the same name again.
 started_with agent.finish.before_pointers:1=5
 run cp "$T/a" "$MNT/vm/finish.img"
-eventually 10 says "failed: "
+eventually 10 says ": failed, snapshot "
 eventually 30 is_stored "$MNT/vm/finish.img"
 run cp "$T/b" "$MNT/vm/finish.img"
 eventually 30 is_stored "$MNT/vm/finish.img"
@@ -102,7 +102,7 @@ done
 # A wait ends with the first failed attempt; a deadline holds also while the round hangs.
 started_with store.publish.rename:1+=28
 run cp "$T/a" "$MNT/vm/full.img"
-eventually 10 says "failed: "
+eventually 10 says ": failed, snapshot "
 must_fail "could not be stored" "$VARVE" wait "$MNT"
 ended
 touch "$T/pause"
