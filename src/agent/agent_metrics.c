@@ -72,13 +72,13 @@ static int print_rounds(struct agent *a, struct text *t, struct verr *err)
     return PRINT(t, rows, err);
 }
 
-/* What cannot be read has no sample. */
+/* What cannot be read has no sample; nor has the room of a read-only mount, which writes nothing. */
 static int print_condition(struct agent *a, struct text *t, struct verr *err)
 {
     struct agent_room room;
     struct agent_verified v;
     int r = 0;
-    if (agent_room(a, &room) == 0) {
+    if (!agent_read_only(a) && agent_room(a, &room) == 0) {
         const struct metric rows[] = {
             {"varve_free_bytes", "gauge", "what can still be written there", "{place=\"store\"}", room.store_free},
             {"varve_free_bytes", "gauge", "", "{place=\"state\"}", room.state_free},

@@ -196,7 +196,7 @@ static void print_line(const struct health *h)
         printf("; and %zu more (varve health --json)", total - shown);
     format_age(h->oldest, oldest);
     if (total == 0)
-        printf("%llu disks, the oldest last good snapshot is %s old", (unsigned long long)h->disks, oldest);
+        printf("%llu disk%s, the oldest last good snapshot is %s old", (unsigned long long)h->disks, h->disks == 1 ? "" : "s", oldest);
     printf(" | disks=%llu problems=%zu oldest=%llds;;%lld\n", (unsigned long long)h->disks, total, (long long)h->oldest,
            (long long)(h->max_age / 1000));
 }

@@ -30,7 +30,7 @@ random_file "$T/a" $((3 << 20))
 run cp "$T/a" "$MNT/vm/disk.img"
 run "$VARVE" wait "$MNT"
 touch "$MNT/vm/.tmp.img"
-health_is 0 '^VARVE OK - 1 disks, the oldest last good snapshot is .* old \| disks=1 problems=0 '
+health_is 0 '^VARVE OK - 1 disk, the oldest last good snapshot is .* old \| disks=1 problems=0 '
 eventually 30 becomes 2 "^VARVE CRITICAL - $MNT/vm/disk.img: no good snapshot for .*limit 1 s" --max-age 1s
 health_is 0 OK --max-age 0
 touch "$MNT/vm/new.img"
