@@ -54,18 +54,23 @@ static int unmount_or_detach(const struct watch *w)
     return r == 0 ? 1 : r;
 }
 
+/* What is mounted and what was made is said once, before the daemon drops its privileges: later words about it are not believed. */
 static void hear(struct watch *w, int fd, const struct message *m)
 {
     int answer;
     switch (m->word) {
     case GUARD_MOUNTED:
+        if (w->mounted)
+            break;
         w->mounted = true;
         w->dev_major = m->dev_major;
         w->dev_minor = m->dev_minor;
         break;
     case GUARD_MADE:
+        if (w->made[0] != '\0')
+            break;
         w->levels = m->levels;
-        memcpy(w->made, m->path, sizeof w->made);
+        snprintf(w->made, sizeof w->made, "%.*s", (int)sizeof w->made - 1, m->path);
         break;
     case GUARD_KEEP:
         w->keep = true;
