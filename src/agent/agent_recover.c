@@ -178,7 +178,7 @@ static int raise_numbers(struct agent *a, struct live *l, const struct node *dis
 
 static int recover_named(struct agent *a, struct live *l, const struct node *disk, struct verr *err)
 {
-    struct live_attr at;
+    struct live_attr at = {0};
     /* The disk has a name, whatever a crash during its creation or removal left. */
     int r = live_removal_unsay(a->state_fd, &disk->id, err);
     if (r == 0)

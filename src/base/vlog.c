@@ -4,11 +4,11 @@
 #include "base/quote.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
@@ -32,10 +32,12 @@ void vlog_open(int to_syslog, enum vlog_level max_level)
 static bool stderr_is_journal(void)
 {
     struct stat st;
-    uintmax_t dev, ino;
-    const char *stream = getenv("JOURNAL_STREAM");
-    return stream != NULL && sscanf(stream, "%" SCNuMAX ":%" SCNuMAX, &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
-           st.st_dev == dev && st.st_ino == ino;
+    char now[64];
+    const char *stream = getenv("JOURNAL_STREAM");      /* DEVICE:INODE */
+    if (stream == NULL || fstat(STDERR_FILENO, &st) < 0)
+        return false;
+    snprintf(now, sizeof now, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    return strcmp(stream, now) == 0;
 }
 
 const char *vlog_mark(enum vlog_level level)

@@ -265,7 +265,7 @@ static int check_mountpoint(const char *path, char full[PATH_MAX], struct fs_poi
         return check_mounted(full, at, err);
     if (r == 0 && stat(full, &st) < 0)
         r = -errno;
-    if (r < 0)
+    if (r != 0)
         return verr_set(err, r == -ENOENT ? ENOTDIR : -r, "mount point %s: %s%s", path, strerror(-r),
                         r == -ENOTCONN ? " (a dead mount: varve umount --dead it first)" : "");
     if (!S_ISDIR(st.st_mode))

@@ -217,15 +217,16 @@ int names_end_replaced(struct names *n, const struct vid *id, struct node *rec, 
 {
     uint64_t snaps = 0;
     int r = catalog_snap_count(n->catalog, id, &snaps, err);
-    if (r == 0)
-        r = store_node_load(n->store, id, rec, err);
+    if (r < 0)
+        return r;
+    r = store_node_load(n->store, id, rec, err);
     if (r == -ENOENT)
         return 0;
     if (r == 0 && (rec->flags & NODE_GONE) != 0)
         return 1;
     if (snaps == 0)     /* its record is not needed, even if it cannot be read */
         return r == 0 || r == -EBADMSG || r == -ENOTSUP ? names_record_remove(n, id, err) : r;
-    if (r < 0)
+    if (r != 0)
         return r;
     rec->flags |= NODE_GONE;
     rec->ctime_ns = vclock_real_ns(n->clock);
