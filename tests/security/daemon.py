@@ -23,6 +23,16 @@ def status(path):
     return dict(re.findall(r"^(\w+):[ \t]*(.*)$", pathlib.Path(path, "status").read_text(), re.M))
 
 
+def check_guard(m, pid, how):
+    """What stays root beside the daemon: it has the socket to the daemon and nothing else of anybody's."""
+    s = status(pathlib.Path(f"/proc/{pid}"))
+    c.check(s["NoNewPrivs"].strip() == "1", f"{how}: the guard may gain privileges")
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        where = os.readlink(fd)
+        good = where.startswith("socket:") or where in (str(m.log), "/dev/null") and int(fd.name) <= 2
+        c.check(good, f"{how}: the guard's descriptor {fd.name} is {where}")
+
+
 def check_process(pid, uid, m, how):
     """Of each thread: capabilities belong to threads."""
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
@@ -34,18 +44,23 @@ def check_process(pid, uid, m, how):
         # A sanitizer's own thread is older than the filter; TSYNC gives it the filter, too.
         c.check(s["Seccomp"] == "2", f"{how}: Seccomp is {s['Seccomp']}")
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    c.check(not children, f"{how}: the daemon still has children {children}")
+    c.check(len(children) == 1, f"{how}: the daemon has the children {children}, not its guard alone")
+    for child in children:
+        check_guard(m, child, how)
     if not harness.SANITIZED:           # the leak checker attaches to its own process
         limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
         c.check(re.search(r"Max core file size\s+0\s+0\s", limits), f"{how}: core dumps are not forbidden")
         if uid != 0:                    # of who cannot be dumped /proc belongs to root
             c.check(os.stat(f"/proc/{pid}/environ").st_uid == 0, f"{how}: the daemon is dumpable")
+    sockets = 0
     for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
         where = os.readlink(fd)
-        good = where.startswith((f"{m.store}", f"{m.state}", "/dev/fuse", "anon_inode:[eventfd]"))
+        sockets += where.startswith("socket:")
+        good = where.startswith((f"{m.store}", f"{m.state}", "/dev/fuse", "anon_inode:[eventfd]", "socket:"))
         good = good or int(fd.name) == 0 and where == "/dev/null" or int(fd.name) in (1, 2) and where in (str(m.log), "/dev/null")
-        good = good or where.startswith("socket:") and how.startswith("in the background")     # syslog
         c.check(good, f"{how}: descriptor {fd.name} is {where}")
+    most = 2 if how.startswith("in the background") else 1     # to the guard; syslog
+    c.check(1 <= sockets <= most, f"{how}: {sockets} sockets")
 
 
 def use(m):
