@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CONFIG_DEFAULT "/etc/varve/varve.conf"
@@ -218,6 +219,8 @@ static int load_options(struct mount_options *o, const char *store, const char *
 
 /* ---- where it is mounted ---- */
 
+enum { DYING_TRIES = 200 };
+
 static int touch(void *ctx, int fd)
 {
     struct statvfs vfs;
@@ -243,16 +246,32 @@ static int resolve(const char *path, char full[PATH_MAX], struct fs_point *at)
     return realpath(path, full) == NULL ? -errno : 0;
 }
 
+/* What a mount says when it is touched. A daemon that is dying closes one /dev/fuse after the other: what waits for an answer gets
+ * ECONNABORTED, and the mount is dead (ENOTCONN) a moment later. */
+static int ask_mount(const char *full)
+{
+    const struct timespec step = {0, 50 * 1000000L};
+    int r = -ECONNABORTED;
+    for (int tries = 0; r == -ECONNABORTED && tries < DYING_TRIES; tries++) {
+        if (tries > 0)
+            nanosleep(&step, NULL);
+        r = ask(touch, (void *)full, NULL, NULL);
+    }
+    return r;
+}
+
 /* A mount that is there already: -EBUSY, unless it is a varve whose daemon has died. */
 static int check_mounted(const char *full, const struct fs_point *at, struct verr *err)
 {
     if (strcmp(at->type, "fuse.varve") != 0)
         return verr_set(err, EBUSY, "%s: a %s filesystem is mounted there already (umount it first)", full, at->type);
-    int r = ask(touch, (void *)full, NULL, NULL);
-    if (r == -ENOTCONN)
+    int r = ask_mount(full);
+    if (r == -ENOTCONN || r == -ECONNABORTED)
         return 0;
     if (r == -ETIMEDOUT)
         return verr_set(err, EBUSY, "%s: a varve is mounted there already, and does not answer: end it, and umount it", full);
+    if (r < 0)
+        return verr_set(err, EBUSY, "%s: a varve is mounted there already, and answers \"%s\": umount it first", full, strerror(-r));
     return verr_set(err, EBUSY, "%s: a varve is mounted there already (umount it first)", full);
 }
 

@@ -48,7 +48,7 @@ static bool is_mounted(const char *point)
 static int find_point(const char *path, char point[PATH_MAX], bool *dead)
 {
     struct statvfs vfs;     /* stat may be answered from what the kernel remembers of a dead mount */
-    *dead = (realpath(path, point) == NULL || statvfs(point, &vfs) < 0) && errno == ENOTCONN;
+    *dead = (realpath(path, point) == NULL || statvfs(point, &vfs) < 0) && (errno == ENOTCONN || errno == ECONNABORTED);
     if (!*dead)
         return access(path, F_OK) < 0 ? -errno : 0;
     if (path[0] == '/' && snprintf(point, PATH_MAX, "%s", path) < PATH_MAX) {
