@@ -306,7 +306,7 @@ def check_outside(m, phase):
     c.check("secret" not in text, f"{phase}: the log holds data of users")     # of names it is full; syslog is root's to read
     for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
         where = os.readlink(fd)
-        c.check(where.startswith((str(m.store), str(m.state), "/dev/fuse", "/dev/null", "anon_inode:", "pipe:", str(m.log))),
+        c.check(where.startswith((str(m.store), str(m.state), "/dev/fuse", "/dev/null", "anon_inode:", "pipe:", "socket:", str(m.log))),
                 f"{phase}: the daemon has {where} open")
 
 
