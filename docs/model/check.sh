@@ -115,6 +115,9 @@ while read -r n w k; do [ "$n" ] && { [ "$mode" = all ] || [ "${w#slow-}" = "$w"
 65b-repair-before-fencing bad world=4 repwhen=0
 66-not-fsynced bad world=4 npow=1 nsync=0
 67-own-entry-counts-undo bad world=4 mvback=1 ownok=1 nops=3 linkfence=0
+70-anchor-from-another-disks-anchor ok order=1 untrash=1 anyd=1 record=1 npub=2 cols=1 gens=2 start=1 anchtrash=1 pubs=0 rms=1 mstates=20
+70a-the-same-file-by-file ok order=1 untrash=1 anyd=1 record=1 npub=2 cols=1 gens=2 start=1 anchtrash=1 pubs=0 rms=1 mstates=20 filewise=1
+70b-anchors-unlinked bad order=1 untrash=0 anyd=1 record=1 npub=2 cols=1 gens=2 start=1 anchtrash=1 pubs=0 rms=1 mstates=20 filewise=1
 LIST
 bad=$(grep -c 'NOT AS EXPECTED' results/all)
 printf '%d passed, %d failed\n' "$(grep -vc 'NOT AS EXPECTED' results/all)" "$bad"

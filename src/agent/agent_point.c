@@ -85,7 +85,7 @@ static int anchor_source(struct agent *a, struct live *src, const struct vid *ds
     for (; live_anchor_at(src, n, &an, NULL) == 0; n++) {
         if (n > 0)
             return -ENOENT; /* several snapshots hold the source's data: rare (a revert just came before) */
-        int r = snaps_anchor(a->store, dst_disk, &an.ref, err);
+        int r = snaps_anchor_shared(a->store, dst_disk, live_id(src), &an.ref, err);
         if (r < 0)
             return r;
         *last = an;

@@ -183,10 +183,10 @@ static int recover_named(struct agent *a, struct live *l, const struct node *dis
     int r = live_removal_unsay(a->state_fd, &disk->id, err);
     if (r == 0)
         r = live_attr(l, &at, err);
+    if (r == 0 && (at.marks & LIVE_UNNAMED) && at.mtime_ns < disk->btime_ns)    /* made ahead, and only its making was durable */
+        r = live_set_mtime(l, disk->btime_ns, err);
     if (r == 0 && (at.marks & LIVE_UNNAMED))
         r = live_set_marks(l, 0, LIVE_UNNAMED, err);
-    if (r == 0 && at.mtime_ns < disk->btime_ns && !at.changed)  /* made ahead, and only its making was durable */
-        r = live_set_mtime(l, disk->btime_ns, err);
     if (r == 0)
         r = raise_numbers(a, l, disk, err);
     if (r == 0)

@@ -58,11 +58,19 @@ static int take_anchors(struct replacing *rp, struct verr *err)
 {
     struct live_anchor an;
     for (unsigned i = 0; live_anchor_at(rp->src, i, &an, NULL) == 0; i++) {
-        int r = snaps_anchor(rp->a->store, &rp->target->id, &an.ref, err);
+        int r = snaps_anchor_shared(rp->a->store, &rp->target->id, &rp->source->id, &an.ref, err);
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+/* As any rename, this one keeps the time of the last change: `rsync` and `make` decide by it. */
+static int take_time(struct replacing *rp, struct verr *err)
+{
+    struct live_attr at;
+    int r = live_attr(rp->src, &at, err);
+    return r == 0 ? live_set_mtime(rp->dst, at.mtime_ns, err) : r;
 }
 
 /* Runs before the names change: both disks stay, whatever fails. */
@@ -80,7 +88,7 @@ static int take_content(struct replacing *rp, struct verr *err)
     if (r == 0)
         r = live_take(rp->dst, rp->src, unsaved, rp->read_on ? TAKE_COPY : TAKE_OVER, err);
     rp->taken = r == 0;
-    return r;
+    return r == 0 ? take_time(rp, err) : r;
 }
 
 /* The names have not changed: the target must be no worse off. */
@@ -105,7 +113,13 @@ static int freeze_result(struct replacing *rp, struct verr *err)
     int r = rp->made ? live_set_marks(rp->dst, 0, LIVE_UNNAMED, err) : 0;
     if (r == 0)
         r = catalog_node_by_id(rp->a->catalog, &rp->target->id, &now, err);
-    return r < 0 ? r : agent_freeze_due_locked(rp->a, &after, rp->dst, NULL, err);
+    if (r == 0)
+        r = agent_freeze_due_locked(rp->a, &after, rp->dst, NULL, err);
+    if (r == 0 && after.data == DUE_DATA_NO) {      /* the source would have settled; nothing waits for the target to do so */
+        struct due_case zeros = {.occasion = DUE_ZEROS, .node = &now};
+        r = agent_freeze_due_locked(rp->a, &zeros, rp->dst, NULL, err);
+    }
+    return r;
 }
 
 static int replace_in_turn(struct replacing *rp, struct verr *err)

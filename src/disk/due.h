@@ -20,7 +20,8 @@
  *   DUE_LATE         a freeze that was due and failed is tried again      changed, data           partial if unclean or rewriting
  *   DUE_RECOVERY     the daemon starts, and nobody saw the last close     changed, data           partial
  *   DUE_ZEROS        a freeze of DUE_SETTLED failed and is tried again;   changed, no data,       good; partial if unclean
- *                    the daemon starts and finds a disk of zeros          not rewriting
+ *                    the daemon starts and finds a disk of zeros, or a    not rewriting
+ *                    rename has brought them
  *   DUE_REQUEST      `varve snapshot DISK`, `touch DISK@LABEL.EXT`        nothing; a dot too      explicit; partial if rewriting
  *   DUE_REQUEST_DIR  `varve snapshot DIRECTORY`                           changed                 explicit; partial if rewriting
  *

@@ -79,6 +79,10 @@ int snaps_trash(struct store *st, const struct snapref *ref, struct verr *err);
 /* Links the recipe into anchors/FOR_DISK/ and fsyncs that directory. for_disk may point to the snapshot only after this has returned 0;
  * 0 also if the anchor is there already. -ENOENT: the snapshot was removed, and for_disk must not point to it. */
 int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err);
+/* The same for a disk that takes over what holder shows: where the snapshot was removed, the anchor of holder is linked. The caller keeps
+ * holder from dropping it meanwhile (its turn). */
+int snaps_anchor_shared(struct store *st, const struct vid *for_disk, const struct vid *holder, const struct snapref *ref,
+                        struct verr *err);
 /* Moves the anchor into trash/, durable on return. 0 also when there is none. obsolete (NULL: yes) is asked before the anchor is moved,
  * while nobody can pin it and no lock is held: it sees what was done under pins that have ended. -EBUSY, and nothing was done: the anchor
  * is pinned, obsolete says no, or another thread is taking it away. */

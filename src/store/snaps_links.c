@@ -113,7 +113,8 @@ int snaps_trash(struct store *st, const struct snapref *ref, struct verr *err)
 
 /* ---- anchors ---- */
 
-static int anchor_link(struct store *st, const char *to, const struct vid *from_disk, const char *name)
+/* holder (may be NULL): its anchor is the second place to link from. */
+static int anchor_link(struct store *st, const char *to, const struct vid *from_disk, const struct vid *holder, const char *name)
 {
     char from[DISK_PATH_MAX];
     struct bstat there;
@@ -122,10 +123,19 @@ static int anchor_link(struct store *st, const char *to, const struct vid *from_
     /* An anchor that is there keeps the data, even if the snapshot has been removed since. */
     if (r == -EEXIST || (r == -ENOENT && bk_stat_name(st->b, to, name, &there) == 0))
         r = 0;
+    if (r == -ENOENT && holder != NULL) {
+        store_disk_path(DIR_ANCHORS, holder, from);
+        r = bk_link(st->b, from, name, to, name);
+    }
     return r;
 }
 
 int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snapref *ref, struct verr *err)
+{
+    return snaps_anchor_shared(st, for_disk, NULL, ref, err);
+}
+
+int snaps_anchor_shared(struct store *st, const struct vid *for_disk, const struct vid *holder, const struct snapref *ref, struct verr *err)
 {
     char name[SNAP_FILE_MAX], hex[VID_HEX], dir[DISK_PATH_MAX];
     vid_hex(for_disk, hex);
@@ -134,7 +144,7 @@ int snaps_anchor(struct store *st, const struct vid *for_disk, const struct snap
     int r = bk_make_dir(st->b, "anchors", hex);
     if (r < 0)
         return store_fail(st, DIR_ANCHORS, hex, r, "making", err);
-    r = anchor_link(st, dir, &ref->disk, name);
+    r = anchor_link(st, dir, &ref->disk, holder, name);
     if (r < 0)
         return verr_set(err, -r, "anchoring %s in %s/%s: %s", name, st->path, dir, r == -ENOENT ? "the snapshot is gone" : strerror(-r));
     /* link -> sync -> only now may a pointer rely on it. An old anchor is synced too: its maker may have died before the sync. */
