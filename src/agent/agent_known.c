@@ -4,12 +4,14 @@
  *
  * Order: claim directory in STORE -> name here, fsync of the directory -> first number of the claim;
  *        version id here, fdatasync -> table entries that point into the container.
+ * A file whose fdatasync failed is made anew: the entry would look as if it were durable.
  * Nothing is ever taken out. An entry is written once, so no torn write can change it: a damaged one counts as unknown, and is written
  * anew by what the container says now.
  */
 #include "agent/agent_known.h"
 
 #include "base/endian.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/hex.h"
@@ -36,6 +38,7 @@ struct known {
     int state_fd, fd;
     bool is_new;
     _Atomic uint32_t claim;
+    atomic_bool failed;         /* an entry may look as if it were durable, and is not */
     pthread_mutex_t lock;       /* writers one at a time */
 };
 
@@ -127,6 +130,21 @@ static int other_file(uint64_t container, struct verr *err)
                     "from an older copy, and what stood here is lost", container / CLAIM_NUMBERS, (unsigned)(container % CLAIM_NUMBERS));
 }
 
+/* A failed fdatasync is final for the file: another one takes its place, with all of its content. */
+static int file_anew(const struct known *k, uint32_t claim)
+{
+    char name[16];
+    uint8_t *data;
+    size_t len;
+    claim_name(claim, name);
+    int r = file_load(k->fd, name, (size_t)CLAIM_NUMBERS * ENTRY_BYTES, &data, &len);
+    if (r < 0)
+        return r;
+    r = file_replace(k->fd, name, data, len);
+    free(data);
+    return r;
+}
+
 static int entry_store(struct known *k, uint64_t container, const struct vid *version)
 {
     uint8_t raw[ENTRY_BYTES];
@@ -135,8 +153,11 @@ static int entry_store(struct known *k, uint64_t container, const struct vid *ve
     if (fd < 0)
         return fd;
     int r = pwrite_full(fd, raw, sizeof raw, entry_off(container));
-    if (r == 0 && fdatasync(fd) < 0)
-        r = -errno;
+    if (r == 0 && (-fault_errno("agent.known.fdatasync") < 0 || fdatasync(fd) < 0)) {
+        r = file_anew(k, (uint32_t)(container / CLAIM_NUMBERS));
+        if (r < 0)
+            atomic_store(&k->failed, true);
+    }
     close(fd);
     raise_claim(k, (uint32_t)(container / CLAIM_NUMBERS));
     return r;
@@ -156,6 +177,8 @@ static int compare(const struct known *k, uint64_t container, const struct vid *
 
 int known_note(struct known *k, uint64_t container, const struct vid *version, struct verr *err)
 {
+    if (atomic_load(&k->failed))
+        return verr_set(err, EIO, "STATE/" KNOWN_DIR ": an fsync failed: takes no more changes until the next start");
     int r = compare(k, container, version, err);
     if (r != 1)
         return r;

@@ -253,7 +253,7 @@ class Run:
     def may_go(name):
         """Work files; index files are merged; layers of what is published become caches and go; the catalog's log."""
         return bool(re.match(r"store/index/|store/generations/[0-9a-f]+/leases/|state/rounds/|state/catalog|"
-                             r"state/disks/[0-9a-f]{32}/(table|layer|cache)-|.*/\.tmp-|log$|state/reserve|store/nodes/\.tmp", name))
+                             r"state/disks/([0-9a-f]{32}/(table|layer|cache)-|\.ready-)|.*/\.tmp-|log$|state/reserve|store/nodes/\.tmp", name))
 
     @staticmethod
     def in_trash(name, files):

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -154,12 +155,48 @@ static void all_is_listed(void **state)
     assert_true(s.sum == 1 + 2 + 7 + a + b + c);
 }
 
-int main(void)
+/* With a fault point at the second fdatasync: exit status 0 if the entry came into another file, with the one before. */
+static int child(const char *dir)
 {
+    const struct vid one = vid_random(), two = vid_random();
+    struct stat before, after;
+    struct known *own;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY);
+    if (fd < 0 || known_open(fd, &own, NULL) < 0 || known_note(own, 1 << 16, &one, NULL) < 0)
+        return 2;
+    bool ok = fstatat(fd, "containers.new/000001", &before, 0) == 0 && known_note(own, (1 << 16) + 1, &two, NULL) == 0 &&
+              fstatat(fd, "containers.new/000001", &after, 0) == 0 && before.st_ino != after.st_ino &&
+              known_check(own, 1 << 16, &two, NULL) == -ESTALE && known_check(own, (1 << 16) + 1, &one, NULL) == -ESTALE;
+    known_close(own);
+    close(fd);
+    return !ok;
+}
+
+static void a_file_whose_fsync_failed_is_made_anew(void **state)
+{
+    (void)state;
+#ifndef VARVE_FAULTS
+    skip();
+#endif
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        setenv("VARVE_FAULT", "agent.known.fdatasync:2=5", 1);
+        execl("/proc/self/exe", "test_known", path, NULL);
+        _exit(9);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2)
+        return child(argv[1]);
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(claims_are_remembered), T(a_container_has_one_file_for_ever), T(until_it_is_settled_each_start_begins_anew),
-        T(a_damaged_entry_is_unknown), T(all_is_listed),
+        T(a_damaged_entry_is_unknown), T(all_is_listed), T(a_file_whose_fsync_failed_is_made_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
