@@ -878,6 +878,8 @@ static void sweep_state(char *state, unsigned stride)
     qsort(disks, (size_t)ndisks, sizeof *disks, by_name);
     for (int i = 0; i < ndisks; i++) {
         const char *hex = strrchr(disks[i], '/') + 1;
+        if (hex[0] == '.')      /* made ahead: no disk's yet */
+            continue;
         snprintf(disk_dir, sizeof disk_dir, "%s/%s", disks_dir, hex);
         if (vid_parse(hex, &disk) < 0)
             die(hex, NULL);
