@@ -5,7 +5,7 @@
 set -eu
 . "$(dirname "$0")/lib.sh"
 need strace
-OPENS=64 SYNCS=22 SCRATCH=12
+OPENS=64 SYNCS=24 SCRATCH=12
 
 start_varve
 random_file "$T/a" $((64 << 20))
