@@ -306,10 +306,10 @@ static int unpublish(struct agent *a, const struct snapinfo *p, struct verr *err
     return r == -ENOENT ? 0 : r;
 }
 
-static int drop_pending(struct agent *a, struct live *l, const struct snapinfo *p, bool wanted, struct verr *err)
+static int drop_pending(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err)
 {
     const struct snaprow row = {.info = *p};
-    int r = wanted ? live_pending_drop(l, p->ref.seq, err) : live_pending_forget(l, p->ref.seq, err);
+    int r = live_pending_drop(l, p->ref.seq, err);
     return r < 0 ? r : agent_row_del(a, &row, err);
 }
 
@@ -326,7 +326,7 @@ int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struc
     if (r == 0 && (p.flags & SNAP_PROVISIONAL) && !(p.flags & SNAP_STARTED)) {
         r = unpublish(a, &p, err);
         if (r == 0)
-            r = drop_pending(a, l, &p, true, err);
+            r = drop_pending(a, l, &p, err);
         if (r == -EBUSY)
             r = 0;
     } else {
@@ -361,7 +361,7 @@ static int remove_pending(struct agent *a, const struct snaprow *s, bool *found,
     r = live_get(a->live, &s->info.ref.disk, &l, err);
     if (r < 0)
         return r;
-    r = drop_pending(a, l, &p, false, err);
+    r = drop_pending(a, l, &p, err);
     live_put(l);
     if (used && (r == -ENOSPC || r == -EDQUOT)) /* the drop takes space that a removal later on does not need */
         return verr_set(err, EBUSY, "snapshot %llu is in use: close it or `varve wait`, then remove it",

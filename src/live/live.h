@@ -176,8 +176,6 @@ int live_pending_seal(struct live *l, uint64_t seq, struct verr *err);
  * youngest one, if the live image has not changed since, the freeze is taken back: nothing is copied, its name is free again, and the
  * record is durable if the snapshot was. */
 int live_pending_drop(struct live *l, uint64_t seq, struct verr *err);
-/* The same for a state that nobody wants to keep: the live image that still shows it does not count as changed for that. */
-int live_pending_forget(struct live *l, uint64_t seq, struct verr *err);
 
 /* Reading a pending snapshot. -ESTALE: no longer pending (published or dropped): open the stored one. Short at its end. */
 ssize_t live_pending_read(struct live *l, uint64_t seq, uint64_t off, void *buf, size_t len, struct verr *err);

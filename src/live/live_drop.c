@@ -216,7 +216,7 @@ static int finish(struct drop *d, struct verr *err)
     return live_commit_end(l, true, &nh, r, err);
 }
 
-int live_drop_at(struct live *l, unsigned i, bool changed, struct verr *err)
+int live_drop_at(struct live *l, unsigned i, struct verr *err)
 {
     struct drop *d = calloc(1, sizeof *d);
     if (d == NULL)
@@ -229,7 +229,7 @@ int live_drop_at(struct live *l, unsigned i, bool changed, struct verr *err)
     llayer_ref(d->from.layer);
     bool youngest = i + 1 == l->nlv;
     pthread_mutex_unlock(&l->head_lock);
-    int r = youngest && changed ? live_set_changed(l, err) : 0;     /* what it froze is unsnapshotted again */
+    int r = youngest ? live_set_changed(l, err) : 0;    /* what it froze is unsnapshotted again */
     if (r == 0)
         r = merge(d, err);
     if (r == 0)
@@ -246,7 +246,7 @@ int live_drop_at(struct live *l, unsigned i, bool changed, struct verr *err)
     return r;
 }
 
-static int drop_locked(struct live *l, uint64_t seq, bool changed, struct verr *err)
+static int drop_locked(struct live *l, uint64_t seq, struct verr *err)
 {
     int r = live_check_failed(l, err);
     if (r < 0)
@@ -260,18 +260,14 @@ static int drop_locked(struct live *l, uint64_t seq, bool changed, struct verr *
         r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[next].seq);
     pthread_mutex_unlock(&l->head_lock);
     if (r == 0)
-        r = live_thaw(l, seq, changed, err);
-    return r < 0 ? r : r == 1 ? 0 : live_drop_at(l, (unsigned)i, changed, err);
+        r = live_thaw(l, seq, err);
+    return r < 0 ? r : r == 1 ? 0 : live_drop_at(l, (unsigned)i, err);
 }
 
-static int drop(struct live *l, uint64_t seq, bool changed, struct verr *err)
+int live_pending_drop(struct live *l, uint64_t seq, struct verr *err)
 {
     pthread_mutex_lock(&l->sync_lock);
-    int r = drop_locked(l, seq, changed, err);
+    int r = drop_locked(l, seq, err);
     pthread_mutex_unlock(&l->sync_lock);
     return r;
 }
-
-int live_pending_drop(struct live *l, uint64_t seq, struct verr *err) { return drop(l, seq, true, err); }
-
-int live_pending_forget(struct live *l, uint64_t seq, struct verr *err) { return drop(l, seq, false, err); }

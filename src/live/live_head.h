@@ -101,13 +101,12 @@ int live_sync_younger(struct live *l, unsigned i, struct verr *err);
 
 /* ---- live_thaw.c ---- */
 /* Takes the freeze of pending snapshot seq back without a copy. 1: done; 0: the live image was changed since, or seq is not the youngest
- * pending one. The snapshot is not started. changed: the live image counts as changed from then on. sync_lock held. */
-int live_thaw(struct live *l, uint64_t seq, bool changed, struct verr *err);
+ * pending one. The snapshot is not started. sync_lock held. */
+int live_thaw(struct live *l, uint64_t seq, struct verr *err);
 
 /* ---- live_drop.c ---- */
-/* Drops the i-th pending snapshot, started or not. changed: of the youngest, the live image counts as changed from then on. sync_lock
- * held. */
-int live_drop_at(struct live *l, unsigned i, bool changed, struct verr *err);
+/* Drops the i-th pending snapshot, started or not. sync_lock held. */
+int live_drop_at(struct live *l, unsigned i, struct verr *err);
 
 /* ---- live_recover.c, live_create.c ---- */
 int live_recover(struct live *l, struct verr *err);

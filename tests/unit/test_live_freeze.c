@@ -691,35 +691,6 @@ static void dropped_changes_of_the_youngest_go_to_the_live_image(void **state)
     }
 }
 
-/* The state is not wanted: the image shows it still, and nothing makes a snapshot of it by itself. */
-static void forgotten_changes_stay_without_a_mark(void **state)
-{
-    struct box *b = *state;
-    struct live *l = b->l[0];
-    for (int sealed = 0; sealed < 2; sealed++) {
-        fake_fill(l, 0, SEG_BYTES, 1);
-        struct snapinfo p = freeze(l);
-        if (sealed)
-            CHECK(live_pending_seal(l, p.ref.seq, &err));
-        CHECK(live_pending_forget(l, p.ref.seq, &err));
-        assert_false(attr(l).changed);
-        box_crash(b, true);
-        l = b->l[0];
-        assert_false(attr(l).changed);
-        expect(l, 0, SEG_BYTES, 1);
-        fake_fill(l, SEG_BYTES, 10, 2);
-        assert_true(attr(l).changed);
-        p = freeze(l);                                  /* has both */
-        assert_int_equal(p.dirty_segments, 2);
-        CHECK(live_pending_forget(l, p.ref.seq, &err));
-    }
-    fake_fill(l, 0, 10, 3);
-    struct snapinfo p = freeze(l);
-    fake_fill(l, 10, 10, 4);
-    CHECK(live_pending_forget(l, p.ref.seq, &err));
-    assert_true(attr(l).changed);                       /* since */
-}
-
 static void what_is_local_needs_no_source(void **state)
 {
     struct box *b = *state;
@@ -1376,8 +1347,7 @@ int main(int argc, char **argv)
         T(nothing_goes_into_what_is_stored),
         T(a_volatile_freeze_is_taken_back), T(a_volatile_freeze_is_taken_back_before_a_kill),
         T(a_sealed_freeze_is_taken_back_before_a_kill), T(a_sealed_freeze_is_taken_back_before_a_power_loss),
-        T(a_freeze_before_a_revert_is_not_taken_back), T(dropped_changes_of_the_youngest_go_to_the_live_image),
-        T(forgotten_changes_stay_without_a_mark), T(revert_changes_pointers_only),
+        T(a_freeze_before_a_revert_is_not_taken_back), T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
         T(dropped_changes_go_with_the_new_content), T(dropped_changes_go_with_the_taken_content),
         T(what_is_local_needs_no_source),
         T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),
