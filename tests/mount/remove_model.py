@@ -99,6 +99,9 @@ class Thread(threading.Thread):
 
     def compare(self):
         mine, live = self.found()
+        extra = sorted(mine - set(self.disk.snaps))
+        if self.disk.loose and live and len(extra) == 1 and read(self.snap(extra[0])) == self.disk.live:
+            self.disk.snaps[extra[0]], self.disk.loose = self.disk.live, False      # by the late release of its last writer
         if mine != set(self.disk.snaps) or live != (self.disk.live is not None):
             raise Wrong('%s: snapshots %s instead of %s; live image %s' % (self.disk.name, sorted(mine), sorted(self.disk.snaps), live))
 
@@ -161,7 +164,8 @@ class Thread(threading.Thread):
         self.disk.say('remove')
         self.disk.doubt = ([self.disk.live, None], 0, None)
         call(os.unlink, self.path)
-        self.disk.live, self.disk.loose = None, False
+        self.ended(self.disk.live)      # the release of its last writer may have come only after that snapshot was removed
+        self.disk.live = None
 
     def revert(self):
         d = self.disk
