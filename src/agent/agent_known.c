@@ -130,19 +130,26 @@ static int other_file(uint64_t container, struct verr *err)
                     "from an older copy, and what stood here is lost", container / CLAIM_NUMBERS, (unsigned)(container % CLAIM_NUMBERS));
 }
 
-/* A failed fdatasync is final for the file: another one takes its place, with all of its content. */
-static int file_anew(const struct known *k, uint32_t claim)
+/* A failed fdatasync is final for the file: another one takes its place, with its durable entries and the new one, which the kernel may
+ * have dropped together with the page. */
+static int file_anew(const struct known *k, uint32_t claim, const uint8_t entry[ENTRY_BYTES], size_t at)
 {
     char name[16];
-    uint8_t *data;
+    uint8_t *old, *all;
     size_t len;
     claim_name(claim, name);
-    int r = file_load(k->fd, name, (size_t)CLAIM_NUMBERS * ENTRY_BYTES, &data, &len);
+    int r = file_load(k->fd, name, (size_t)CLAIM_NUMBERS * ENTRY_BYTES, &old, &len);
     if (r < 0)
         return r;
-    r = file_replace(k->fd, name, data, len);
-    free(data);
-    return r;
+    all = calloc(CLAIM_NUMBERS, ENTRY_BYTES);
+    if (all != NULL) {
+        memcpy(all, old, len);
+        memcpy(all + at, entry, ENTRY_BYTES);
+        r = file_replace(k->fd, name, all, len > at + ENTRY_BYTES ? len : at + ENTRY_BYTES);
+    }
+    free(old);
+    free(all);
+    return all == NULL ? -ENOMEM : r;
 }
 
 static int entry_store(struct known *k, uint64_t container, const struct vid *version)
@@ -153,8 +160,8 @@ static int entry_store(struct known *k, uint64_t container, const struct vid *ve
     if (fd < 0)
         return fd;
     int r = pwrite_full(fd, raw, sizeof raw, entry_off(container));
-    if (r == 0 && (-fault_errno("agent.known.fdatasync") < 0 || fdatasync(fd) < 0)) {
-        r = file_anew(k, (uint32_t)(container / CLAIM_NUMBERS));
+    if (r == 0 && (fault_errno("agent.known.fdatasync") != 0 || fdatasync(fd) < 0)) {
+        r = file_anew(k, (uint32_t)(container / CLAIM_NUMBERS), raw, (size_t)entry_off(container));
         if (r < 0)
             atomic_store(&k->failed, true);
     }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -172,6 +173,21 @@ static int child(const char *dir)
     return !ok;
 }
 
+/* As a kernel does that drops the page which it could not write: what was read before is there again. Waits until it was written. */
+static void drop_second_entry(pid_t writer)
+{
+    const struct timespec tick = {0, 1000 * 1000};
+    static const uint8_t none[32];
+    struct stat st = {0};
+    siginfo_t ended = {0};
+    while ((fstatat(state_fd, "containers.new/000001", &st, 0) < 0 || st.st_size < 64) &&
+           waitid(P_PID, (id_t)writer, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == 0)
+        nanosleep(&tick, NULL);
+    int fd = openat(state_fd, "containers.new/000001", O_WRONLY);
+    assert_int_equal(pwrite(fd, none, sizeof none, 32), sizeof none);
+    close(fd);
+}
+
 static void a_file_whose_fsync_failed_is_made_anew(void **state)
 {
     (void)state;
@@ -179,12 +195,18 @@ static void a_file_whose_fsync_failed_is_made_anew(void **state)
     skip();
 #endif
     int status = 0;
+    char pause[96];
+    snprintf(pause, sizeof pause, "%s/pause", path);
+    close(open(pause, O_WRONLY | O_CREAT, 0600));
     pid_t pid = fork();
     if (pid == 0) {
-        setenv("VARVE_FAULT", "agent.known.fdatasync:2=5", 1);
+        setenv("VARVE_FAULT", "agent.known.fdatasync:2=pause,agent.known.fdatasync:2=5", 1);
+        setenv("VARVE_FAULT_PAUSE", pause, 1);
         execl("/proc/self/exe", "test_known", path, NULL);
         _exit(9);
     }
+    drop_second_entry(pid);
+    unlink(pause);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
 }
