@@ -12,6 +12,8 @@
  */
 #include "agent/agent_internal.h"
 
+#include "base/mounts.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,25 +29,11 @@ enum { STEP_MS = 50, IN_USE_MS = 2000, LEFT_MS = 30000, TELL_FIRST_MS = 1000, TE
 enum doing { DOING_WORK, DOING_LEFT, DOING_CLOSING };
 struct holder { int pid; enum doing doing; };
 
-/* Is a device mounted where that process is? 0: no; -errno: nobody can tell. */
-static int sees_mount(int pid, const char *device)
+static int is_of_device(void *device, const struct mount_line *m)
 {
-    char path[64], found[LINE];
-    snprintf(path, sizeof path, "/proc/%d/mountinfo", pid);
-    FILE *f = fopen(path, "re");
-    if (f == NULL)
-        return -errno;
-    char *line = NULL;
-    size_t cap = 0;
-    int r = 0;
-    errno = 0;
-    while (r == 0 && getline(&line, &cap, f) > 0)
-        r = sscanf(line, "%*s %*s %63s", found) == 1 && strcmp(found, device) == 0;
-    if (r == 0 && errno != 0)
-        r = -errno;
-    free(line);
-    fclose(f);
-    return r;
+    char text[32];
+    snprintf(text, sizeof text, "%u:%u", m->major, m->minor);
+    return strcmp(text, device) == 0;
 }
 
 static void look(int fd, struct holder *h)
@@ -57,8 +45,8 @@ static void look(int fd, struct holder *h)
     h->pid = (int)strtol(text, NULL, 10);
     if (strcmp(word, "closing") == 0)
         h->doing = DOING_CLOSING;
-    else if (strcmp(word, "mounted") == 0 && sees_mount(h->pid, device) == 0)
-        h->doing = DOING_LEFT;
+    else if (strcmp(word, "mounted") == 0 && mounts_each(h->pid, is_of_device, device) == 0)
+        h->doing = DOING_LEFT;  /* an error is none: whether it is mounted cannot be seen */
 }
 
 static int in_use(const struct agent *a, const struct holder *h, struct verr *err)

@@ -54,9 +54,11 @@ static bool parse(char *line, struct mount_line *m)
     return true;
 }
 
-int mounts_each(int (*fn)(void *ctx, const struct mount_line *m), void *ctx)
+int mounts_each(int pid, int (*fn)(void *ctx, const struct mount_line *m), void *ctx)
 {
-    FILE *f = fopen("/proc/self/mountinfo", "re");
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/mountinfo", pid);
+    FILE *f = fopen(pid == 0 ? "/proc/self/mountinfo" : path, "re");
     if (f == NULL)
         return -errno;
     char *line = NULL;
@@ -66,6 +68,8 @@ int mounts_each(int (*fn)(void *ctx, const struct mount_line *m), void *ctx)
     while (r == 0 && getline(&line, &cap, f) > 0)
         if (parse(line, &m))
             r = fn(ctx, &m);
+    if (r == 0 && ferror(f))
+        r = -errno;
     free(line);
     fclose(f);
     return r;

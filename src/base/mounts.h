@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mounts: what is mounted, as /proc/self/mountinfo says. Asks no filesystem: a dead one would not answer. */
+/* mounts: what a process sees mounted, as /proc/PID/mountinfo says. Asks no filesystem: a dead one would not answer. */
 #ifndef VARVE_BASE_MOUNTS_H
 #define VARVE_BASE_MOUNTS_H
 
@@ -10,7 +10,8 @@ struct mount_line {
     const char *point, *type, *source;
 };
 
-/* Calls fn for each mount, the ones on top of others behind them, until it returns something else than 0. That, 0, or -errno. */
-int mounts_each(int (*fn)(void *ctx, const struct mount_line *m), void *ctx);
+/* Calls fn for each mount that process pid sees (0: this process), the ones on top of others behind them, until it returns something else
+ * than 0. That, 0, or -errno. */
+int mounts_each(int pid, int (*fn)(void *ctx, const struct mount_line *m), void *ctx);
 
 #endif

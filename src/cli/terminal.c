@@ -114,6 +114,6 @@ int each_mount(int (*fn)(void *ctx, const char *mountpoint), void *ctx)
 int each_mount_of(const char *store, int (*fn)(void *ctx, const char *mountpoint), void *ctx)
 {
     struct our_mounts o = {.store = store, .fn = fn, .ctx = ctx};
-    int r = mounts_each(our_mount, &o);
+    int r = mounts_each(0, our_mount, &o);
     return r < 0 ? r : o.count;
 }

@@ -27,7 +27,7 @@ static int find(void *ctx, const struct mount_line *m)
 int fs_point_find(const char *path, struct fs_point *out)
 {
     struct find f = {.path = path, .out = out};
-    int r = mounts_each(find, &f);
+    int r = mounts_each(0, find, &f);
     return r < 0 ? r : f.found;
 }
 

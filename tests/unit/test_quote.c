@@ -154,7 +154,7 @@ static void test_mounts(void **state)
 {
     int found = 0;
     (void)state;
-    assert_int_equal(mounts_each(find_root, &found), 0);
+    assert_int_equal(mounts_each(0, find_root, &found), 0);
     assert_true(found);
 }
 
