@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations of a workload, each followed by the model, and the workloads themselves."""
+import contextlib
 import ctypes
 import json
 import os
@@ -547,16 +548,30 @@ def round_has_begun(r):
         time.sleep(0.01)
 
 
-def w_drop(r):
-    """While a round works on one disk, snapshots of another are dropped: superseded by a write, and removed. Then the one that the round
-    stores is removed, and its disk is written again."""
+@contextlib.contextmanager
+def stored_at_the_pause(r, seed):
+    """vm/a.img is written, and its round stops at the point that FAULTS names, for as long as the block runs."""
     with open(r.w.pause, 'wb'):
         pass
     try:
-        r.open('vm/a.img', os.O_RDWR)
-        r.write('vm/a.img', 100, blocks(30, 5000))
-        r.close('vm/a.img')
+        write_a(r, 100, seed)
         round_has_begun(r)
+        yield
+    finally:
+        os.unlink(r.w.pause)
+    r.wait()
+
+
+def write_a(r, at, seed):
+    r.open('vm/a.img', os.O_RDWR)
+    r.write('vm/a.img', at, blocks(seed, 5000))
+    r.close('vm/a.img')
+
+
+def w_drop(r):
+    """While a round works on one disk, snapshots of another are dropped: superseded by a write, and removed. Then the one that the round
+    stores is removed, and its disk is written again."""
+    with stored_at_the_pause(r, 30):
         b = 'vm/b.img'
         r.open(b, os.O_RDWR)
         r.write(b, 5000, blocks(31, 5000))
@@ -570,31 +585,15 @@ def w_drop(r):
         r.close(b)
         r.remove_snap(b, gone)
         r.remove_snap('vm/a.img', sorted(r.model.disks['vm/a.img'].snaps)[-1])
-        r.open('vm/a.img', os.O_RDWR)
-        r.write('vm/a.img', 2100000, blocks(34, 5000))
-        r.close('vm/a.img')
-    finally:
-        os.unlink(r.w.pause)
-    r.wait()
+        write_a(r, 2100000, 34)
 
 
 def w_unpublish(r):
     """A snapshot whose recipe is in STORE, and which is still pending, is removed. The disk was written since."""
-    with open(r.w.pause, 'wb'):
-        pass
-    try:
-        r.open('vm/a.img', os.O_RDWR)
-        r.write('vm/a.img', 100, blocks(35, 5000))
-        r.close('vm/a.img')
-        round_has_begun(r)
+    with stored_at_the_pause(r, 35):
         gone = sorted(r.model.disks['vm/a.img'].snaps)[-1]
-        r.open('vm/a.img', os.O_RDWR)
-        r.write('vm/a.img', 300000, blocks(36, 5000))
-        r.close('vm/a.img')
+        write_a(r, 300000, 36)
         r.remove_snap('vm/a.img', gone)
-    finally:
-        os.unlink(r.w.pause)
-    r.wait()
 
 
 FAULTS = {'drop': 'dedup.1a.segment:1=pause', 'unpublish': 'dedup.4b.after_publish:1=pause'}
