@@ -96,7 +96,7 @@ json_t *agent_condition_json(struct agent *a)
     char made[32];
     const int64_t created = sane(store_conf(a->store)->created);
     agent_time_text(created * 1000000000, made);
-    return json_pack("{sb so so so ss sI so}", "read_only", a->conf.read_only, "room", room_json(a), "damaged_reads", damaged_json(a), "last_verify", verify_json(a),
-                     "store_made", made, "store_age_seconds",
+    return json_pack("{sb so so so ss sI so}", "read_only", a->conf.read_only, "room", room_json(a), "damaged_reads", damaged_json(a),
+                     "last_verify", verify_json(a), "store_made", made, "store_age_seconds",
                      (json_int_t)(vclock_real_ns(a->conf.clock) / 1000000000 - created), "put_back", agent_lost_json(a, false));
 }

@@ -167,7 +167,8 @@ static void job_failed(struct agent *a, const struct work_item *item, struct liv
     next_ns -= vclock_mono_ns(a->conf.clock);
     long long seconds = next_ns <= 0 ? 0 : (next_ns + 999999999) / 1000000000;
     agent_snap_path(a, p, path, sizeof path);
-    agent_say(a, VLOG_ERROR, path, "failed, snapshot %llu: %s (next attempt in %lld s)", (unsigned long long)p->ref.seq, verr_str(err), seconds);
+    agent_say(a, VLOG_ERROR, path, "failed, snapshot %llu: %s (next attempt in %lld s)", (unsigned long long)p->ref.seq,
+              verr_str(err), seconds);
     pthread_mutex_lock(&a->lock);
     a->progress.failed++;
     pthread_mutex_unlock(&a->lock);

@@ -122,8 +122,8 @@ struct backend_ops {
      * is replaced. The caller fsyncs f before and syncs dir after. -ESTALE: the lease was taken away, or the answer to an earlier request
      * was lost: only a look at dir/name, under a new lease, can tell. */
     int (*publish)(struct bfile *f, const char *dir, const char *name);
-    /* Takes a lease away, whoever made it: when this has returned 0 nothing that was staged in it can be published any more, and a loss of
-     * power does not bring it back. 0 also when there is none. -EBUSY: its publisher makes new objects all the time. */
+    /* Takes a lease away, this host's or another one's: when this has returned 0 nothing that was staged in it can be published any
+     * more, and a loss of power does not bring it back. 0 also when there is none. -EBUSY: its publisher makes new objects all the time. */
     int (*revoke)(struct backend *b, const char *dir, const char *name);
     /* Removes the lease with all objects that are left in it. Its bfiles have been closed before. */
     void (*release)(struct blease *l);

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Names and paths in a text are bytes; whoever prints the text prints one line. */
+/* Names and paths in a text are bytes of users: quoted here, so that each program that prints the text prints one line. */
 static void make_line(struct verr *err)
 {
     char text[sizeof err->text];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vlog: the daemon's log. To stderr with -f, else to syslog; where stderr is systemd's journal, lines keep their priority. Rooms below `agent` fill verr instead, except
- * for what no caller is told. */
+/* vlog: the daemon's log. To stderr with -f, else to syslog; where stderr is systemd's journal, lines keep their priority. Rooms below
+ * `agent` fill verr instead, except for what no caller is told. */
 #ifndef VARVE_BASE_VLOG_H
 #define VARVE_BASE_VLOG_H
 

@@ -122,7 +122,7 @@ static int dump_as(struct dump *d, const struct kind *kind, bool json, FILE *out
     return end < 0 ? verr_set(err, EIO, "%s: the output cannot be written", d->path) : 0;
 }
 
-/* Nothing of the file was printed; whoever reads the output of several files is told of each. */
+/* Nothing of the file was printed: its document is the refusal, so that the output of several files has one for each. */
 static void print_refusal(struct dump *d, FILE *out, const struct verr *why)
 {
     out_begin(&d->out, out, true);

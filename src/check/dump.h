@@ -16,8 +16,8 @@
 struct verr;
 
 /* 0. -EBADMSG: the file is damaged, or not varve's; err says where and why. Of a damaged file, the readable parts before and around
- * the damage have been printed, and the document is complete and has an "error". Of a file that is not varve's, or cannot be read, JSON has its name and the error, and text
- * nothing. */
+ * the damage have been printed, and the document is complete and has an "error". Of a file that is not varve's, or
+ * cannot be read, JSON has its name and the error, and text nothing. */
 int dump_file(const char *path, bool json, FILE *out, struct verr *err);
 
 #endif

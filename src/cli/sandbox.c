@@ -61,7 +61,7 @@ enum {
     /* bits of the ABI that the headers of Debian 12 do not name yet */
     LL_TRUNCATE = 1 << 14,
     LL_READ = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR,
-    /* recipes are linked out of leases/ into snapshots/: without REFER (ABI 2, Linux 5.19) that would be refused */
+    /* recipes are renamed out of leases/ into snapshots/: without REFER (ABI 2, Linux 5.19) that would be refused */
     LL_OURS = LL_READ | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE
               | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REFER | LL_TRUNCATE,
     LL_ALL = LL_OURS | LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_SOCK

@@ -6,7 +6,8 @@
  * The rule. A removed disk (NODE_GONE) gets no snapshot. A disk whose name begins with a dot is a program's temporary file and
  * gets none either, unless a request names the disk itself; a request that names its directory passes over it. Apart from requests
  * for the disk itself, a disk that has not changed since its last freeze has nothing to keep, and an image of zeros alone is what many
- * programs begin with: it gets its snapshot only when it settles (below), at a start at the latest. Otherwise the occasion says what the snapshot is:
+ * programs begin with: it gets its snapshot only when it settles (below), at a start at the latest. Otherwise the occasion says what
+ * the snapshot is:
  *
  *   occasion         when it comes                                        needs                   the snapshot is
  *   DUE_CLOSE        a descriptor that changed data is closed             changed|rewriting, data provisional; partial if unclean

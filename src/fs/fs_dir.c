@@ -288,7 +288,7 @@ static int unlink_disk(struct fs *f, struct fs_disk *d, const struct node *node,
     fs_will_replace(d);
     pthread_mutex_lock(&f->lock);
     d->dying = true;
-    d->node = *node;                /* before the name goes: whoever has it open may ask at any moment */
+    d->node = *node;                /* before the name goes: its open handles need the node */
     pthread_mutex_unlock(&f->lock);
     int rc = agent_node_remove(f->agent, &node->id, err);
     pthread_mutex_lock(&f->lock);

@@ -172,7 +172,7 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
         return -ENOMEM;
     pthread_mutex_lock(&f->lock);
     src->dying = true;              /* opens of the source fail from here on */
-    src->node = m->from.node;       /* whoever has it open may ask at any moment */
+    src->node = m->from.node;       /* its open handles need it once the name is gone */
     pthread_mutex_unlock(&f->lock);
     int rc = check_target(op, m, err);
     if (rc == 0)

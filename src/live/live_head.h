@@ -57,7 +57,8 @@ uint64_t live_new_no(struct live *l);
 uint64_t live_sealed_size(const struct live *l, uint64_t seq);
 
 /* ---- live_anchor.c ---- */
-/* Lists the anchor in nh, which has room for it (live_head_copy: for one), with at least that stamp. *changed (may be NULL): does that differ from before? */
+/* Lists the anchor in nh, which has room for it (live_head_copy: for one), with at least that stamp. *changed (may be NULL): does that
+ * differ from before? */
 int live_list_anchor(struct live *l, struct live_head *nh, const struct live_anchor *anchor, uint64_t stamp, bool *changed,
                      struct verr *err);
 /* Copies the anchors that the publication of seq makes obsolete, at most max of them; mine is none of them. Returns their number. */

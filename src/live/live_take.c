@@ -3,10 +3,10 @@
  * live_take: the content of one disk becomes the content of another (rename onto an existing disk).
  *
  * Order: all of src durable -> a new table and layer of dst: table and presence are written anew, because they carry the disk's id; the
- * data file is a second link to src's, or, where pending snapshots of src show through its live image or src is read on, a copy of what shows -> fdatasync
- * of all -> one record of dst, durable. A kill before the record changes nothing; after it both disks have the content and may share
- * the data file until src is removed: recovery copies the file before it opens such a disk (live_unshare), because a write to one would
- * be seen by the other; live_own does the same when both disks stay. Files of src are never changed: its snapshots keep their layers.
+ * data file is a second link to src's, or, where pending snapshots of src show through its live image or src is read on, a copy of what
+ * shows -> fdatasync of all -> one record of dst, durable. A kill before the record changes nothing; after it both disks have the content
+ * and may share the data file until src is removed: recovery copies the file before it opens such a disk (live_unshare), because a write
+ * to one would be seen by the other; live_own does the same when both disks stay. Files of src are never changed: its snapshots keep their layers.
  */
 #include "live/live_head.h"
 #include "live/live_level.h"

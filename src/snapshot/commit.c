@@ -200,8 +200,8 @@ int commit_stage(struct commit *c, const struct snaprcp *final, struct verr *err
     return r;
 }
 
-/* The name is taken. A valid recipe of this snapshot is the snapshot, whoever published it and whatever blocks it names: an attempt
- * whose answer was lost, or the one before a crash. It counts once its name is durable. */
+/* The name is taken. A valid recipe of this snapshot is the snapshot, also when it names other blocks: an attempt whose answer was
+ * lost published it, or the one before a crash. It counts once its name is durable. */
 static int published_already(struct commit *c, struct verr *err)
 {
     struct snaprcp there;

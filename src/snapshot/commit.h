@@ -32,7 +32,7 @@ int commit_segment(struct commit *c, uint64_t segment, bool zero, uint64_t place
  * not fit the segments, ids differ, or the commit was staged or failed before. */
 int commit_stage(struct commit *c, const struct snaprcp *final, struct verr *err);
 /* THE commit point: gives the staged recipe its name, durable on return. 0 also when the snapshot was published already, perhaps with other
- * places: whoever relies on places reads the recipe. -ESTALE: the lease was revoked, or nobody knows whether the recipe has its name: call
+ * places: a caller that relies on places reads the recipe. -ESTALE: the lease was revoked, or nobody knows whether the recipe has its name: call
  * commit_abort, begin again and check again. -EINVAL: it is not staged, or published by this commit. */
 int commit_publish(struct commit *c, struct verr *err);
 /* Gives the lease back and frees; an unpublished recipe goes with the lease. Called after commit_publish too. NULL is allowed. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * read_file: the open containers of a reader: at most OPEN_MAX descriptors, fewer under a low limit of open files; the least recently used one is closed first. The version id
- * and sections that were read through a descriptor are freed with it.
+ * read_file: the open containers of a reader: at most OPEN_MAX descriptors, fewer under a low limit of open files; the least recently
+ * used one is closed first. The version id and sections that were read through a descriptor are freed with it.
  */
 #include "base/verr.h"
 #include "store/layout_internal.h"

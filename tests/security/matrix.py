@@ -52,7 +52,7 @@ def remaining(user, f):
     yes = lambda v: True                                                    # noqa: E731
     read = lambda good: good if r else DENIED                               # noqa: E731
     reach = lambda good: good if search else DENIED                         # noqa: E731
-    # Whoever owns a snapshot and may read it is shown the right to write, for the mode of his copies; it gives none.
+    # An owner who may read a snapshot is shown the right to write, for the mode of his copies; it gives none.
     shown = f.mode | (f.mode & 0o400) >> 1 if snap else f.mode
     no_write = {"EROFS", "EACCES"} if root or (snap and may(user, f.owner, shown, 2)) else DENIED
     want = [
