@@ -18,6 +18,7 @@ export VARVE_TEST_CACHE=${VARVE_TEST_CACHE:-/var/cache/varve-tests}
 export TMPDIR=$VARVE_TEST_DIR/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 # Random tests begin with the same seed whenever the same commit is tested; another commit samples other cases. It is printed.
 [ -n "${VARVE_SEED:-}" ] || VARVE_SEED=$((16#$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)))
+[[ $VARVE_SEED =~ ^[1-9][0-9]{0,9}$ ]] || { echo "run.sh: VARVE_SEED=$VARVE_SEED: give a whole number of at most ten digits" >&2; exit 1; }
 export VARVE_SEED
 [ ! -d /usr/lib/ccache ] || export PATH=/usr/lib/ccache:$PATH
 mkdir -p "$TMPDIR" "$VARVE_TEST_CACHE"

@@ -485,7 +485,7 @@ class Batch:
         for n, call, path in calls:
             hit = path.endswith(' !')
             path = path[:-2] if hit else path
-            if call.startswith(('open', 'unlink')) and not hit:     # another file by that name from here on
+            if call.startswith(('open', 'unlink', 'rename')) and not hit:   # another file by that name from here on
                 self.failed_files.pop(path, None)
             # fsync: of a directory, whose entries are in the filesystem's own journal, which fails for good if it does. The catalog:
             # a cache, made anew when it is damaged; SQLite writes a transaction again that it could not sync.
