@@ -198,7 +198,8 @@ int agent_settle_mark(struct live *l, uint64_t seq, struct verr *err)
 {
     struct live_attr at;
     int r = live_attr(l, &at, err);
-    return r == 0 && !at.changed && at.next_seq == seq + 1 ? live_set_marks(l, 0, LIVE_REWRITING, err) : r;
+    bool as_frozen = r == 0 && (!at.changed || at.unkept) && at.next_seq == seq + 1;
+    return as_frozen ? live_set_marks(l, 0, LIVE_REWRITING, err) : r;
 }
 
 static int settle_locked(struct agent *a, struct live *l, uint64_t seq, bool clean, struct verr *err)
@@ -264,7 +265,9 @@ int agent_closed(struct agent *a, const struct vid *disk, uint64_t seq, struct v
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     turn_take(a->turns, &turn, disk, 1);
-    if (live_pending_by_seq(l, seq, &p, NULL) == 0 && (p.flags & SNAP_PROVISIONAL))
+    if (live_pending_by_seq(l, seq, &p, NULL) < 0)
+        r = agent_settle_mark(l, seq, err);     /* removed already: what it showed is whole */
+    else if (p.flags & SNAP_PROVISIONAL)
         r = live_pending_update(l, seq, SNAP_CLOSED, 0, NULL, err);
     turn_give(a->turns, &turn);
     live_put(l);
@@ -306,13 +309,6 @@ static int unpublish(struct agent *a, const struct snapinfo *p, struct verr *err
     return r == -ENOENT ? 0 : r;
 }
 
-static int drop_pending(struct agent *a, struct live *l, const struct snapinfo *p, struct verr *err)
-{
-    const struct snaprow row = {.info = *p};
-    int r = live_pending_drop(l, p->ref.seq, err);
-    return r < 0 ? r : agent_row_del(a, &row, err);
-}
-
 int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struct verr *err)
 {
     struct turn turn;
@@ -326,7 +322,9 @@ int agent_supersede(struct agent *a, const struct vid *disk, uint64_t seq, struc
     if (r == 0 && (p.flags & SNAP_PROVISIONAL) && !(p.flags & SNAP_STARTED)) {
         r = unpublish(a, &p, err);
         if (r == 0)
-            r = drop_pending(a, l, &p, err);
+            r = live_pending_drop(l, seq, err);
+        if (r == 0)
+            r = agent_row_del(a, &(struct snaprow){.info = p}, err);
         if (r == -EBUSY)
             r = 0;
     } else {
@@ -361,8 +359,14 @@ static int remove_pending(struct agent *a, const struct snaprow *s, bool *found,
     r = live_get(a->live, &s->info.ref.disk, &l, err);
     if (r < 0)
         return r;
-    r = drop_pending(a, l, &p, err);
+    /* Its writer was done: what the disk still shows is whole. Before the removal, which takes the proof with it. */
+    if ((p.flags & SNAP_CLOSED) == SNAP_CLOSED)
+        r = agent_settle_mark(l, p.ref.seq, err);
+    if (r == 0)
+        r = live_pending_remove(l, p.ref.seq, err);
     live_put(l);
+    if (r == 0)
+        return agent_row_del(a, s, err);
     if (used && (r == -ENOSPC || r == -EDQUOT)) /* the drop takes space that a removal later on does not need */
         return verr_set(err, EBUSY, "snapshot %llu is in use: close it or `varve wait`, then remove it",
                         (unsigned long long)s->info.ref.seq);

@@ -78,7 +78,8 @@ static void print_record(struct out *o, uint64_t off, const struct live_record *
     out_u64(o, "layer", h->layer);
     out_u64(o, "cache", h->cache);
     out_flags(o, "marks", h->marks, mark_names, 2);
-    out_bool(o, "changed", h->changed);
+    out_bool(o, "changed", h->changed != LIVE_UNCHANGED);
+    out_bool(o, "unkept", h->changed == LIVE_UNKEPT);
     print_lists(o, h);
     out_end(o);
 }
@@ -285,7 +286,8 @@ int dump_vol(struct dump *d, struct verr *err)
         out_u64(&d->out, "size", s.size);
         out_u64(&d->out, "alloc_bytes", s.alloc_bytes);
         out_i64(&d->out, "mtime_ns", s.mtime_ns);
-        out_bool(&d->out, "changed", s.changed);
+        out_bool(&d->out, "changed", s.changed != LIVE_UNCHANGED);
+        out_bool(&d->out, "unkept", s.changed == LIVE_UNKEPT);
         out_end(&d->out);
     }
     return print_slots(d, &disk, err);

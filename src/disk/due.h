@@ -29,6 +29,9 @@
  * rewriting: LIVE_REWRITING, the disk was emptied and its new content is not known to be whole. A close is where that content
  * becomes whole: while the mark stands, what was frozen in between was partial, so the close freezes even an unchanged disk.
  * unclean: a signal killed the writer, or the writer was refused a write.
+ * unkept: the snapshot of the state was removed before it was stored. Nothing has changed since, so nobody is in the middle of a change,
+ * and what was removed does not come back by itself: DUE_RELEASE, DUE_SETTLED, DUE_LATE, DUE_RECOVERY and DUE_ZEROS take such a disk for
+ * an unchanged one. The others keep its state, as one that changed.
  *
  * The mark may be set between the question and the freeze: live_freeze looks at it once more under the freeze lock, and makes a
  * snapshot partial that is not provisional.

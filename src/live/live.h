@@ -118,7 +118,8 @@ struct live_attr {
     uint64_t size, alloc_bytes;     /* alloc: allocated logical bytes, a multiple of 4096; never 0 for a disk with data */
     int64_t mtime_ns;
     uint32_t marks;                 /* enum live_mark */
-    bool changed;                   /* since the last freeze */
+    bool changed;                   /* since the last freeze, or unkept */
+    bool unkept;                    /* not changed since, but the snapshot of this state was removed (live_pending_remove) */
     uint64_t dirty_segments, next_seq;
     int64_t last_name_s;            /* time in the name of the last snapshot */
     unsigned pending;               /* number of pending snapshots */
@@ -176,6 +177,8 @@ int live_pending_seal(struct live *l, uint64_t seq, struct verr *err);
  * youngest one, if the live image has not changed since, the freeze is taken back: nothing is copied, its name is free again, and the
  * record is durable if the snapshot was. */
 int live_pending_drop(struct live *l, uint64_t seq, struct verr *err);
+/* The same for its user's sake: a live image that has not changed since is `unkept` then, and durably so if the snapshot was. */
+int live_pending_remove(struct live *l, uint64_t seq, struct verr *err);
 
 /* Reading a pending snapshot. -ESTALE: no longer pending (published or dropped): open the stored one. Short at its end. */
 ssize_t live_pending_read(struct live *l, uint64_t seq, uint64_t off, void *buf, size_t len, struct verr *err);

@@ -82,13 +82,18 @@ unsigned live_entry_pages(struct live *l, const struct live_entry *e)
 int live_mark_dirty(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err)
 {
     int r = live_set_changed(l, err);
-    if (r < 0 || e->dirty)
-        return r;
+    return r < 0 ? r : live_entry_dirty(l, seg, e, err);
+}
+
+int live_entry_dirty(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err)
+{
+    if (e->dirty)
+        return 0;
     bool unknown = e->pages == LIVE_PAGES_UNKNOWN;
     struct live_entry marked = *e;
     marked.pages = (uint16_t)live_entry_pages(l, e);
     marked.dirty = true;
-    r = ltable_put(l, l->cur.table, seg, &marked, err);
+    int r = ltable_put(l, l->cur.table, seg, &marked, err);
     if (r < 0)
         return r;
     *e = marked;

@@ -139,7 +139,7 @@ struct live {
 
     _Atomic uint64_t size;
     _Atomic int64_t mtime_ns;
-    _Atomic bool changed;
+    _Atomic enum live_change changed;
     _Atomic int64_t alloc_pages;
     _Atomic uint64_t dirty;         /* dirty entries of the live table */
     _Atomic uint64_t unknown;       /* entries of the live table whose pages are unknown */
@@ -266,6 +266,8 @@ int live_state_save(struct live *l, struct verr *err);
 int live_unclean(struct live *l, struct verr *err);
 int live_unclean_locked(struct live *l, struct verr *err);
 int live_set_changed(struct live *l, struct verr *err);
+/* The same for a snapshot that is taken back. LIVE_UNKEPT leaves what has changed as it is. */
+int live_set_change(struct live *l, enum live_change to, struct verr *err);
 /* Size at least end, in the vol file. freeze held. */
 int live_grow(struct live *l, uint64_t end, struct verr *err);
 void live_note_mtime(struct live *l);

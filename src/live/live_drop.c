@@ -71,7 +71,7 @@ static int merge_segment(struct drop *d, uint64_t seg, struct verr *err)
     int r = ltable_get(l, to->table, seg, &e, err);
     if (r == 0 && e.kind == SEGK_FROZEN && e.value == d->from.seq) {
         if (live) {
-            r = live_mark_dirty(l, seg, &e, err);
+            r = live_entry_dirty(l, seg, &e, err);     /* live_drop_at has said what that is */
         } else if (!e.dirty) {
             e.dirty = true;
             r = ltable_put(l, to->table, seg, &e, err);
@@ -216,7 +216,7 @@ static int finish(struct drop *d, struct verr *err)
     return live_commit_end(l, true, &nh, r, err);
 }
 
-int live_drop_at(struct live *l, unsigned i, struct verr *err)
+int live_drop_at(struct live *l, unsigned i, enum live_change left, struct verr *err)
 {
     struct drop *d = calloc(1, sizeof *d);
     if (d == NULL)
@@ -229,7 +229,7 @@ int live_drop_at(struct live *l, unsigned i, struct verr *err)
     llayer_ref(d->from.layer);
     bool youngest = i + 1 == l->nlv;
     pthread_mutex_unlock(&l->head_lock);
-    int r = youngest ? live_set_changed(l, err) : 0;    /* what it froze is unsnapshotted again */
+    int r = youngest ? live_set_change(l, left, err) : 0;   /* what it froze is unsnapshotted again */
     if (r == 0)
         r = merge(d, err);
     if (r == 0)
@@ -246,7 +246,7 @@ int live_drop_at(struct live *l, unsigned i, struct verr *err)
     return r;
 }
 
-static int drop_locked(struct live *l, uint64_t seq, struct verr *err)
+static int drop_locked(struct live *l, uint64_t seq, enum live_change left, struct verr *err)
 {
     int r = live_check_failed(l, err);
     if (r < 0)
@@ -260,14 +260,18 @@ static int drop_locked(struct live *l, uint64_t seq, struct verr *err)
         r = live_fail(l, err, EBUSY, "snapshot %" PRIu64 " is being stored", l->lv[next].seq);
     pthread_mutex_unlock(&l->head_lock);
     if (r == 0)
-        r = live_thaw(l, seq, err);
-    return r < 0 ? r : r == 1 ? 0 : live_drop_at(l, (unsigned)i, err);
+        r = live_thaw(l, seq, left, err);
+    return r < 0 ? r : r == 1 ? 0 : live_drop_at(l, (unsigned)i, left, err);
 }
 
-int live_pending_drop(struct live *l, uint64_t seq, struct verr *err)
+static int drop(struct live *l, uint64_t seq, enum live_change left, struct verr *err)
 {
     pthread_mutex_lock(&l->sync_lock);
-    int r = drop_locked(l, seq, err);
+    int r = drop_locked(l, seq, left, err);
     pthread_mutex_unlock(&l->sync_lock);
     return r;
 }
+
+int live_pending_drop(struct live *l, uint64_t seq, struct verr *err) { return drop(l, seq, LIVE_CHANGED, err); }
+
+int live_pending_remove(struct live *l, uint64_t seq, struct verr *err) { return drop(l, seq, LIVE_UNKEPT, err); }

@@ -76,10 +76,11 @@ int live_state_decode(const struct vid *disk, uint64_t number, const uint8_t in[
         return -EBADMSG;
     uint64_t size = get_le64(in);
     uint32_t changed = get_le32(in + 24), clean = get_le32(in + 28);
-    if (size > LIVE_SIZE_MAX || changed > 1 || clean > 1 || get_le64(in + 48) != 0)
+    if (size > LIVE_SIZE_MAX || changed > LIVE_UNKEPT || clean > 1 || get_le64(in + 48) != 0)
         return -EBADMSG;
     *out = (struct live_state){.size = size, .alloc_bytes = get_le64(in + 8), .mtime_ns = (int64_t)get_le64(in + 16),
-                               .dirty = get_le64(in + 32), .unknown = get_le64(in + 40), .changed = changed == 1, .clean = clean == 1};
+                               .dirty = get_le64(in + 32), .unknown = get_le64(in + 40), .changed = (enum live_change)changed,
+                               .clean = clean == 1};
     return 0;
 }
 

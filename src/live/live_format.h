@@ -37,12 +37,19 @@ int live_header_decode(enum live_file kind, const struct vid *disk, uint64_t num
 /* The same of the whole page of a table, map or vol file, the rest of which is zero but for the attributes of a vol file. */
 int live_header_page_decode(enum live_file kind, const struct vid *disk, uint64_t number, const uint8_t in[LIVE_HEADER_BYTES]);
 
+/* Since the last freeze. Values of the format. */
+enum live_change {
+    LIVE_UNCHANGED,
+    LIVE_CHANGED,
+    LIVE_UNKEPT                     /* not changed, but the snapshot of this state was removed before it was stored */
+};
+
 /* Attributes of the live image that survive kill -9 in the open layer's vol file. */
 struct live_state {
     uint64_t size, alloc_bytes;
     int64_t mtime_ns;
     uint64_t dirty, unknown;        /* entries of the table that are; believed when clean */
-    bool changed;
+    enum live_change changed;
     bool clean;                     /* everything is durable and counted; cleared before the first change */
 };
 void live_state_encode(const struct vid *disk, uint64_t number, const struct live_state *s, uint8_t out[LIVE_STATE_BYTES]);
@@ -86,7 +93,7 @@ struct live_head {
     uint64_t table, layer, cache;   /* file numbers; cache 0: none */
     uint64_t table_bytes, map_bytes;    /* these files are at least that long */
     uint32_t marks;
-    bool changed;
+    enum live_change changed;
     unsigned npend, nanchors;
     struct live_pend *pend;         /* ascending sequence */
     struct live_anchor *anchors;

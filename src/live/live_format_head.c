@@ -115,12 +115,12 @@ static int decode_fixed(const uint8_t *p, struct live_head *h)
     h->cache = get_le64(p + 72);
     h->marks = get_le32(p + 80);
     uint32_t changed = get_le32(p + 84);
-    h->changed = changed == 1;
+    h->changed = (enum live_change)changed;
     h->npend = get_le32(p + 88);
     h->nanchors = get_le32(p + 92);
     h->map_bytes = get_le64(p + 96);
     h->first_seq = get_le64(p + 104);
-    bool ok = h->size <= LIVE_SIZE_MAX && changed <= 1 && h->npend <= LIVE_PENDING_MAX && h->nanchors <= LIVE_ANCHOR_MAX &&
+    bool ok = h->size <= LIVE_SIZE_MAX && changed <= LIVE_UNKEPT && h->npend <= LIVE_PENDING_MAX && h->nanchors <= LIVE_ANCHOR_MAX &&
               h->table != 0 && h->table < h->next_no && h->layer != 0 && h->layer < h->next_no && h->cache < h->next_no &&
               h->next_seq > 0 && h->last_name_s >= 0 && h->last_name_s <= TIME_NAME_MAX && h->first_seq <= h->next_seq && (h->marks & ~(uint32_t)(LIVE_REWRITING | LIVE_UNNAMED)) == 0 &&
               get_le64(p + 112) == 0 && get_le64(p + 120) == 0;

@@ -102,12 +102,12 @@ int live_sync_younger(struct live *l, unsigned i, struct verr *err);
 
 /* ---- live_thaw.c ---- */
 /* Takes the freeze of pending snapshot seq back without a copy. 1: done; 0: the live image was changed since, or seq is not the youngest
- * pending one. The snapshot is not started. sync_lock held. */
-int live_thaw(struct live *l, uint64_t seq, struct verr *err);
+ * pending one. The snapshot is not started. left: what the live image is then. sync_lock held. */
+int live_thaw(struct live *l, uint64_t seq, enum live_change left, struct verr *err);
 
 /* ---- live_drop.c ---- */
-/* Drops the i-th pending snapshot, started or not. sync_lock held. */
-int live_drop_at(struct live *l, unsigned i, struct verr *err);
+/* Drops the i-th pending snapshot, started or not. left: as for live_set_change, of the live image if it is next to it. sync_lock held. */
+int live_drop_at(struct live *l, unsigned i, enum live_change left, struct verr *err);
 
 /* ---- live_recover.c, live_create.c ---- */
 int live_recover(struct live *l, struct verr *err);

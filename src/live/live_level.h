@@ -105,6 +105,8 @@ int live_entry_ask(live_place_fn fn, void *ctx, uint64_t seg, struct live_entry 
 unsigned live_entry_pages(struct live *l, const struct live_entry *e);
 /* Sets `changed`, and the dirty bit of the segment in the live table. The segment's lock is held exclusively. */
 int live_mark_dirty(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err);
+/* The bit alone, for data that are no change. */
+int live_entry_dirty(struct live *l, uint64_t seg, struct live_entry *e, struct verr *err);
 
 /* ---- live_view.c. freeze held. ---- */
 const struct lview *live_view_by_seq(const struct live *l, uint64_t seq);

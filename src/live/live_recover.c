@@ -319,7 +319,7 @@ static int drop_volatile(struct live *l, struct verr *err)
     int r = 0;
     for (unsigned i = l->nlv; r == 0 && i-- > 0;)
         if ((l->head.pend[i].p.flags & SNAP_SEALED) == 0)
-            r = live_drop_at(l, i, err);
+            r = live_drop_at(l, i, LIVE_CHANGED, err);
     return r;
 }
 

@@ -73,15 +73,21 @@ int live_unclean(struct live *l, struct verr *err)
 /* Called before the first changed byte: a kill never leaves a change without the mark that gets it a snapshot. */
 int live_set_changed(struct live *l, struct verr *err)
 {
-    if (atomic_load(&l->changed) && !atomic_load(&l->clean))
+    if (atomic_load(&l->changed) == LIVE_CHANGED && !atomic_load(&l->clean))
         return 0;
+    return live_set_change(l, LIVE_CHANGED, err);
+}
+
+int live_set_change(struct live *l, enum live_change to, struct verr *err)
+{
     pthread_mutex_lock(&l->head_lock);
     int r = live_unclean_locked(l, err);
-    if (r == 0 && !atomic_load(&l->changed)) {
-        atomic_store(&l->changed, true);
+    enum live_change was = atomic_load(&l->changed);
+    if (r == 0 && was != LIVE_CHANGED && was != to) {
+        atomic_store(&l->changed, to);
         r = live_state_save(l, err);
         if (r < 0)
-            atomic_store(&l->changed, false);
+            atomic_store(&l->changed, was);
     }
     pthread_mutex_unlock(&l->head_lock);
     return r;
@@ -142,7 +148,8 @@ int live_attr(struct live *l, struct live_attr *out, struct verr *err)
     pthread_mutex_lock(&l->head_lock);
     a.size = atomic_load(&l->size);
     a.mtime_ns = atomic_load(&l->mtime_ns);
-    a.changed = atomic_load(&l->changed);
+    a.changed = atomic_load(&l->changed) != LIVE_UNCHANGED;
+    a.unkept = atomic_load(&l->changed) == LIVE_UNKEPT;
     a.dirty_segments = atomic_load(&l->dirty);
     a.marks = l->head.marks;
     a.next_seq = l->head.next_seq;

@@ -38,6 +38,7 @@ held_in_a_round() {     # DISK: its newest snapshot is $snap, and the round that
     is_paused || fail "never came to the fault point"
     until [ "$(date +%s)" -gt "$(stat -c %Y "$snap")" ]; do sleep 0.1; done     # a freeze that is taken back frees its name
 }
+flags_of_all() { for s in $(snaps "$1"); do equals "$(xattr "$s" flags)" "" "flags of $s"; done; }     # every writer had closed
 wait_ended() { for _ in $(seq 50); do kill -0 "$waiter" 2>/dev/null || return 0; sleep 0.1; done; return 1; }
 check_gone() {  # DISK SNAP CONTENT...: the disk has the last content, its snapshots have these in the order of time
     local disk=$1 gone=$2 s; shift 2
@@ -212,8 +213,10 @@ for at in thaw:live.thaw.recorded:1 drop:live.drop.after_merge:1 drop:live.drop.
     [ ! -e "$snap" ] || [ -z "$answered" ] || fail "$at: a removal that was answered is undone"
     run "$VARVE" wait --timeout 60 "$MNT"
     same "$T/now" "$disk"
-    same "$T/now" "$(newest "$disk")"       # a start gives a changed disk a snapshot
+    # What was removed does not come back; what was written since has its snapshot.
+    if [ "$how" = drop ] || [ -e "$snap" ]; then same "$T/now" "$(newest "$disk")"; else equals "$(snap_count "$disk")" 0; fi
     [ ! -e "$snap" ] || same "$T/a" "$snap"
+    flags_of_all "$disk"
     stop_varve
 done
 run "$VARVE" verify "$T/store"

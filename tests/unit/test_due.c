@@ -8,7 +8,7 @@
 #include "live_fake.h"
 
 /* What has to be so for a snapshot: letters. c: changed; C: changed or rewriting; d: data; s: a size; v: a name without a dot; z: a size,
- * no data, and not rewriting.
+ * no data, and not rewriting. k: a state whose snapshot was removed counts as changed, without it as unchanged.
  * When it is partial: p always, u: unclean, r: rewriting, U: unclean or rewriting. Flags of the freeze besides. */
 static const struct rule {
     enum due_occasion occasion;
@@ -16,31 +16,31 @@ static const struct rule {
     char partial;
     uint32_t flags;
 } rules[] = {
-    {DUE_CLOSE, "close", "Cdv", 'u', SNAP_PROVISIONAL},
+    {DUE_CLOSE, "close", "Ckdv", 'u', SNAP_PROVISIONAL},
     {DUE_RELEASE, "release", "cdv", 'u', SNAP_PROVISIONAL},
     {DUE_SETTLED, "settled", "csv", 'u', 0},
-    {DUE_TRUNCATE, "truncate", "cdv", 'r', 0},
-    {DUE_REVERT, "revert", "cdv", 'r', 0},
-    {DUE_REPLACED, "replaced", "cdv", 'r', 0},
-    {DUE_RESIZED, "resized", "cdv", 'r', 0},
-    {DUE_NAMED, "named", "cdv", 'r', 0},
+    {DUE_TRUNCATE, "truncate", "ckdv", 'r', 0},
+    {DUE_REVERT, "revert", "ckdv", 'r', 0},
+    {DUE_REPLACED, "replaced", "ckdv", 'r', 0},
+    {DUE_RESIZED, "resized", "ckdv", 'r', 0},
+    {DUE_NAMED, "named", "ckdv", 'r', 0},
     {DUE_LATE, "late", "cdv", 'U', 0},
     {DUE_RECOVERY, "recovery", "cdv", 'p', 0},
     {DUE_ZEROS, "zeros", "czv", 'u', 0},
     {DUE_REQUEST, "request", "", 'r', SNAP_EXPLICIT},
-    {DUE_REQUEST_DIR, "request of a directory", "cv", 'r', SNAP_EXPLICIT},
+    {DUE_REQUEST_DIR, "request of a directory", "ckv", 'r', SNAP_EXPLICIT},
 };
 enum { RULES = sizeof rules / sizeof rules[0] };
 
 /* One combination: each bit is one attribute. */
-enum { CHANGED = 1, REWRITING = 2, UNCLEAN = 4, EMPTY = 8, GONE = 16, UNNAMED = 32, COMBINATIONS = 64 };
+enum { CHANGED = 1, REWRITING = 2, UNCLEAN = 4, EMPTY = 8, GONE = 16, UNNAMED = 32, UNKEPT = 64, COMBINATIONS = 128 };
 static const char *const names[] = {"disk.img", ".tmp.img", "a", ".", "x.", "..b"};
 
 static bool has(const struct rule *r, char need) { return strchr(r->needs, need) != NULL; }
 
 static enum due expected(const struct rule *r, unsigned bits, const char *name, enum due_data data)
 {
-    bool changed = bits & CHANGED, rewriting = bits & REWRITING, unclean = bits & UNCLEAN;
+    bool changed = (bits & UNKEPT) ? has(r, 'k') : (bits & CHANGED) != 0, rewriting = bits & REWRITING, unclean = bits & UNCLEAN;
     bool shown = name[0] != '.';
     if ((bits & GONE) || (has(r, 'v') && !shown) || (has(r, 'c') && !changed) || (has(r, 'C') && !changed && !rewriting))
         return DUE_NONE;
@@ -71,7 +71,7 @@ static void every_case_follows_the_table(void **state)
                     strcpy(node.name, names[n]);
                     const struct due_case c = {
                         .occasion = rules[i].occasion, .node = &node, .unclean = bits & UNCLEAN, .data = data,
-                        .attr = {.size = (bits & EMPTY) ? 0 : 4096, .changed = bits & CHANGED,
+                        .attr = {.size = (bits & EMPTY) ? 0 : 4096, .changed = bits & (CHANGED | UNKEPT), .unkept = bits & UNKEPT,
                                  .marks = ((bits & REWRITING) ? LIVE_REWRITING : 0) | ((bits & UNNAMED) ? LIVE_UNNAMED : 0)}};
                     enum due want = expected(&rules[i], bits, names[n], data), got = due(&c);
                     if (got != want)
@@ -84,7 +84,7 @@ static void every_case_follows_the_table(void **state)
                     if ((bits & GONE) || (names[n][0] == '.' && rules[i].occasion != DUE_REQUEST))
                         assert_false(due_possible(&c));
                 }
-    assert_int_equal(cases, 13 * 64 * 6 * 3);
+    assert_int_equal(cases, 13 * 128 * 6 * 3);
 }
 
 /* What people rely on, in words, so that table and rule cannot be wrong in the same way. */
@@ -123,6 +123,19 @@ static void a_finished_rewrite_is_whole_an_unfinished_one_is_not(void **state)
     assert_int_equal(ask(DUE_TRUNCATE, "disk.img", true, true, false), DUE_PARTIAL);
     assert_int_equal(ask(DUE_REVERT, "disk.img", true, false, false), DUE_SNAPSHOT);
     assert_int_equal(ask(DUE_RECOVERY, "disk.img", true, false, false), DUE_PARTIAL);
+}
+
+static void a_removed_state_comes_back_only_before_it_is_lost(void **state)
+{
+    (void)state;
+    struct node node = {.kind = NODE_DISK, .name = "disk.img"};
+    for (unsigned i = 0; i < RULES; i++) {
+        const enum due_occasion o = rules[i].occasion;
+        const struct due_case c = {.occasion = o, .node = &node, .data = o == DUE_ZEROS ? DUE_DATA_NO : DUE_DATA_YES,
+                                   .attr = {.size = 4096, .changed = true, .unkept = true}};
+        bool by_itself = o == DUE_RELEASE || o == DUE_SETTLED || o == DUE_LATE || o == DUE_RECOVERY || o == DUE_ZEROS;
+        assert_int_equal(due(&c), by_itself ? DUE_NONE : DUE_SNAPSHOT);
+    }
 }
 
 /* ---- what a close left ---- */
@@ -238,6 +251,7 @@ int main(void)
         cmocka_unit_test(a_hidden_disk_gets_one_only_when_it_is_named),
         cmocka_unit_test(a_request_always_makes_one),
         cmocka_unit_test(a_finished_rewrite_is_whole_an_unfinished_one_is_not),
+        cmocka_unit_test(a_removed_state_comes_back_only_before_it_is_lost),
         cmocka_unit_test(a_state_settles_when_nobody_can_go_on),
         cmocka_unit_test(without_a_quiet_time_the_last_release_settles),
         cmocka_unit_test(a_change_withdraws_settles_or_leaves_a_state),

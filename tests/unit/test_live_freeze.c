@@ -691,6 +691,59 @@ static void dropped_changes_of_the_youngest_go_to_the_live_image(void **state)
     }
 }
 
+/* The state is there, and no snapshot of it; whoever writes next makes a changed one of it. */
+static void remove_youngest(struct box *b, bool sealed, bool write_before_the_kill)
+{
+    struct live *l = b->l[0];
+    fake_fill(l, 0, SEG_BYTES, 1);
+    struct snapinfo p = freeze(l);
+    if (sealed)
+        CHECK(live_pending_seal(l, p.ref.seq, &err));
+    CHECK(live_pending_remove(l, p.ref.seq, &err));
+    assert_true(attr(l).changed && attr(l).unkept);
+    for (unsigned i = 0; i < 2; i++) {
+        if ((i == 0) == write_before_the_kill) {
+            fake_fill(l, SEG_BYTES, 10, 2);
+        } else {
+            box_crash(b, true);
+            l = b->l[0];
+        }
+        assert_true(attr(l).changed);
+        assert_int_equal(attr(l).unkept, i == 0 && !write_before_the_kill);
+        expect(l, 0, SEG_BYTES, 1);
+    }
+    p = freeze(l);                                      /* has both */
+    assert_int_equal(p.dirty_segments, 2);
+    assert_false(attr(l).changed || attr(l).unkept);
+}
+
+static void a_removed_state_is_unkept_until_it_changes(void **state) { remove_youngest(*state, false, false); }
+static void a_removed_sealed_state_is_unkept_until_it_changes(void **state) { remove_youngest(*state, true, false); }
+static void a_change_of_a_removed_state_survives_a_kill(void **state) { remove_youngest(*state, false, true); }
+static void a_change_of_a_removed_sealed_state_survives_a_kill(void **state) { remove_youngest(*state, true, true); }
+
+static void a_state_is_unkept_only_if_nobody_changed_it(void **state)
+{
+    struct box *b = *state;
+    struct live *l = b->l[0];
+    fake_fill(l, 0, SEG_BYTES, 1);
+    struct snapinfo p = freeze(l), q;
+    fake_fill(l, 10, 10, 4);
+    CHECK(live_pending_remove(l, p.ref.seq, &err));
+    assert_true(attr(l).changed && !attr(l).unkept);
+    p = freeze(l);
+    CHECK(live_pending_seal(l, p.ref.seq, &err));
+    fake_fill(l, 0, 10, 5);
+    q = freeze(l);
+    CHECK(live_pending_remove(l, q.ref.seq, &err));
+    CHECK(live_pending_remove(l, p.ref.seq, &err));     /* by a copy: the younger one was taken back before it */
+    assert_true(attr(l).changed && attr(l).unkept);
+    expect(l, 0, 10, 5);
+    expect(l, 10, 10, 4);
+    CHECK(live_pending_drop(l, freeze(l).ref.seq, &err));       /* its writer goes on */
+    assert_true(attr(l).changed && !attr(l).unkept);
+}
+
 static void what_is_local_needs_no_source(void **state)
 {
     struct box *b = *state;
@@ -1347,7 +1400,10 @@ int main(int argc, char **argv)
         T(nothing_goes_into_what_is_stored),
         T(a_volatile_freeze_is_taken_back), T(a_volatile_freeze_is_taken_back_before_a_kill),
         T(a_sealed_freeze_is_taken_back_before_a_kill), T(a_sealed_freeze_is_taken_back_before_a_power_loss),
-        T(a_freeze_before_a_revert_is_not_taken_back), T(dropped_changes_of_the_youngest_go_to_the_live_image), T(revert_changes_pointers_only),
+        T(a_freeze_before_a_revert_is_not_taken_back), T(dropped_changes_of_the_youngest_go_to_the_live_image),
+        T(a_removed_state_is_unkept_until_it_changes), T(a_removed_sealed_state_is_unkept_until_it_changes),
+        T(a_change_of_a_removed_state_survives_a_kill), T(a_change_of_a_removed_sealed_state_survives_a_kill),
+        T(a_state_is_unkept_only_if_nobody_changed_it), T(revert_changes_pointers_only),
         T(dropped_changes_go_with_the_new_content), T(dropped_changes_go_with_the_taken_content),
         T(what_is_local_needs_no_source),
         T(anchor_relied_on_again_is_not_taken_off), T(point_needs_untouched_segments), T(group_is_never_torn), T(both_keep_what_was_taken),

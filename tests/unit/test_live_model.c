@@ -543,7 +543,7 @@ static void op_drop(void)
     m.still = 0;
     begin_op();
     m.leaving = m.pend[i].seq;
-    CHECK(live_pending_drop(m.l, m.pend[i].seq, &err));
+    CHECK((rnd(2) == 0 ? live_pending_drop : live_pending_remove)(m.l, m.pend[i].seq, &err));
     end_op();
     forget_pending(i);
 }
