@@ -7,7 +7,8 @@
 #
 # A mutant is a file NN-name.mutant of lines KEY=VALUE, the value going on to the end of the line; # begins a comment line.
 #   FILE=      a file of the tree
-#   FIND=      text that stands in it exactly once (\n is a new line); else the mutant fails: the code has moved on
+#   FIND=      text that stands in it exactly once (\n is a new line); else the mutant fails: the code has moved on. Every run looks
+#              for those of all mutants
 #   REPLACE=   what comes in its place. FIND and REPLACE may come several times, for a change at more than one place
 #   TEST=      a command run in the copy of the tree; $B is the build, $VARVE the program in it
 #   SAYS=      optional: text in a line of the red test's output that has FAILED or ERROR, so that it is red for the right reason
@@ -161,6 +162,11 @@ done
 cp -r "$tree" "$work/original"
 meson setup "$B" "$tree" --buildtype=release -Dfaults=true >"$logs/setup.log" 2>&1 || { show "$logs/setup.log"; exit 1; }
 begin=$SECONDS
+# The code of every promise, also of those that are not tried this time, is where its mutant looks for it.
+for m in "$here"/*.mutant; do
+    if ! load "$m" || ! apply; then verdict "$(basename "$m" .mutant)" FAILED "$why" 0; fi
+    take_back
+done
 for m in "${mutants[@]}"; do try "$m"; done
 [ $failed -eq 0 ] || printf 'failed: %s (logs in %s)\n' "${failures[*]}" "$logs"
 printf '%d s in all\n' $((SECONDS - begin))
