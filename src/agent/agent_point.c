@@ -122,6 +122,14 @@ static int clone_segments(struct agent *a, struct live *dst, const struct node *
     return r;
 }
 
+/* In its turn: a rename may have brought another content, with other rights, to the disk that the caller had opened. -ENOENT. */
+static int same_file(struct agent *a, const struct node *disk, struct verr *err)
+{
+    struct node now;
+    int r = catalog_node_by_id(a->catalog, &disk->id, &now, err);
+    return r == 0 && now.btime_ns != disk->btime_ns ? -ENOENT : r;
+}
+
 int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *dst_node, uint64_t dst_off, const struct snaprow *src_snap,
                           const struct node *src_disk, uint64_t src_off, uint64_t len, struct verr *err)
 {
@@ -162,7 +170,9 @@ int64_t agent_clone_range(struct agent *a, struct live *dst, const struct node *
         if (src_snap == NULL)
             both[1] = src_disk->id;
         turn_take(a->turns, &turn, both, 2);
-        r = clone_segments(a, dst, dst_node, dst_off / SEG_BYTES, seg_count(len), dst_off + len, src_snap, src, src_off / SEG_BYTES, err);
+        r = src_snap == NULL ? same_file(a, src_disk, err) : 0;
+        if (r == 0)
+            r = clone_segments(a, dst, dst_node, dst_off / SEG_BYTES, seg_count(len), dst_off + len, src_snap, src, src_off / SEG_BYTES, err);
         turn_give(a->turns, &turn);
         done = r == 0 ? (int64_t)len : r == -EOPNOTSUPP || r == -ENOENT ? 0 : r;
     }

@@ -97,6 +97,8 @@ static void owe_failed(struct agent *a, const struct work_item *item, const stru
     char path[PATH_TEXT];
     /* Without memory to note the item, the next start does the work: recovery finds all of it by itself. */
     work_owe_failed(a->work, item, why);
+    if (work_only_waits(item->kind, why))
+        return;
     agent_disk_path(a, &item->disk, path, sizeof path);
     agent_say(a, VLOG_WARN, vid_is_zero(&item->disk) ? NULL : path, "%s failed and will be tried again: %s", agent_work_text(item->kind),
               verr_str(why));
@@ -161,7 +163,7 @@ static void end(struct agent *a, const struct work_item *item, int r, const stru
         work_done(a->work, item);
     else
         work_failed(a->work, item, why, NULL);
-    if (item->kind == WORK_RESERVE || (r >= 0 && item->failures == 0))
+    if (item->kind == WORK_RESERVE || (r >= 0 && item->failures == 0) || (r < 0 && work_only_waits(item->kind, why)))
         return;
     agent_who_text(a, &item->disk, path, sizeof path);
     if (r < 0)

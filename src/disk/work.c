@@ -363,13 +363,15 @@ unsigned work_count(struct work *w, enum work_kind kind, unsigned *failed)
     return n;
 }
 
+bool work_only_waits(enum work_kind kind, const struct verr *why) { return kind == WORK_FORGET && why->code == EBUSY; }
+
 unsigned work_failures(struct work *w, unsigned kinds, struct work_failure *out, unsigned max)
 {
     unsigned n = 0;
     pthread_mutex_lock(&w->lock);
     for (unsigned i = 0; i < BUCKETS; i++) {
         for (const struct entry *e = w->bucket[i]; e != NULL; e = e->next) {
-            if (!e->failed || (kinds & WORK_BIT(e->item.kind)) == 0)
+            if (!e->failed || (kinds & WORK_BIT(e->item.kind)) == 0 || work_only_waits(e->item.kind, &e->why))
                 continue;
             if (n < max)
                 out[n] = (struct work_failure){.item = e->item, .why = e->why, .tried_ns = e->tried_ns, .due_ns = e->due_ns};

@@ -96,7 +96,9 @@ struct work_failure {
     struct verr why;
     int64_t tried_ns, due_ns;   /* the last attempt; the next one, 0: at once */
 };
-/* Copies up to max items of these kinds whose last attempt failed, in no order, and returns the number of all. */
+/* An image that somebody still has open goes when he closes it: that it could not be removed yet is nothing to report. */
+bool work_only_waits(enum work_kind kind, const struct verr *why);
+/* Copies up to max items of these kinds whose last attempt failed (and does not only wait), in no order, and returns the number of all. */
 unsigned work_failures(struct work *w, unsigned kinds, struct work_failure *out, unsigned max);
 /* The number of items of that kind. failed (may be NULL): how many of them failed in their last attempt. */
 unsigned work_count(struct work *w, enum work_kind kind, unsigned *failed);

@@ -300,11 +300,11 @@ static void end_handles(struct fs *f, bool unmounted)
     while (f->handles != NULL) {
         struct handle *h = f->handles;
         struct fs_disk *d = h->disk;
-        unsigned writers, handles;
+        unsigned writers;
         bool orphan;
         fs_stream_close(h);
         if (d != NULL)
-            fs_disk_detach(d, h, &writers, &handles, &orphan);
+            fs_disk_detach(h, &writers, &orphan);
         handle_free(f, h);
         fs_disk_put(d);
     }

@@ -28,9 +28,15 @@ static int64_t ns_of(struct timespec ts)
 
 /* ---- what it is ---- */
 
-static int what_unnamed(struct fs *f, uint64_t ino, struct what *out)
+static int what_unnamed(struct fs *f, uint64_t ino, struct what *out, struct verr *err)
 {
-    struct fs_disk *d = fs_disk_find_ino(f, ino);
+    struct fs_disk *d = fs_disk_find_ino(f, ino), *to = d != NULL ? atomic_load(&d->moved) : NULL;
+    if (to != NULL) {
+        int rc = fs_what(f, to->ino, out, err);
+        out->moved = true;
+        fs_disk_put(d);
+        return rc;
+    }
     if (d != NULL) {
         pthread_mutex_lock(&f->lock);
         bool orphan = d->orphan || (d->dying && d->handles > 0);    /* the name goes a moment before the mark comes */
@@ -56,6 +62,7 @@ static int what_unnamed(struct fs *f, uint64_t ino, struct what *out)
 
 int fs_what(struct fs *f, uint64_t ino, struct what *out, struct verr *err)
 {
+    out->moved = false;
     if (ino_is_control(ino)) {
         out->kind = WHAT_CONTROL;
         return 0;
@@ -73,7 +80,7 @@ int fs_what(struct fs *f, uint64_t ino, struct what *out, struct verr *err)
     if (err != NULL)        /* lookups that failed on the way are no error */
         *err = (struct verr){0};
     if (rc < 0)
-        return what_unnamed(f, ino, out);
+        return what_unnamed(f, ino, out, err);
     out->kind = WHAT_SNAP;
     return 0;
 }
@@ -192,7 +199,7 @@ static double snap_timeout(const struct snaprow *s)
 
 int fs_stat(struct fs *f, uint64_t ino, const struct what *w, struct stat *st, double *timeout, struct verr *err)
 {
-    *timeout = FS_TIMEOUT_LIVE;
+    *timeout = w->moved ? 0 : FS_TIMEOUT_LIVE;      /* they change by another inode, too */
     switch (w->kind) {
     case WHAT_CONTROL:
         control_stat(ino, st);
@@ -343,6 +350,7 @@ static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, 
         rc = fs_rewrite(op->f, n, d->live, err);
     if (h != NULL)
         fs_disk_resized(d, size, rc);
+    fs_inval_moved(d, size, 0);
     /* truncate(2) by path comes without a close that could freeze the change, unless the disk has a writer. */
     struct due_case c = {.occasion = DUE_RESIZED, .node = n};
     if (rc == 0 && h == NULL && !d->orphan && d->writers == 0)

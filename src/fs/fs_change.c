@@ -200,10 +200,29 @@ static void release_rest(struct fs *f, struct handle *h)
         fs_errno("release", d->ino, rc, &err);
 }
 
+/* Of a disk whose last handle may have gone: it needs no open files, and without a name no image either. */
+static void close_unused(struct fs *f, struct fs_disk *d)
+{
+    struct verr err = {0};
+    struct node node;
+    fs_disk_close_live(d);
+    pthread_mutex_lock(&f->lock);
+    bool goes = d->orphan && d->handles == 0;
+    if (goes) {
+        node = d->node;
+        d->orphan = false;
+        d->dying = true;        /* until its last reference is given back; the next open makes a new fs_disk */
+    }
+    pthread_mutex_unlock(&f->lock);
+    int rc = goes ? agent_disk_remove(f->agent, &node, &err) : 0;
+    if (rc < 0)
+        fs_errno("removal", d->ino, rc, &err);
+}
+
 void fs_close_disk(struct fs *f, struct handle *h)
 {
     struct fs_disk *d = h->disk;
-    unsigned writers, handles;
+    unsigned writers;
     bool orphan, writer = h->writer;
     pthread_mutex_lock(&f->lock);
     bool last = writer && d->writers == 1, removed = d->orphan;
@@ -219,39 +238,28 @@ void fs_close_disk(struct fs *f, struct handle *h)
         atomic_store(&d->touched, false);
         d->killed = d->ever_clean = d->ever_killed = false;
     }
-    fs_disk_detach(d, h, &writers, &handles, &orphan);
-    if (handles == 0)
-        fs_disk_close_live(d);      /* what is not settled needs no open files */
+    fs_disk_detach(h, &writers, &orphan);
     if (writer && orphan)
         fs_settle_released(d);
     else if (writer)
         fs_settle_due(d);
     fs_settle_look(f);
-    if (orphan && handles == 0) {
-        struct verr err = {0};
-        struct node node;
-        pthread_mutex_lock(&f->lock);
-        node = d->node;
-        pthread_mutex_unlock(&f->lock);
-        int rc = agent_disk_remove(f->agent, &node, &err);
-        if (rc < 0)
-            fs_errno("removal", d->ino, rc, &err);
-        pthread_mutex_lock(&f->lock);
-        d->orphan = false;
-        d->dying = true;        /* until its last reference is given back; the next open makes a new fs_disk */
-        pthread_mutex_unlock(&f->lock);
-    }
+    for (struct fs_disk *at = d; at != NULL; at = atomic_load(&at->moved))
+        close_unused(f, at);
     handle_free(f, h);
     fs_disk_put(d);
 }
 
 static void release_run(struct op *op)
 {
-    struct handle *h = op->h;
-    if (h->kind == HANDLE_DISK)
-        fs_close_disk(op->f, h);
-    else
-        handle_free(op->f, h);
+    struct fs_disk *now = handle_disk(op->h);
+    if (now != op->disk) {      /* moved while this release was in the queue: its last handle ends on the queue of the other disk */
+        fs_disk_put(op->disk);
+        op->disk = fs_disk_get(op->f, &now->id);
+        op_move_on(op);
+        return;
+    }
+    fs_close_disk(op->f, op->h);
     fuse_reply_err(op->req, 0);
 }
 
@@ -271,5 +279,5 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     op->ino = ino;
     op->uid = AGENT_ITSELF;     /* the last reference to a file may go in another process than that of its user */
     op->h = h;
-    op_submit_disk(op, fs_disk_get(f, &h->disk->id));
+    op_submit_disk(op, fs_disk_get(f, &handle_disk(h)->id));
 }

@@ -46,7 +46,7 @@ int fs_export_lookup(struct fs *f, uint64_t ino, bool up, struct fuse_entry_para
         return 0;
     }
     int rc = fs_what(f, ino == INO_CONTROL ? NAMES_ROOT_INO : ino, &w, err);
-    if (rc == 0 && w.kind != WHAT_NODE && w.kind != WHAT_SNAP)
+    if (rc == 0 && (w.moved || (w.kind != WHAT_NODE && w.kind != WHAT_SNAP)))
         rc = -ESTALE;
     if (rc < 0)
         return rc;

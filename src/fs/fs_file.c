@@ -76,7 +76,8 @@ static int open_disk(struct op *op, struct handle **out, struct verr *err)
     /* A handle that can read may be mapped, which needs the page cache: only a write-only handle is direct. */
     h->direct = (op->fi.flags & O_ACCMODE) == O_WRONLY;
     op->fi.direct_io = h->direct;
-    rc = fs_disk_attach(op->disk, h, flags_write(op->fi.flags));
+    while ((rc = fs_disk_attach(op->disk, h, flags_write(op->fi.flags))) == -EAGAIN && (rc = open_live(op, err)) == 0)
+        ;
     if (rc < 0) {
         handle_free(op->f, h);
         return rc;
@@ -291,7 +292,9 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         rc = -EROFS;
     if (rc == 0 && w.kind == WHAT_NODE && w.node.kind != NODE_DISK)
         rc = -EISDIR;
-    if (rc == 0 && disk && (d = fs_disk_get(f, &w.node.id)) == NULL)
+    if (rc == 0 && w.moved)     /* through /proc/PID/fd; a writer takes the name */
+        rc = flags_may_change(fi->flags) || (fi->flags & O_TRUNC) || (d = fs_disk_find_ino(f, ino)) == NULL ? -ESTALE : 0;
+    else if (rc == 0 && disk && (d = fs_disk_get(f, &w.node.id)) == NULL)
         rc = -ENOMEM;
     if (rc < 0) {
         fs_reply_fail(req, "open", ino, rc, &err);
@@ -324,6 +327,13 @@ static void read_reply(fuse_req_t req, fuse_ino_t ino, const char *buf, ssize_t 
     }
 }
 
+/* The check comes last: the mark is set before the disk gets the content that the handle is not to see. */
+ssize_t fs_disk_handle_read(struct handle *h, uint64_t off, void *buf, size_t len, enum live_reach reach, struct verr *err)
+{
+    ssize_t n = live_read_within(handle_disk(h)->live, off, buf, len, reach, err);
+    return atomic_load(&h->cut) ? -ESTALE : n;
+}
+
 static void read_now(struct fs *f, fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_t off, size_t len)
 {
     struct verr err = {0};
@@ -332,7 +342,7 @@ static void read_now(struct fs *f, fuse_req_t req, fuse_ino_t ino, struct handle
     if (buf != NULL && h->kind == HANDLE_SNAP)
         n = fs_snap_handle_read(f, h, off, buf, len, &err);
     else if (buf != NULL)
-        n = live_read(h->disk->live, off, buf, len, &err);
+        n = fs_disk_handle_read(h, off, buf, len, REACH_ALL, &err);
     read_reply(req, ino, buf, n, &err);
 }
 
@@ -341,7 +351,7 @@ static bool read_local(fuse_req_t req, fuse_ino_t ino, struct handle *h, uint64_
 {
     struct verr err = {0};
     char *buf = fs_thread_buffer(len);
-    ssize_t n = buf != NULL ? live_read_within(h->disk->live, off, buf, len, REACH_LOCAL, &err) : -EAGAIN;
+    ssize_t n = buf != NULL ? fs_disk_handle_read(h, off, buf, len, REACH_LOCAL, &err) : -EAGAIN;
     if (n == -EAGAIN)
         return false;
     read_reply(req, ino, buf, n, &err);
@@ -403,7 +413,7 @@ static void fsync_run(struct op *op)
     struct verr err = {0};
     int rc = fs_stream_flush(op->h, &err);
     if (rc == 0)
-        rc = live_fsync(op->h->disk->live, &err);
+        rc = live_fsync(handle_disk(op->h)->live, &err);
     fuse_reply_err(op->req, rc < 0 ? fs_io_errno("fsync", op->ino, rc, &err) : 0);
 }
 

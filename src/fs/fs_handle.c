@@ -141,6 +141,7 @@ void fs_disk_put(struct fs_disk *d)
         return;
     if (d->live != NULL)
         live_put(d->live);
+    fs_disk_put(atomic_load(&d->moved));
     free(d->made);
     pthread_mutex_destroy(&d->refused_lock);
     free(d);
@@ -173,20 +174,34 @@ int fs_disk_open_live(struct fs_disk *d, struct verr *err)
 void fs_disk_close_live(struct fs_disk *d)
 {
     pthread_mutex_lock(&d->f->lock);
-    struct live *l = d->live;
-    d->live = NULL;
+    struct live *l = d->handles == 0 ? d->live : NULL;
+    if (l != NULL)
+        d->live = NULL;
     pthread_mutex_unlock(&d->f->lock);
     if (l != NULL)
         live_put(l);
+}
+
+/* lock held. On a disk that was moved, and on all that it leads to. */
+static void count_handles(struct fs_disk *d, unsigned n, bool more)
+{
+    d->handles += more ? n : 0u - n;
+    for (d = atomic_load(&d->moved); d != NULL; d = atomic_load(&d->moved)) {
+        d->handles += more ? n : 0u - n;
+        atomic_fetch_add(&d->moved_here, more ? n : 0u - n);
+    }
 }
 
 int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
 {
     int rc = -ESTALE;
     pthread_mutex_lock(&d->f->lock);
-    if (d->orphan ? d->handles > 0 : !d->dying) {
+    bool moved = atomic_load(&d->moved) != NULL;
+    if (d->live == NULL && !moved) {
+        rc = -EAGAIN;
+    } else if ((d->orphan ? d->handles > 0 : !d->dying) && !(moved && writer)) {
         d->refs++;
-        d->handles++;
+        count_handles(d, 1, true);
         d->writers += writer;
         h->keeps_cache = !h->direct && atomic_load(&d->coherent);
         if (!h->direct)
@@ -202,15 +217,16 @@ int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
     return rc;
 }
 
-void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsigned *handles, bool *orphan)
+void fs_disk_detach(struct handle *h, unsigned *writers, bool *orphan)
 {
+    struct fs_disk *d = h->disk;
     pthread_mutex_lock(&d->f->lock);
     struct handle **pp = &d->list;
     while (*pp != NULL && *pp != h)
         pp = &(*pp)->disk_next;
     if (*pp != NULL) {
         *pp = h->disk_next;
-        d->handles--;
+        count_handles(d, 1, false);
         d->writers -= h->writer;
         if (h->writer)
             d->quiet_ns = fs_mono_ns();
@@ -218,9 +234,51 @@ void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsi
             atomic_store(&d->coherent, false);
     }
     *writers = d->writers;
-    *handles = d->handles;
     *orphan = d->orphan;
     pthread_mutex_unlock(&d->f->lock);
+}
+
+void fs_disk_move(struct fs_disk *d, struct fs_disk *to)
+{
+    pthread_mutex_lock(&d->f->lock);
+    unsigned n = d->handles;
+    to->refs++;
+    atomic_store(&d->moved, to);
+    to->handles += n;
+    atomic_fetch_add(&to->moved_here, n);
+    pthread_mutex_unlock(&d->f->lock);
+}
+
+void fs_disk_named(struct fs_disk *d)
+{
+    pthread_mutex_lock(&d->f->lock);
+    struct fs_disk *to = atomic_exchange(&d->moved, NULL);
+    d->dying = false;
+    pthread_mutex_unlock(&d->f->lock);
+    fs_disk_put(to);
+}
+
+void fs_disk_cut(struct fs_disk *d, bool cut)
+{
+    pthread_mutex_lock(&d->f->lock);
+    for (struct handle *h = d->f->handles; h != NULL; h = h->next)
+        if (h->kind == HANDLE_DISK && h->disk != NULL && handle_disk(h) == d)
+            atomic_store(&h->cut, cut);
+    pthread_mutex_unlock(&d->f->lock);
+}
+
+uint64_t fs_disk_moved_ino(struct fs_disk *d, uint64_t after)
+{
+    uint64_t found = 0;
+    if (atomic_load(&d->moved_here) == 0)
+        return 0;
+    pthread_mutex_lock(&d->f->lock);
+    for (const struct handle *h = d->f->handles; h != NULL; h = h->next)
+        if (h->kind == HANDLE_DISK && h->disk != NULL && h->disk != d && h->ino > after && (found == 0 || h->ino < found) &&
+            handle_disk(h) == d)
+            found = h->ino;
+    pthread_mutex_unlock(&d->f->lock);
+    return found;
 }
 
 int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only)

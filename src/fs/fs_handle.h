@@ -6,6 +6,9 @@
  * Each fs_disk has a queue. Operations that change the set of its writers, or that must not run beside such a change (open for
  * writing, truncate, flush, release, revert, unlink, copy into it), run there one at a time in order of arrival, on a pool worker.
  *
+ * A disk that is renamed onto another one while readers have it open: they go on with the target, as on any filesystem. Their fs_disk
+ * stays, without a name, and leads there (`moved`); the target counts their handles as its own.
+ *
  * fs.lock guards the table, refs, handles, writers, orphan, dying, node and the list of handles.
  * Only tasks of the disk's queue use killed, ever_killed and ever_clean; they alone change made, under fs.lock.
  */
@@ -47,12 +50,14 @@ struct fs_disk {
     uint64_t ino;
     struct live *live;              /* from the first handle on, until the last one is gone */
     struct handle *list;            /* its handles */
-    unsigned handles, writers;
+    unsigned handles, writers;      /* handles: also those of disks that were moved here */
+    struct fs_disk *_Atomic moved;  /* the disk that this one was renamed onto, referenced. Stays while it has handles */
+    atomic_uint moved_here;         /* handles of disks that were moved here: their inodes have pages of this disk's data */
     atomic_uint cached;             /* handles through which the kernel may keep pages */
     atomic_bool coherent;           /* a cached handle has been used, so its open has dropped stale pages. Since then the kernel is
                                      * told of each change, and the next open need not drop the pages again. Without a cached
                                      * handle, kernels before 6.6 keep pages that a direct write has made stale */
-    bool orphan;                    /* unlinked while open */
+    bool orphan;                    /* unlinked while open, or moved */
     bool dying;                     /* being unlinked or replaced: opens fail */
     struct node node;               /* while dying and as an orphan: attributes for fstat */
 
@@ -110,6 +115,7 @@ struct handle {
     bool keeps_cache;               /* its open leaves the kernel's pages as they are */
     struct stream *_Atomic stream;  /* of a direct handle that writes in large pieces; NULL: none */
     bool stream_asked;              /* guarded by lock: it was decided whether the handle gets a stream */
+    atomic_bool cut;                /* the disk got a content that whoever opened it may not be allowed to read: it reads no more */
     atomic_bool changed;            /* data changed through it since its last freeze */
     atomic_uint flushing;           /* flushes in the disk's queue or running: one that comes meanwhile is answered behind them */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */
@@ -154,14 +160,31 @@ void listing_clear(struct listing *l);
 struct fs_disk *fs_disk_get(struct fs *f, const struct vid *id);
 struct fs_disk *fs_disk_find_ino(struct fs *f, uint64_t ino);
 void fs_disk_put(struct fs_disk *d);
+/* The disk whose data the handle reads: its own, or the one that it was moved to. */
+static inline struct fs_disk *handle_disk(const struct handle *h)
+{
+    struct fs_disk *d = h->disk;
+    for (struct fs_disk *next; (next = atomic_load(&d->moved)) != NULL;)
+        d = next;
+    return d;
+}
+/* From here on the readers of d read `to`, whose live image is open and which is not moved itself. */
+void fs_disk_move(struct fs_disk *d, struct fs_disk *to);
+/* A removed or moved disk without handles has its name again: it leads nowhere, and can be opened. */
+void fs_disk_named(struct fs_disk *d);
+/* Makes all handles that read the disk's data read no more, or (false) takes that back. */
+void fs_disk_cut(struct fs_disk *d, bool cut);
+/* An inode other than the disk's own, through whose handles its data are read: the lowest above `after`. 0: there is none. */
+uint64_t fs_disk_moved_ino(struct fs_disk *d, uint64_t after);
 /* Opens the live image (once). -ENOENT: this host has none. */
 int fs_disk_open_live(struct fs_disk *d, struct verr *err);
-/* Gives the live image back, so that it can be removed. The disk has no handle left. */
+/* Gives the live image back, so that it can be removed, unless the disk has a handle. */
 void fs_disk_close_live(struct fs_disk *d);
-/* Adds the handle to the disk's; it takes a reference of its own. -ESTALE: the disk is dying, or was removed and is not open any more. */
+/* Adds the handle to the disk's; it takes a reference of its own. -ESTALE: the disk is dying, or was removed and is not open any more;
+ * -EAGAIN: its live image was closed a moment ago. */
 int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer);
-/* Takes the handle off. *writers, *handles: how many are left; *orphan: the disk has no name any more. */
-void fs_disk_detach(struct fs_disk *d, struct handle *h, unsigned *writers, unsigned *handles, bool *orphan);
+/* Takes the handle off its disk. *writers: how many are left; *orphan: the disk has no name any more. */
+void fs_disk_detach(struct handle *h, unsigned *writers, bool *orphan);
 /* Looks at the disk's handles (only writers, or all) except `me`, which may be NULL. 0: there is none; 1: the last request of each
  * was a flush, so that its release may be on the way; 2: some are in use. */
 int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only);

@@ -141,6 +141,7 @@ struct agent_viewer fs_viewer(fuse_req_t req);
 /* What an inode number stands for. fs_what: -ESTALE when it stands for nothing any more; the kernel then looks the name up again. */
 struct what {
     enum { WHAT_NODE = 1, WHAT_SNAP, WHAT_ORPHAN, WHAT_LABEL, WHAT_CONTROL, WHAT_GONE } kind;
+    bool moved;                     /* the number is that of a disk that was renamed onto the one here while it was open */
     struct node node;               /* WHAT_NODE, WHAT_ORPHAN: the node; WHAT_LABEL: the disk that gets a snapshot */
     struct snaprow snap;            /* WHAT_SNAP */
     uint64_t size;                  /* WHAT_LABEL */
@@ -262,6 +263,8 @@ void fs_label_create(struct op *op);
 void fs_label_flush(struct op *op);
 /* A change of data or size through a label handle: answers EROFS, and the handle takes no snapshot; one that it has taken goes. */
 void fs_label_refuse(fuse_req_t req, fuse_ino_t ino, struct handle *h);
+/* -ESTALE: the handle was cut off, whatever was read. */
+ssize_t fs_disk_handle_read(struct handle *h, uint64_t off, void *buf, size_t len, enum live_reach reach, struct verr *err);
 int fs_snap_handle_open(struct fs *f, const struct snaprow *s, struct handle **out, struct verr *err);
 ssize_t fs_snap_handle_read(struct fs *f, struct handle *h, uint64_t off, void *buf, size_t len, struct verr *err);
 off_t fs_snap_handle_seek(struct fs *f, struct handle *h, uint64_t off, bool hole, struct verr *err);
@@ -270,6 +273,8 @@ off_t fs_snap_handle_seek_near(struct handle *h, uint64_t off, bool hole, struct
 /* Makes the kernel drop its attributes and pages of the inode, all of them or those of the range. Not called on a FUSE thread. */
 void fs_inval_inode(struct fs *f, uint64_t ino);
 void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len);
+/* The pages of the inodes of disks that were renamed onto this one while they were open. len 0: up to the end. */
+void fs_inval_moved(struct fs_disk *d, uint64_t off, uint64_t len);
 /* Makes a disk: an empty live image, then its record. The caller has the turn of `dir`. -EAGAIN: an unlinked image of that history is still
  * open; the caller tries again by op_retry. */
 int fs_make_disk(struct op *op, const struct node *dir, struct node *out, struct verr *err);

@@ -87,7 +87,7 @@ static int group_collect(struct op *op, struct group *g)
     struct fs *f = op->f;
     struct node node;
     struct handle *h = op->h;
-    int rc = names_by_ino(f->names, h->kind == HANDLE_DISK ? h->disk->ino : h->ino, &node, g->err);
+    int rc = names_by_ino(f->names, h->kind == HANDLE_DISK ? handle_disk(h)->ino : h->ino, &node, g->err);
     if (rc < 0)
         return rc == -ENOENT ? verr_set(g->err, ESTALE, "it was removed") : rc;
     if (h->kind == HANDLE_DISK)
@@ -182,8 +182,10 @@ static int revert(struct op *op, struct varve_ioc_revert *io, struct verr *err)
     if (rc < 0)
         return rc;
     rc = names_by_ino(f->names, op->h->disk->ino, &node, err);
+    if (rc == -ENOENT || (rc == 0 && (node.flags & NODE_GONE) != 0))
+        return verr_set(err, ESTALE, "the disk was removed");
     if (rc < 0)
-        return rc == -ENOENT ? verr_set(err, ESTALE, "the disk was removed") : rc;
+        return rc;
     int busy = fs_disk_others(op->h->disk, op->h, true);
     if (busy == 1 && op_retry(op))
         return 0;
@@ -208,12 +210,14 @@ static void revert_run(struct op *op)
     int rc = revert(op, io, &err);
     if (op->again)
         return;
-    if (rc < 0)
+    if (rc < 0) {
         ioc_text(&io->error, io->text, "revert", op->ino, rc, &err);
-    else
+    } else {
         /* Before the answer, so that the caller reads nothing stale after it. This cannot deadlock: an ioctl holds no lock of the
          * inode, and other threads answer reads of pages that are under way. */
         fs_inval_inode(f, ino);
+        fs_inval_moved(op->disk, 0, 0);
+    }
     fuse_reply_ioctl(op->req, 0, io, sizeof *io);
 }
 
@@ -279,7 +283,7 @@ static int wait_ids(struct op *op, struct vid **ids, unsigned *n, struct verr *e
     }
     const struct agent_viewer who = fs_viewer(op->req);
     bool all = h->kind == HANDLE_TEXT || h->control || h->ino == NAMES_ROOT_INO;
-    int rc = all ? 0 : names_by_ino(f->names, h->kind == HANDLE_DISK ? h->disk->ino : h->ino, &node, err);
+    int rc = all ? 0 : names_by_ino(f->names, h->kind == HANDLE_DISK ? handle_disk(h)->ino : h->ino, &node, err);
     return rc < 0 ? rc : agent_pending_ids(f->agent, all ? NULL : &node, &who, ids, n, err);
 }
 
@@ -299,7 +303,7 @@ static void wait_run(struct op *op)
     struct vid *ids = NULL;
     unsigned n = 0;
     struct handle *h = op->h;
-    struct fs_disk *d = h->kind != HANDLE_SNAP ? fs_settle_ask(op->f, h->kind == HANDLE_DISK ? h->disk : NULL) : NULL;
+    struct fs_disk *d = h->kind != HANDLE_SNAP ? fs_settle_ask(op->f, h->kind == HANDLE_DISK ? handle_disk(h) : NULL) : NULL;
     if (d != NULL) {
         fs_disk_put(op->disk);
         op->disk = d;
@@ -356,7 +360,7 @@ static int log_text(struct op *op, char **text, size_t *len, struct verr *err)
     const struct handle *h = op->h;
     const struct agent_viewer who = fs_viewer(op->req);
     struct node node;
-    int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_ref.disk : &h->disk->id, &node, err);
+    int rc = catalog_node_by_id(op->f->catalog, h->kind == HANDLE_SNAP ? &h->snap_ref.disk : &handle_disk(h)->id, &node, err);
     return rc < 0 ? rc : agent_log_json(op->f->agent, &node, &who, text, len, err);
 }
 
@@ -366,7 +370,7 @@ static int list_text(struct op *op, char **text, size_t *len, struct verr *err)
     const struct agent_viewer who = fs_viewer(op->req);
     struct node node;
     bool all = h->ino == NAMES_ROOT_INO;
-    int rc = all ? 0 : names_by_ino(op->f->names, h->kind == HANDLE_DISK ? h->disk->ino : h->ino, &node, err);
+    int rc = all ? 0 : names_by_ino(op->f->names, h->kind == HANDLE_DISK ? handle_disk(h)->ino : h->ino, &node, err);
     return rc < 0 ? rc : agent_list_json(op->f->agent, all ? NULL : &node, &who, text, len, err);
 }
 

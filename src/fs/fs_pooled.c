@@ -274,6 +274,12 @@ void fs_inval_range(struct fs *f, uint64_t ino, uint64_t off, uint64_t len)
         vlog(VLOG_WARN, "fs", "the kernel did not drop its cache of inode %llu: %s", (unsigned long long)ino, strerror(-rc));
 }
 
+void fs_inval_moved(struct fs_disk *d, uint64_t off, uint64_t len)
+{
+    for (uint64_t ino = 0; (ino = fs_disk_moved_ino(d, ino)) != 0;)
+        fs_inval_range(d->f, ino, off, len);
+}
+
 void fs_inval_inode(struct fs *f, uint64_t ino)
 {
     fs_inval_range(f, ino, 0, 0);

@@ -57,6 +57,7 @@ static void falloc_run(struct op *op)
 {
     struct verr err = {0};
     int rc = falloc(op, &err);
+    fs_inval_moved(op->h->disk, op->off, op->len);
     if (rc == -EOPNOTSUPP)
         fuse_reply_err(op->req, EOPNOTSUPP);
     else
@@ -100,7 +101,9 @@ static void lseek_run(struct op *op)
     struct verr err = {0};
     bool hole = op->flags == SEEK_HOLE;
     off_t n = op->h->kind == HANDLE_SNAP ? fs_snap_handle_seek(op->f, op->h, op->off, hole, &err)
-                                         : live_seek(op->h->disk->live, op->off, hole, &err);
+                                         : live_seek(handle_disk(op->h)->live, op->off, hole, &err);
+    if (atomic_load(&op->h->cut))
+        n = -ESTALE;
     lseek_reply(op->req, op->ino, n, &err);
 }
 
@@ -171,7 +174,7 @@ static int copy_out(struct live *l, uint64_t off, const uint8_t *buf, size_t len
 
 static ssize_t copy_read(struct fs *f, struct handle *h, uint64_t off, void *buf, size_t len, struct verr *err)
 {
-    return h->kind == HANDLE_SNAP ? fs_snap_handle_read(f, h, off, buf, len, err) : live_read(h->disk->live, off, buf, len, err);
+    return h->kind == HANDLE_SNAP ? fs_snap_handle_read(f, h, off, buf, len, err) : fs_disk_handle_read(h, off, buf, len, REACH_ALL, err);
 }
 
 static int64_t copy_bytes(struct op *op, uint64_t len, struct verr *err)
@@ -207,7 +210,9 @@ static int64_t copy_pointers(struct op *op, uint64_t len, struct verr *err)
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;      /* the source is unlinked: its bytes are copied instead */
     bool snap = op->h->kind == HANDLE_SNAP;
-    rc = snap ? catalog_snap_by_id(f->catalog, &op->h->snap_ref.snap, &row, err) : names_by_ino(f->names, op->h->disk->ino, &src, err);
+    rc = snap ? catalog_snap_by_id(f->catalog, &op->h->snap_ref.snap, &row, err) : names_by_ino(f->names, handle_disk(op->h)->ino, &src, err);
+    if (rc == 0 && atomic_load(&op->h->cut))
+        return -ESTALE;
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
     return agent_clone_range(f->agent, op->h2->disk->live, &dst, op->off2, snap ? &row : NULL, snap ? NULL : &src, op->off, len, err);
@@ -220,7 +225,7 @@ static int64_t copy_size(struct op *op, uint64_t *size, struct verr *err)
         *size = op->h->snap_size;
         return 0;
     }
-    int rc = live_attr(op->h->disk->live, &a, err);
+    int rc = live_attr(handle_disk(op->h)->live, &a, err);
     if (rc == 0)
         *size = a.size;
     return rc;
@@ -263,6 +268,7 @@ static void copy_run(struct op *op)
     int64_t n = copy_range(op, &err);
     if (op->again)
         return;
+    fs_inval_moved(op->h2->disk, op->off2, n > 0 ? (uint64_t)n : op->len);
     if (n < 0)
         fuse_reply_err(op->req, fs_io_errno("copy_file_range", op->ino2, (int)n, &err));
     else

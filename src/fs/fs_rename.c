@@ -6,6 +6,9 @@
  */
 #include "fs/fs_internal.h"
 
+#include "base/quote.h"
+#include "base/vlog.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -122,6 +125,12 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
     return rc == -ENOENT || rc > 0 ? 0 : rc;
 }
 
+/* Owner and mode decide who may open a disk. Readers of the target go on with the source's content only if they are the same for both. */
+static bool same_rights(const struct node *a, const struct node *b)
+{
+    return a->uid == b->uid && a->gid == b->gid && a->mode == b->mode;
+}
+
 /* The answer to fs_disk_others as an error: 0: nobody else; -EBUSY; -EAGAIN: releases are on the way. */
 static int move_busy(int others, const char *what, struct verr *err)
 {
@@ -133,12 +142,10 @@ static int move_busy(int others, const char *what, struct verr *err)
 /* A removed disk whose name is taken comes back with another image: nobody may use the one it had. */
 static int check_target(struct op *op, const struct move *m, struct verr *err)
 {
-    const struct node *from = &m->from.node, *to = &m->to.node;
+    const struct node *to = &m->to.node;
     if ((to->flags & NODE_GONE) != 0)
         return fs_check_removed(op->f, to, op->disk, err);
-    /* Open readers of the target go on with the source's content: allowed only where owner, group and mode are equal. */
-    bool same_rights = from->uid == to->uid && from->gid == to->gid && from->mode == to->mode;
-    return move_busy(fs_disk_others(op->disk, NULL, same_rights), op->name2, err);
+    return move_busy(fs_disk_others(op->disk, NULL, true), op->name2, err);
 }
 
 static void set_dying(struct fs_disk *d, bool dying)
@@ -148,14 +155,27 @@ static void set_dying(struct fs_disk *d, bool dying)
     pthread_mutex_unlock(&d->f->lock);
 }
 
-/* Ends the source: readers that have it open keep it, as they keep a disk that is removed. */
-static void end_source(struct fs_disk *src, const struct node *from)
+static bool is_open(struct fs_disk *d)
+{
+    pthread_mutex_lock(&d->f->lock);
+    bool open = d->handles > 0;
+    pthread_mutex_unlock(&d->f->lock);
+    return open;
+}
+
+/* Ends the source. Readers that have it open go on with the target. Only the last of them ends the image: reads may be under way. */
+static void end_source(struct fs_disk *src, const struct node *from, struct fs_disk *target)
 {
     struct verr why = {0};
     pthread_mutex_lock(&src->f->lock);
     bool open = src->handles > 0;
     src->orphan = open;
     pthread_mutex_unlock(&src->f->lock);
+    int moved = open ? fs_disk_open_live(target, &why) : 0;
+    if (open && moved == 0)
+        fs_disk_move(src, target);
+    else if (open)
+        vlog(VLOG_WARN, "fs", "readers of %s go on with what it was: %s", QUOTED(from->name), verr_str(&why));
     if (open)
         return;
     fs_disk_close_live(src);
@@ -180,14 +200,18 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
     if (rc == 0) {
         fs_will_replace(op->disk);
         fs_will_replace(src);
-        bool read_on = fs_disk_others(src, NULL, false) != 0;
-        rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, read_on, err);
+        bool cut = !same_rights(&m->from.node, &m->to.node);
+        if (cut)
+            fs_disk_cut(op->disk, true);
+        rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, is_open(src), err);
+        if (cut && rc < 0)
+            fs_disk_cut(op->disk, false);
     }
     if (rc < 0) {
         set_dying(src, false);
     } else {
-        set_dying(op->disk, false); /* it may have been a removed one */
-        end_source(src, &m->from.node);
+        fs_disk_named(op->disk);    /* it may have been a removed one */
+        end_source(src, &m->from.node, op->disk);
     }
     fs_disk_put(src);
     return rc;
@@ -244,8 +268,10 @@ static void rename_run(struct op *op)
     }
     bool onto = rc == 0 && m.from.kind == ENTRY_DISK && (m.replaces || m.revives) && !vid_eq(&m.from.node.id, &m.to.node.id);
     fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
-    if (onto)
+    if (onto) {
         fs_inval_inode(f, vid_ino(&m.to.node.id));
+        fs_inval_moved(op->disk, 0, 0);
+    }
 }
 
 void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned int flags)

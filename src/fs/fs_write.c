@@ -38,10 +38,24 @@ static bool writes_past_cache(const struct handle *h, const struct fuse_file_inf
     return (h->direct || (fi->flags & O_DIRECT) != 0) && !fi->writepage;
 }
 
+/* May the disk's own inode have pages that are stale now? */
+static bool leaves_stale(const struct writing *w)
+{
+    return w->past_cache && atomic_load(&w->h->disk->cached) > 0;
+}
+
+static void drop_stale(struct fs *f, const struct writing *w)
+{
+    if (leaves_stale(w))
+        fs_inval_range(f, w->ino, w->off, w->size);
+    fs_inval_moved(w->h->disk, w->off, w->size);
+}
+
 static void write_seen_run(struct op *op)
 {
+    const struct writing w = {.ino = op->ino, .h = op->h, .off = op->off, .size = op->len, .past_cache = op->flags != 0};
     fault_point("fs.write.seen");
-    fs_inval_range(op->f, op->ino, op->off, op->len);
+    drop_stale(op->f, &w);
     fuse_reply_write(op->req, op->len);
 }
 
@@ -52,7 +66,7 @@ static bool write_seen_here(const struct writing *w)
     if (!w->on_fuse_thread || f->threads < 2 || (!w->spared && !fs_inline_enter(f)))
         return false;
     fault_point("fs.write.seen");
-    fs_inval_range(f, w->ino, w->off, w->size);
+    drop_stale(f, w);
     if (!w->spared)
         fs_inline_leave(f);
     fuse_reply_write(w->req, w->size);
@@ -63,11 +77,12 @@ static bool write_seen_here(const struct writing *w)
  * Before the answer, the kernel drops the pages that the write has made stale. No kernel does so by itself at the end of a direct write
  * by AIO or io_uring, and some do so only before they send a write: a page that is read meanwhile is stale and would stay. The kernel
  * may wait for a page that is locked by a read, or dirty, and so for a worker of the other pools: hence a pool of its own, or a FUSE
- * thread that need not stay free.
+ * thread that need not stay free. The same goes for the pages of inodes that were renamed onto this disk while readers had them open: the
+ * kernel does not know that they show the same data.
  */
 static void write_done(const struct writing *w)
 {
-    if (!w->past_cache || atomic_load(&w->h->disk->cached) == 0) {
+    if (!leaves_stale(w) && atomic_load(&w->h->disk->moved_here) == 0) {
         fuse_reply_write(w->req, w->size);
         return;
     }
@@ -77,8 +92,10 @@ static void write_done(const struct writing *w)
     if (op == NULL)
         return;
     op->ino = w->ino;
+    op->h = w->h;
     op->off = w->off;
     op->len = w->size;
+    op->flags = w->past_cache;
     op_submit(op, op->f->notify);
 }
 

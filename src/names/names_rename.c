@@ -209,12 +209,14 @@ static int replace_in_turn(struct names *n, const struct vid *source, const stru
         r = set_replaces(n, &rec, source, err);
     if (r < 0)
         return r;
+    bool same_rights = rec.mode == (src.mode & 0777) && rec.uid == src.uid && rec.gid == src.gid;
     rec.mode = src.mode & 0777;
     rec.uid = src.uid;
     rec.gid = src.gid;
     rec.mtime_ns = src.mtime_ns;
     rec.ctime_ns = vclock_real_ns(n->clock);
-    if ((rec.flags & NODE_GONE) != 0)
+    /* Who holds it open, or by a file handle, may not be allowed to read what it has now: to him it is another file. */
+    if ((rec.flags & NODE_GONE) != 0 || !same_rights)
         rec.btime_ns = names_made_again(rec.btime_ns, rec.ctime_ns);
     rec.flags &= ~(uint32_t)NODE_GONE;
     rec.version++;
