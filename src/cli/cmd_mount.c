@@ -255,7 +255,7 @@ static int ask_mount(const char *full)
     for (int tries = 0; r == -ECONNABORTED && tries < DYING_TRIES; tries++) {
         if (tries > 0)
             nanosleep(&step, NULL);
-        r = ask(touch, (void *)full, NULL, NULL);
+        r = ask(&(struct asking){.question = touch, .ctx = (void *)full, .silence_ms = ASK_MS}, NULL, NULL);
     }
     return r;
 }

@@ -75,43 +75,38 @@ struct place {
     unsigned nstates;
 };
 
-static int ask_mount(const char *path, struct varve_ioc_info *info)
+static int answer_info(void *ctx, int out)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct varve_ioc_info info = {0};
+    int fd = open(ctx, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    memset(info, 0, sizeof *info);
-    int r = ioctl(fd, VARVE_IOC_INFO, info) == 0 ? 1 : 0;
+    int r = ioctl(fd, VARVE_IOC_INFO, &info) == 0 ? ask_answer(out, &info, sizeof info) : 0;
     close(fd);
-    info->store[sizeof info->store - 1] = info->state[sizeof info->state - 1] = '\0';
     return r;
 }
 
-static int answer_info(void *ctx, int fd)
-{
-    struct varve_ioc_info info = {0};
-    int r = ask_mount(ctx, &info);
-    return r == 1 ? ask_answer(fd, &info, sizeof info) : r;
-}
-
-/* One that hangs gets no date, and holds up no verify. */
-static bool ask_info(const char *point, struct varve_ioc_info *info)
+/* 1; 0: the path lies in no varve mount; -errno. */
+static int ask_mount(const char *path, int silence_ms, struct varve_ioc_info *info)
 {
     char *text = NULL;
     size_t len = 0;
-    bool told = ask(answer_info, (void *)point, &text, &len) == 0 && len == sizeof *info;
-    if (told)
+    int r = ask(&(struct asking){.question = answer_info, .ctx = (void *)path, .silence_ms = silence_ms}, &text, &len);
+    if (r == 0 && len == sizeof *info) {
         memcpy(info, text, sizeof *info);
+        info->store[sizeof info->store - 1] = info->state[sizeof info->state - 1] = '\0';
+        r = 1;
+    }
     free(text);
-    return told;
+    return r;
 }
 
 static int add_state(void *ctx, const char *point)
 {
     struct place *p = ctx;
     struct varve_ioc_info info = {0};
-    /* Only root is told the state directory. */
-    if (ask_info(point, &info) && strcmp(info.store, p->store) == 0 && info.state[0] != '\0' && p->nstates < STATES_MAX)
+    /* Only root is told the state directory. A mount that hangs gets no date, and holds up no verify. */
+    if (ask_mount(point, ASK_MS, &info) == 1 && strcmp(info.store, p->store) == 0 && info.state[0] != '\0' && p->nstates < STATES_MAX)
         snprintf(p->states[p->nstates++], sizeof p->states[0], "%s", info.state);
     return 0;
 }
@@ -120,7 +115,7 @@ static int add_state(void *ctx, const char *point)
 static int find_store(const char *path, const char *state, struct place *p)
 {
     struct varve_ioc_info info;
-    int r = ask_mount(path, &info);
+    int r = ask_mount(path, ACT_MS, &info);
     if (r < 0)
         return r;
     if (realpath(r == 1 ? info.store : path, p->store) == NULL)
@@ -237,6 +232,8 @@ static int run_verify(int argc, char **argv)
     if (optind + 1 != argc)
         return usage_error(&cmd_verify, "give one MOUNTPOINT or STORE");
     int r = find_store(argv[optind], state, &place);
+    if (r == -ETIMEDOUT)
+        return report_about(&cmd_verify, argv[optind], ETIMEDOUT, "%s (the path of STORE can be verified)", ask_silence(ACT_MS));
     if (r < 0)
         return report_errno(&cmd_verify, argv[optind], -r);
     signal(SIGINT, on_interrupt);

@@ -114,7 +114,7 @@ json_t *report_ask(const char *path, unsigned long request, const char *key, cha
     struct question q = {.path = path, .request = request};
     char *text = NULL;
     size_t len = 0, head = request == 0 ? 0 : PATH_MAX;
-    int r = ask(answer_report, &q, &text, &len);
+    int r = ask(&(struct asking){.question = answer_report, .ctx = &q, .silence_ms = ASK_MS}, &text, &len);
     if (r == 0 && len < head)
         r = -EPROTO;
     if (r == 0 && head > 0)
@@ -126,11 +126,7 @@ json_t *report_ask(const char *path, unsigned long request, const char *key, cha
 
 const char *report_reason(int error)
 {
-    static char text[96];
-    if (error != ETIMEDOUT)
-        return error == ENOTTY ? "not in a varve mount" : strerror(error);
-    snprintf(text, sizeof text, "does not answer for %d s: its daemon hangs", ASK_MS / 1000);
-    return text;
+    return error == ENOTTY ? "not in a varve mount" : error == ETIMEDOUT ? ask_silence(ASK_MS) : strerror(error);
 }
 
 uint64_t json_number(const json_t *o, const char *key)
