@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/asking.h"
 #include "cli/history.h"
 #include "cli/reports.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static void print_row(const json_t *s)
 {
@@ -54,7 +54,6 @@ static int run_log(int argc, char **argv)
     static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     bool json = false;
     struct verr err = {0};
-    struct stat st;
     int c;
     while ((c = next_option(&cmd_log, argc, argv, ":h", longs)) != -1) {
         if (c == 'h')
@@ -65,8 +64,7 @@ static int run_log(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return usage_error(&cmd_log, "give one PATH");
-    const char *path = argv[optind];
-    json_t *doc = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? history_of_dir(path, &err) : history_of_disk(path, &err);
+    json_t *doc = history_of(argv[optind], ASK_MS, &err);
     if (doc == NULL)
         return report_error(&cmd_log, &err);
     if (json) {

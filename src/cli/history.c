@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/history.h"
 
+#include "cli/asking.h"
 #include "cli/reports.h"
 #include "varve/ioctl.h"
 
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static json_t *failed(struct verr *err, const char *path, int code)
@@ -25,13 +27,8 @@ static json_t *load(int dirfd, const char *name, struct verr *err)
     return doc != NULL ? doc : failed(err, name, error);
 }
 
-json_t *history_of_disk(const char *path, struct verr *err)
-{
-    return load(AT_FDCWD, path, err);
-}
-
 struct listing {
-    int fd;
+    int fd, out;                    /* the directory; where the answer goes */
     const char *dir;
     json_t *disks, *known;          /* the result; names of snapshots in it */
 };
@@ -81,15 +78,17 @@ static int add_all(struct listing *l, struct verr *err)
     for (int i = 0; i < n; i++) {
         if (r == 0)
             r = add_disk(l, names[i]->d_name, err);
+        if (r == 0)
+            r = ask_answer(l->out, " ", 1);     /* many disks take their time, and are no silence */
         free(names[i]);
     }
     free(names);
     return r;
 }
 
-json_t *history_of_dir(const char *dir, struct verr *err)
+static json_t *of_dir(const char *dir, int out, struct verr *err)
 {
-    struct listing l = {.dir = dir, .fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .disks = json_array(), .known = json_object()};
+    struct listing l = {.dir = dir, .out = out, .fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .disks = json_array(), .known = json_object()};
     int r = l.fd < 0 ? -errno : 0;
     if (r < 0)
         failed(err, dir, -r);
@@ -102,4 +101,41 @@ json_t *history_of_dir(const char *dir, struct verr *err)
         return l.disks;
     json_decref(l.disks);
     return NULL;
+}
+
+/* ---- asked ---- */
+
+/* Blanks, then the JSON; or a NUL and the error. */
+static int answer_history(void *ctx, int out)
+{
+    const char *path = ctx;
+    struct verr err = {0};
+    struct stat st;
+    json_t *doc = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? of_dir(path, out, &err) : load(AT_FDCWD, path, &err);
+    char *text = vjson_dump(doc, JSON_COMPACT);
+    if (doc != NULL && text == NULL)
+        verr_set(&err, ENOMEM, "%s: out of memory", QUOTED(path));
+    int r = ask_answer(out, text != NULL ? text : "", text != NULL ? strlen(text) : 1);
+    if (r == 0 && text == NULL)
+        r = ask_answer(out, &err, sizeof err);
+    free(text);
+    json_decref(doc);
+    return r;
+}
+
+json_t *history_of(const char *path, int silence_ms, struct verr *err)
+{
+    char *text = NULL;
+    size_t len = 0;
+    int r = ask(&(struct asking){.question = answer_history, .ctx = (void *)path, .silence_ms = silence_ms}, &text, &len);
+    size_t at = r == 0 ? strspn(text, " ") : 0;
+    json_t *doc = r == 0 ? json_loads(text + at, 0, NULL) : NULL;
+    if (r == -ETIMEDOUT)
+        verr_set(err, ETIMEDOUT, "%s: %s", QUOTED(path), ask_silence(silence_ms));
+    else if (r == 0 && doc == NULL && len == at + 1 + sizeof *err)
+        memcpy(err, text + at + 1, sizeof *err);
+    else if (doc == NULL)
+        failed(err, path, r < 0 ? -r : EPROTO);
+    free(text);
+    return doc;
 }

@@ -7,9 +7,8 @@
 
 #include <jansson.h>
 
-/* The history of the disk to which path belongs, a live disk or one of its snapshots: {"disk", "snapshots": [...], ...}. NULL: err. */
-json_t *history_of_disk(const char *path, struct verr *err);
-/* The histories of all disks of a directory by name, of removed disks with snapshots too. NULL: err. */
-json_t *history_of_dir(const char *dir, struct verr *err);
+/* The history of the disk to which path belongs, a live disk or one of its snapshots: {"disk", "snapshots": [...], ...}. Of a directory an array:
+ * the histories of all its disks by name, of removed disks with snapshots too. The mount is silent for silence_ms at most (asking.h). NULL: err. */
+json_t *history_of(const char *path, int silence_ms, struct verr *err);
 
 #endif
