@@ -219,7 +219,7 @@ static int end_one(struct backup *b, unsigned i)
     }
     if (b->snapshots[i] == NULL)
         return EXIT_FAIL;       /* take has said why */
-    int code = wait_stored(&cmd_backup, b->snapshots[i], -1);
+    int code = wait_stored(&cmd_backup, b->snapshots[i], -1, NULL);
     return code != EXIT_OK ? code : compare(c, b->snapshots[i]);
 }
 

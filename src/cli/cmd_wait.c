@@ -11,7 +11,7 @@ struct wait_all {
 static int wait_mount(void *ctx, const char *point)
 {
     struct wait_all *w = ctx;
-    int code = wait_stored(&cmd_wait, point, w->timeout_ms);
+    int code = wait_stored(&cmd_wait, point, w->timeout_ms, NULL);
     if (code != EXIT_OK)
         w->code = code;
     return 0;
@@ -31,7 +31,7 @@ static int run_wait(int argc, char **argv)
             return usage_error(&cmd_wait, "--timeout %s: give seconds, or a time such as 10m", QUOTED(optarg));
     }
     for (int i = optind; i < argc; i++) {
-        int code = wait_stored(&cmd_wait, argv[i], w.timeout_ms);
+        int code = wait_stored(&cmd_wait, argv[i], w.timeout_ms, NULL);
         if (code != EXIT_OK)
             w.code = code;
     }
@@ -44,7 +44,8 @@ const struct command cmd_wait = {
     "wait", "wait until snapshots are stored",
     "varve wait [--timeout TIME] [PATH|MOUNTPOINT]...\n\n"
     "Waits for what is pending or provisional there now (default: all mounts); makes\n"
-    "no snapshot. Exit code 1 once one of them has failed an attempt, or at timeout.\n\n"
+    "no snapshot. Exit code 1 once one of them has failed an attempt, at timeout, or\n"
+    "if a mount does not answer for 30 s: the others are waited for.\n\n"
     "  --timeout TIME   seconds, or 10m, 2h (default: no limit)\n",
     run_wait, NULL,
 };

@@ -185,13 +185,17 @@ static int find_mount(void *ctx, const char *point)
     return 0;
 }
 
+int mount_of_full(const char *full, char out[PATH_MAX])
+{
+    struct find_mount m = {.path = full, .best = out};
+    out[0] = '\0';
+    int r = each_mount(find_mount, &m);
+    return r < 0 ? r : 0;
+}
+
 int mount_of(const char *path, char out[PATH_MAX])
 {
     char full[PATH_MAX];
-    struct find_mount m = {.path = full, .best = out};
     out[0] = '\0';
-    if (realpath(path, full) == NULL)
-        return -errno;
-    int r = each_mount(find_mount, &m);
-    return r < 0 ? r : 0;
+    return realpath(path, full) == NULL ? -errno : mount_of_full(full, out);
 }

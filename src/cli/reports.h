@@ -39,10 +39,15 @@ int parse_duration(const char *text, int64_t *ms);
 void format_age(int64_t seconds, char out[16]);
 
 /* Waits until all that is pending or provisional at the path now is stored; what failed is tried again first. timeout_ms < 0: no limit.
- * Prints why it ended otherwise, and shows progress. The exit code. */
-int wait_stored(const struct command *cmd, const char *path, int64_t timeout_ms);
+ * Prints why it ended otherwise, and shows progress. *silent, unless it is NULL: the daemon does not answer. The exit code. */
+int wait_stored(const struct command *cmd, const char *path, int64_t timeout_ms, bool *silent);
+/* Before a command acts on the mount that a path lies in, or, of a path that is not there, its directory: one that hangs by then is reported,
+ * and nothing begun that could not be cut off. EXIT_OK also for what lies in no mount; else the exit code. */
+int mount_answers(const struct command *cmd, const char *path);
 
 /* The mount point of varve that a path lies in; "" if it lies in none. 0; -errno: the path cannot be looked at. */
 int mount_of(const char *path, char out[PATH_MAX]);
+/* The same of an absolute path without links; no filesystem is asked. */
+int mount_of_full(const char *full, char out[PATH_MAX]);
 
 #endif
