@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/vjson.h"
+#include "cli/asking.h"
 #include "varve/ioctl.h"
 
 #include <errno.h>
@@ -103,6 +104,9 @@ static int check_label(const struct backup *b, const struct copy *c)
 static int prepare(struct backup *b, char **sources)
 {
     struct stat st;
+    int answers = mount_answers(&cmd_backup, b->dest);
+    if (answers != EXIT_OK)
+        return answers;
     bool dir = stat(b->dest, &st) == 0 && S_ISDIR(st.st_mode);
     if (b->group && !dir)
         return usage_error(&cmd_backup, "%s: several sources go into a directory", QUOTED(b->dest));
@@ -193,20 +197,42 @@ static void take_all(struct backup *b, unsigned whole)
 
 /* ---- the end ---- */
 
+struct outcome {
+    off_t size;
+    char state[32], flags[64];
+};
+
+static int answer_outcome(void *ctx, int fd)
+{
+    struct outcome o = {0};
+    struct stat st;
+    if (stat(ctx, &st) < 0 || getxattr(ctx, "user.varve.state", o.state, sizeof o.state - 1) < 0
+        || getxattr(ctx, "user.varve.flags", o.flags, sizeof o.flags - 1) < 0)
+        return -errno;
+    o.size = st.st_size;
+    return ask_answer(fd, &o, sizeof o);
+}
+
 /* What the mount says of the snapshot, when the wait for it is over. */
 static int compare(const struct copy *c, const char *snapshot)
 {
-    char state[32] = "", flags[64] = "";
-    struct stat st;
-    if (stat(snapshot, &st) < 0)
-        return report_errno(&cmd_backup, snapshot, errno);
-    if (getxattr(snapshot, "user.varve.state", state, sizeof state - 1) < 0
-        || getxattr(snapshot, "user.varve.flags", flags, sizeof flags - 1) < 0)
-        return report_errno(&cmd_backup, snapshot, errno);
-    if ((uint64_t)st.st_size == c->size && strcmp(state, "stored") == 0 && flags[0] == '\0')
+    struct outcome o = {0};
+    char *text = NULL;
+    size_t len = 0;
+    int r = ask(&(struct asking){.question = answer_outcome, .ctx = (void *)snapshot, .silence_ms = ACT_MS}, &text, &len);
+    if (r == 0 && len != sizeof o)
+        r = -EPROTO;
+    if (r == 0)
+        memcpy(&o, text, sizeof o);
+    free(text);
+    if (r == -ETIMEDOUT)
+        return report_about(&cmd_backup, snapshot, ETIMEDOUT, "%s", ask_silence(ACT_MS));
+    if (r < 0)
+        return report_errno(&cmd_backup, snapshot, -r);
+    if ((uint64_t)o.size == c->size && strcmp(o.state, "stored") == 0 && o.flags[0] == '\0')
         return EXIT_OK;
-    return report_about(&cmd_backup, snapshot, EIO, "%s%s%s, %lld bytes instead of %llu", state, flags[0] != '\0' ? ", " : "", flags,
-                       (long long)st.st_size, (unsigned long long)c->size);
+    return report_about(&cmd_backup, snapshot, EIO, "%s%s%s, %lld bytes instead of %llu", o.state, o.flags[0] != '\0' ? ", " : "", o.flags,
+                       (long long)o.size, (unsigned long long)c->size);
 }
 
 static int end_one(struct backup *b, unsigned i)
@@ -307,7 +333,8 @@ static int run_backup(int argc, char **argv)
         return code;
     b.copies = calloc(b.n, sizeof *b.copies);
     b.snapshots = calloc(b.n, sizeof *b.snapshots);
-    const struct sigaction sa = {.sa_handler = on_signal};
+    /* A second one ends it at once, also where a copy waits for a mount that does not answer. */
+    const struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGHUP, &sa, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/cli.h"
+#include "cli/reports.h"
 
-#include "base/quote.h"
+#include "cli/asking.h"
 #include "varve/ioctl.h"
 
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -27,22 +28,47 @@ static int live_path(const char *snap, char out[PATH_MAX])
     return n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-/* Waits until the snapshot is stored (a pending one has no recipe to point to) and reads its id and attributes. */
-static int stored_id(const char *snap, char id[40], struct stat *st)
+struct stored {
+    struct stat st;
+    char id[40];
+};
+
+/* Blanks while it waits, then a struct stored. */
+static int answer_stored(void *ctx, int out)
 {
-    struct varve_ioc_wait wait = {.timeout_ms = -1};
-    int fd = open(snap, O_RDONLY | O_CLOEXEC);
+    struct varve_ioc_wait wait;
+    struct stored s = {0};
+    int fd = open(ctx, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return report_errno(&cmd_revert, snap, errno);
-    int r = fstat(fd, st) < 0 || ioctl(fd, VARVE_IOC_WAIT, &wait) < 0 ? errno : 0;
-    ssize_t n = r == 0 ? fgetxattr(fd, "user.varve.id", id, 39) : 0;
-    if (r == 0 && n < 0)
-        r = errno;
+        return -errno;
+    int r = fstat(fd, &s.st) < 0 ? -errno : 0;
+    do {
+        wait = (struct varve_ioc_wait){.timeout_ms = 500};
+        if (r == 0)
+            r = ioctl(fd, VARVE_IOC_WAIT, &wait) < 0 ? -errno : ask_answer(out, " ", 1);
+    } while (r == 0 && wait.error == ETIMEDOUT);
+    if (r == 0 && fgetxattr(fd, "user.varve.id", s.id, sizeof s.id - 1) < 0)
+        r = -errno;
     close(fd);
-    if (r != 0)
-        return report_errno(&cmd_revert, snap, r);
-    id[n] = '\0';
-    return EXIT_OK;
+    return r == 0 ? ask_answer(out, &s, sizeof s) : r;
+}
+
+/* Waits until the snapshot is stored (a pending one has no recipe to point to) and reads its id and attributes: for as long as STORE takes, and
+ * in a child, so that Ctrl-C ends it whatever the daemon does. */
+static int stored_id(const char *snap, struct stored *s)
+{
+    char *text = NULL;
+    size_t len = 0;
+    int code = mount_answers(&cmd_revert, snap);
+    if (code != EXIT_OK)
+        return code;
+    int r = ask(&(struct asking){.question = answer_stored, .ctx = (void *)snap, .silence_ms = INT_MAX}, &text, &len);
+    if (r == 0 && len < sizeof *s)
+        r = -EPROTO;
+    if (r == 0)
+        memcpy(s, text + len - sizeof *s, sizeof *s);
+    free(text);
+    return r < 0 ? report_errno(&cmd_revert, snap, -r) : EXIT_OK;
 }
 
 /* Is `disk` a name for a disk in the mount of that device? Asked before a file of that name is made. 0, or a positive errno. */
@@ -93,7 +119,7 @@ static int revert_to(const char *disk, const char *id, mode_t mode)
 static int run_revert(int argc, char **argv)
 {
     static const struct option longs[] = {{"to", required_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'}, {0}};
-    char disk[PATH_MAX], disk_of[PATH_MAX], id[40];
+    char disk[PATH_MAX], disk_of[PATH_MAX];
     const char *to = NULL;
     int c;
     while ((c = next_option(&cmd_revert, argc, argv, ":h", longs)) != -1) {
@@ -108,16 +134,17 @@ static int run_revert(int argc, char **argv)
     if (to == NULL && live_path(argv[optind], disk) < 0)
         return usage_error(&cmd_revert, "%s is no snapshot's name (NAME@WHEN.EXT)", QUOTED(argv[optind]));
     const char *target = to == NULL ? disk : to;
-    struct stat st = {0}, live;
-    int code = stored_id(argv[optind], id, &st);
+    struct stored s = {0};
+    struct stat live;
+    int code = stored_id(argv[optind], &s);
     if (code != EXIT_OK)
         return code;
-    int wrong = check_target(target, st.st_dev);
+    int wrong = check_target(target, s.st.st_dev);
     if (wrong != 0)
         return report_target(target, wrong);
     /* A snapshot shows not all rights to write that its disk has: a disk that is made of it has those of the live disk. */
     bool known = live_path(argv[optind], disk_of) == 0 && stat(disk_of, &live) == 0;
-    return revert_to(target, id, ((known ? live : st).st_mode & 0777) | 0200);
+    return revert_to(target, s.id, ((known ? live : s.st).st_mode & 0777) | 0200);
 }
 
 const struct command cmd_revert = {

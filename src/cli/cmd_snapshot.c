@@ -97,6 +97,9 @@ static int take_one(const char *path, const char *label, const char *note, json_
 {
     static struct varve_ioc_snapshot req;
     bool is_dir = false;
+    int code = mount_answers(&cmd_snapshot, path);
+    if (code != EXIT_OK)
+        return code;
     int fd = open_target(path, &is_dir);
     if (fd < 0)
         return report_errno(&cmd_snapshot, path, -fd);
