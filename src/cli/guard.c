@@ -7,7 +7,9 @@
 #include "fs/fs_point.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +18,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+enum { DYING_MS = 500 };        /* in which a daemon that is killed closes its files, unless it is stuck */
 
 enum word { GUARD_MOUNTED, GUARD_MADE, GUARD_KEEP, GUARD_UNMOUNT };
 
@@ -26,6 +30,8 @@ struct message {
 };
 
 /* ---- the guard ---- */
+
+static volatile sig_atomic_t orphaned;
 
 struct watch {
     const char *mountpoint;
@@ -83,11 +89,62 @@ static void hear(struct watch *w, int fd, const struct message *m)
     }
 }
 
-static void guard_main(int fd, const char *mountpoint)
+static void on_orphaned(int sig)
+{
+    (void)sig;
+    orphaned = 1;
+}
+
+/* The daemon has been killed, and its files are not closed yet. Ends what waits for its answers; the mount stays, because it is in use here. */
+static void abort_connection(const struct watch *w)
+{
+    int fd = open(w->mountpoint, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);    /* asks the filesystem nothing */
+    if (fd < 0)
+        return;
+    (void)unmount(w, MNT_FORCE);
+    close(fd);
+}
+
+/* 1: a message; 0: the daemon has ended. */
+static int listen_to(struct watch *w, int fd, const sigset_t *waiting, struct message *m)
+{
+    const struct timespec dying = {.tv_nsec = DYING_MS * 1000000L};
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    bool aborted = false;
+    for (;;) {
+        int ready = ppoll(&p, 1, orphaned && !aborted ? &dying : NULL, waiting);
+        if (ready == 0) {
+            abort_connection(w);
+            aborted = true;
+        } else if (ready > 0) {
+            ssize_t n = read(fd, m, sizeof *m);
+            return n == (ssize_t)sizeof *m ? 1 : 0;
+        } else if (errno != EINTR) {
+            return 0;
+        }
+    }
+}
+
+/* PR_SET_PDEATHSIG: sent when the thread that started the guard ends. That is the daemon's first, which ends only with it. */
+static void hear_of_death(pid_t daemon, sigset_t *waiting)
+{
+    sigset_t mask;
+    signal(SIGUSR1, on_orphaned);
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &mask, waiting);
+    sigdelset(waiting, SIGUSR1);
+    prctl(PR_SET_PDEATHSIG, SIGUSR1);
+    if (getppid() != daemon)
+        orphaned = 1;
+}
+
+static void guard_main(int fd, const char *mountpoint, pid_t daemon)
 {
     struct watch w = {.mountpoint = mountpoint};
     struct message m;
-    ssize_t n;
+    sigset_t waiting;
+    hear_of_death(daemon, &waiting);
     /* Signals are the daemon's; one to the whole group, as Ctrl-C sends it, must not end the guard before it is asked. */
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
@@ -98,9 +155,8 @@ static void guard_main(int fd, const char *mountpoint)
     close_range((unsigned)fd + 1, ~0U, 0);
     if (chdir("/") < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         _exit(1);
-    while ((n = read(fd, &m, sizeof m)) > 0 || (n < 0 && errno == EINTR))
-        if (n == (ssize_t)sizeof m)
-            hear(&w, fd, &m);
+    while (listen_to(&w, fd, &waiting, &m) > 0)
+        hear(&w, fd, &m);
     if (!w.keep && w.mounted)
         unmount(&w, MNT_DETACH);
     if (!w.keep)
@@ -115,10 +171,11 @@ int guard_start(struct guard *g, const char *mountpoint, struct verr *err)
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
         return verr_set(err, errno, "socketpair: %s", strerror(errno));
+    pid_t self = getpid();
     g->pid = fork();
     if (g->pid == 0) {
         close(fds[1]);
-        guard_main(fds[0], mountpoint);
+        guard_main(fds[0], mountpoint, self);
     }
     close(fds[0]);
     g->fd = fds[1];

@@ -2,9 +2,11 @@
 /*
  * guard: a process that stays root beside the daemon, which drops its privileges once it is mounted and cannot unmount any more. The guard
  * takes the mount and the directories of a start that failed away again, and unmounts for a daemon that is told to end (SIGTERM, Ctrl-C).
- * It does nothing else: it opens no file, and believes the daemon nothing but what it was told before the drop, and the wish to unmount.
+ * It does nothing else: it opens no file but the mount point, and believes the daemon nothing but what it was told before the drop, and the wish to unmount.
  *
- * A daemon that dies leaves its mount, dead: programs that write below it get an error, and do not fill the directory underneath.
+ * A daemon that dies leaves its mount, dead: programs that write below it get an error, and do not fill the directory underneath. The guard sees
+ * to it that it can die: one that is killed while a thread waits in the kernel for a page, which a request keeps that nobody will answer any
+ * more, would stay, with its locks and its files, until somebody aborts the connection.
  */
 #ifndef VARVE_CLI_GUARD_H
 #define VARVE_CLI_GUARD_H

@@ -2,6 +2,8 @@
 /* fs_file: create, open, read, fsync. fs_write.c writes, fs_change.c closes; fs_range.c has fallocate, lseek and copy_file_range. */
 #include "fs/fs_internal.h"
 
+#include "base/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -387,6 +389,7 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
         return;
     }
     if (h->kind == HANDLE_DISK) {
+        fault_point("fs.read");
         fs_note_use(h);
         if (read_local(req, ino, h, (uint64_t)off, size))
             return;
