@@ -145,10 +145,11 @@ static void guard_main(int fd, const char *mountpoint, pid_t daemon)
     struct message m;
     sigset_t waiting;
     hear_of_death(daemon, &waiting);
-    /* Signals are the daemon's; one to the whole group, as Ctrl-C sends it, must not end the guard before it is asked. */
-    signal(SIGINT, SIG_IGN);
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    /* Signals are the daemon's; one to the whole group, as Ctrl-C sends it, must not end the guard before it is asked, nor one that ends the
+     * daemon at once, as the watchdog of systemd or Ctrl-\ sends it, before it has heard of that. */
+    static const int others[] = {SIGINT, SIGTERM, SIGHUP, SIGABRT, SIGQUIT};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        signal(others[i], SIG_IGN);
     /* Who waits for the start hears of the daemon's end, whatever the guard does. */
     if (fd > STDERR_FILENO + 1)
         close_range(STDERR_FILENO + 1, (unsigned)fd - 1, 0);

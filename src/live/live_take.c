@@ -25,6 +25,8 @@ struct take {
     struct live *dst, *src;
     struct live_fresh f;
     bool copies;                    /* data: a pending snapshot of src shows through its live image, or the caller wants it */
+    struct live_anchor *anchors;    /* of src */
+    unsigned nanchors;
     uint8_t buf[MERGE_BYTES];
 };
 
@@ -148,20 +150,28 @@ static int make_copy(struct take *t, struct verr *err)
     return r < 0 ? r : llayer_seal(dst, t->f.layer, err);
 }
 
-/* sync_lock of src keeps others from listing anchors there; some may go meanwhile. */
-static int take_anchors(struct live *dst, struct live *src, struct live_head *nh, struct verr *err)
+/* sync_lock of src keeps others from listing anchors there; some may go meanwhile. Before dst's head_lock is taken: never two of them. */
+static int copy_anchors(struct take *t, struct verr *err)
 {
-    struct live_anchor a;
-    unsigned n = 0;
-    while (live_anchor_at(src, n, &a, NULL) == 0)
-        n++;
-    struct live_anchor *room = realloc(nh->anchors, ((size_t)nh->nanchors + n + 1) * sizeof *room);
+    struct live *src = t->src;
+    pthread_mutex_lock(&src->head_lock);
+    t->nanchors = src->head.nanchors;
+    t->anchors = malloc((t->nanchors + 1) * sizeof *t->anchors);
+    if (t->anchors != NULL && t->nanchors > 0)
+        memcpy(t->anchors, src->head.anchors, t->nanchors * sizeof *t->anchors);
+    pthread_mutex_unlock(&src->head_lock);
+    return t->anchors != NULL ? 0 : live_fail(t->dst, err, ENOMEM, "no memory");
+}
+
+static int list_anchors(struct take *t, struct live_head *nh, struct verr *err)
+{
+    struct live_anchor *room = realloc(nh->anchors, ((size_t)nh->nanchors + t->nanchors + 1) * sizeof *room);
     if (room == NULL)
-        return live_fail(dst, err, ENOMEM, "no memory");
+        return live_fail(t->dst, err, ENOMEM, "no memory");
     nh->anchors = room;
     int r = 0;
-    for (unsigned i = 0; r == 0 && i < n && live_anchor_at(src, i, &a, NULL) == 0; i++)
-        r = live_list_anchor(dst, nh, &a, nh->next_seq, NULL, err);
+    for (unsigned i = 0; r == 0 && i < t->nanchors; i++)
+        r = live_list_anchor(t->dst, nh, &t->anchors[i], nh->next_seq, NULL, err);
     return r;
 }
 
@@ -177,7 +187,7 @@ static int commit_take(struct take *t, uint32_t marks, enum live_unsaved unsaved
     live_name_fresh(&nh, &t->f);
     nh.marks = (nh.marks & ~(uint32_t)LIVE_REWRITING) | (marks & LIVE_REWRITING);
     if (r == 0)
-        r = take_anchors(dst, t->src, &nh, err);
+        r = list_anchors(t, &nh, err);
     if (r == 0)
         r = live_commit_put(dst, &nh, err);
     if (r == 0)
@@ -200,7 +210,11 @@ static int take_locked(struct take *t, uint32_t marks, enum live_unsaved unsaved
     pthread_rwlock_unlock(&src->freeze);
     fault_point("live.take.before_record");
     if (r == 0)
+        r = copy_anchors(t, err);
+    if (r == 0)
         r = commit_take(t, marks, unsaved, err);
+    free(t->anchors);
+    t->anchors = NULL;
     fault_point("live.take.after_record");
     live_discard_fresh(dst, &t->f);
     return r;
