@@ -18,8 +18,8 @@ removed() {
     run rm "$(newest "$1")"
     equals "$(snap_count "$1")" 0
     has_flag "$1" changed || fail "no snapshot has the state, and the disk does not say so"
-    local pid=$WRITER_PID
-    exec {WRITER[1]}>&-
+    local pid=$WRITER_PID fd=${WRITER[1]}
+    exec {fd}>&-
     wait "$pid"
 }
 no_more() {     # DISK: nothing of it is made, and nothing is lost
