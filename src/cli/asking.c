@@ -89,7 +89,7 @@ struct hearing {
 static int listen_for(struct hearing *h)
 {
     for (;;) {
-        int rest = h->a->more != NULL ? h->a->more(h->a->ctx, h->text, &h->len, h->silent_ms) : h->a->silence_ms - h->silent_ms;
+        int rest = h->a->more != NULL ? h->a->more(h->a->more_ctx, h->text, &h->len, h->silent_ms) : h->a->silence_ms - h->silent_ms;
         if (rest <= 0)
             return -ETIMEDOUT;
         int step = rest < WAIT_MS ? rest : WAIT_MS, ready = poll(&h->p, 1, step);

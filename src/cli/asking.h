@@ -24,7 +24,8 @@ struct asking {
     int silence_ms;     /* as long may nothing come; unless `more` is set */
     /* In the parent, before each wait: takes what it likes of the text heard so far, and returns how many ms more to wait for the next piece;
      * 0 or less: no longer. silent_ms: since the last piece. */
-    int (*more)(void *ctx, char *text, size_t *len, int silent_ms);
+    int (*more)(void *more_ctx, char *text, size_t *len, int silent_ms);
+    void *more_ctx;
 };
 
 /* Asks in a child. *text: the answer, malloc'ed, with a NUL behind it; text NULL: it has none. 0; -errno of the question or of asking;

@@ -64,7 +64,7 @@ static int run_log(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return usage_error(&cmd_log, "give one PATH");
-    json_t *doc = history_of(argv[optind], ASK_MS, &err);
+    json_t *doc = history_of(argv[optind], &err);
     if (doc == NULL)
         return report_error(&cmd_log, &err);
     if (json) {

@@ -68,7 +68,7 @@ static void add_members(json_t *names, const json_t *snaps, const json_t *group)
 static json_t *names_taken(const char *path, const struct varve_ioc_snapshot *req)
 {
     struct verr err = {0};
-    json_t *names = json_array(), *disks = req->count > 1 ? history_of(path, ACT_MS, &err) : NULL;
+    json_t *names = json_array(), *disks = req->count > 1 ? history_of(path, &err) : NULL;
     const json_t *group = group_of(disks, req->name);
     for (size_t i = 0; group != NULL && i < json_array_size(disks); i++)
         add_members(names, json_object_get(json_array_get(disks, i), "snapshots"), group);

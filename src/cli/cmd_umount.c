@@ -18,7 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/pidfd.h>
-#include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -71,12 +71,15 @@ static int answer_path(void *ctx, int fd)
     return realpath(ctx, full) == NULL ? -errno : ask_answer(fd, full, sizeof full);
 }
 
-/* stat may be answered from what the kernel remembers of a dead mount. */
-static int answer_touch(void *ctx, int fd)
+/* Asks the daemon for something that it knows without STORE. stat may be answered from what the kernel remembers of a dead mount. */
+static int answer_touch(void *ctx, int out)
 {
-    struct statvfs vfs;
-    (void)fd;
-    return statvfs(ctx, &vfs) < 0 ? -errno : 0;
+    (void)out;
+    int fd = open(ctx, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    close(fd);
+    return 0;
 }
 
 static int take_literally(const char *path, char point[PATH_MAX])
@@ -121,8 +124,8 @@ static int answer_pid(void *ctx, int out)
     return r;
 }
 
-/* A descriptor of the daemon behind a mount, to wait for its end; -1: only root is told. */
-static int daemon_of(const char *point)
+/* A descriptor of the daemon behind a mount, to wait for its end; -1: only root is told, or it does not answer (*silent). */
+static int daemon_of(const char *point, bool *silent)
 {
     char *text = NULL;
     size_t len = 0;
@@ -131,6 +134,7 @@ static int daemon_of(const char *point)
     if (r == 0 && len == sizeof pid)
         memcpy(&pid, text, sizeof pid);
     free(text);
+    *silent = r == -ETIMEDOUT;
     return pid > 0 ? pidfd_open(pid, 0) : -1;
 }
 
@@ -143,15 +147,21 @@ static int answer_unmounted(void *ctx, int fd)
 /* The kernel writes back what programs have stored through mappings, and waits for the daemon with it. */
 static int unmount_now(const char *point, bool silent)
 {
-    int limit = silent ? ASK_MS : END_MS;
-    int r = ask(&(struct asking){.question = answer_unmounted, .ctx = (void *)point, .silence_ms = limit}, NULL, NULL);
+    enum { TRIES = 30 };
+    const struct timespec pause = {.tv_nsec = 100 * 1000000L};
+    const struct asking a = {.question = answer_unmounted, .ctx = (void *)point, .silence_ms = silent ? ASK_MS : END_MS};
+    int r = ask(&a, NULL, NULL);
+    for (unsigned i = 0; r == -EBUSY && silent && i < TRIES; i++) {     /* what has asked in vain may still be ending */
+        nanosleep(&pause, NULL);
+        r = ask(&a, NULL, NULL);
+    }
     if (r == 0 || (r == -ETIMEDOUT && !is_mounted(point)))
         return EXIT_OK;
     if (r == -EBUSY)
         return report_about(&cmd_umount, point, EBUSY, "in use: close what is open in it (fuser -vm %s shows who), then umount again%s",
                             QUOTED(point), silent ? "; what waits for its daemon ends with that one" : "");
     if (r == -ETIMEDOUT)
-        return report_about(&cmd_umount, point, ETIMEDOUT, "cannot unmount: %s", ask_silence(limit));
+        return report_about(&cmd_umount, point, ETIMEDOUT, "cannot unmount: %s", ask_silence(a.silence_ms));
     return report_about(&cmd_umount, point, -r, "cannot unmount: %s", r == -EPERM ? "only root may" : strerror(-r));
 }
 
@@ -185,7 +195,7 @@ static int unmount_live(const char *point, const struct unmount *u)
                        QUOTED(point), silent ? "; " HOW_TO_END ", then varve umount --dead" : "");
         return stored;
     }
-    int pidfd = silent ? -1 : daemon_of(point);
+    int pidfd = silent ? -1 : daemon_of(point, &silent);
     int code = unmount_now(point, silent);
     if (code == EXIT_OK && silent)
         report_warning(&cmd_umount, "%s is unmounted, but its daemon may run on, and then holds the state directory: " HOW_TO_END,

@@ -123,15 +123,15 @@ static int answer_history(void *ctx, int out)
     return r;
 }
 
-json_t *history_of(const char *path, int silence_ms, struct verr *err)
+json_t *history_of(const char *path, struct verr *err)
 {
     char *text = NULL;
     size_t len = 0;
-    int r = ask(&(struct asking){.question = answer_history, .ctx = (void *)path, .silence_ms = silence_ms}, &text, &len);
+    int r = ask_while_alive(answer_history, path, &text, &len);
     size_t at = r == 0 ? strspn(text, " ") : 0;
     json_t *doc = r == 0 ? json_loads(text + at, 0, NULL) : NULL;
     if (r == -ETIMEDOUT)
-        verr_set(err, ETIMEDOUT, "%s: %s", QUOTED(path), ask_silence(silence_ms));
+        verr_set(err, ETIMEDOUT, "%s: %s", QUOTED(path), ask_silence(2 * ASK_MS));
     else if (r == 0 && doc == NULL && len == at + 1 + sizeof *err)
         memcpy(err, text + at + 1, sizeof *err);
     else if (doc == NULL)

@@ -8,7 +8,7 @@
 #include <jansson.h>
 
 /* The history of the disk to which path belongs, a live disk or one of its snapshots: {"disk", "snapshots": [...], ...}. Of a directory an array:
- * the histories of all its disks by name, of removed disks with snapshots too. The mount is silent for silence_ms at most (asking.h). NULL: err. */
-json_t *history_of(const char *path, int silence_ms, struct verr *err);
+ * the histories of all its disks by name, of removed disks with snapshots too. NULL: err. */
+json_t *history_of(const char *path, struct verr *err);
 
 #endif

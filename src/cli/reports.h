@@ -41,6 +41,9 @@ void format_age(int64_t seconds, char out[16]);
 /* Waits until all that is pending or provisional at the path now is stored; what failed is tried again first. timeout_ms < 0: no limit.
  * Prints why it ended otherwise, and shows progress. *silent, unless it is NULL: the daemon does not answer. The exit code. */
 int wait_stored(const struct command *cmd, const char *path, int64_t timeout_ms, bool *silent);
+/* Asks in a child something about a path that may take as long as STORE does: it ends with -ETIMEDOUT only if the daemon answers nothing else,
+ * either, for twice ASK_MS. Otherwise as ask (asking.h). */
+int ask_while_alive(int (*question)(void *path, int fd), const char *path, char **text, size_t *len);
 /* Before a command acts on the mount that a path lies in, or, of a path that is not there, its directory: one that hangs by then is reported,
  * and nothing begun that could not be cut off. EXIT_OK also for what lies in no mount; else the exit code. */
 int mount_answers(const struct command *cmd, const char *path);

@@ -68,6 +68,31 @@ static int touch(const char *path, int silence_ms)
     return ask(&(struct asking){.question = answer_touch, .ctx = (void *)path, .silence_ms = silence_ms}, NULL, NULL);
 }
 
+struct patience {
+    const char *path;
+    int lived_ms;               /* at this silence it was seen to live */
+};
+
+static int be_patient(void *ctx, char *text, size_t *len, int silent_ms)
+{
+    struct patience *p = ctx;
+    (void)text, (void)len;
+    if (silent_ms - p->lived_ms >= ASK_MS) {
+        int r = touch(p->path, ASK_MS);
+        if (r == -ETIMEDOUT || r == -EINTR)
+            return 0;
+        p->lived_ms = silent_ms;
+    }
+    return ASK_MS - (silent_ms - p->lived_ms);
+}
+
+int ask_while_alive(int (*question)(void *path, int fd), const char *path, char **text, size_t *len)
+{
+    struct patience p = {.path = path};
+    const struct asking a = {.question = question, .ctx = (void *)path, .more = be_patient, .more_ctx = &p};
+    return ask(&a, text, len);
+}
+
 /* Has whoever started this program left it a disk that is open for writing, as a shell does after `exec 3<>DISK`? Then the end of a child
  * would be a close of that disk, and make a snapshot before the command does. */
 static bool holds_disk(void)
@@ -194,7 +219,7 @@ static int report_late(const struct command *cmd, const struct wait *w, bool ans
     if (w->hangs)
         return report_about(cmd, w->path, ETIMEDOUT, "%s", ask_silence(ACT_MS));
     if (!answered)
-        return report_about(cmd, w->path, ETIMEDOUT, "does not answer within %lld s", (long long)(w->timeout_ms + LATE_MS) / 1000);
+        return report_about(cmd, w->path, ETIMEDOUT, "does not answer within the time of --timeout");
     return report_about(cmd, w->path, ETIMEDOUT, "%u snapshot(s) still not stored after %lld s", w->last.pending,
                         (long long)(w->timeout_ms / 1000));
 }
@@ -203,11 +228,11 @@ int wait_stored(const struct command *cmd, const char *path, int64_t timeout_ms,
 {
     struct wait w = {.path = path, .timeout_ms = timeout_ms, .begin_ns = vclock_mono_ns(&vclock_system), .shows = isatty(STDERR_FILENO),
                      .bar = {.title = "storing", .bytes = true}};
-    int r = ask(&(struct asking){.question = answer_rounds, .ctx = &w, .more = hear_rounds}, NULL, NULL);
+    int r = ask(&(struct asking){.question = answer_rounds, .ctx = &w, .more = hear_rounds, .more_ctx = &w}, NULL, NULL);
     progress_end(&w.bar);
     const bool answered = w.heard && !w.hangs && (w.silent_ms < ASK_MS || w.lived_ms > 0);
     if (silent != NULL)
-        *silent = r == -ETIMEDOUT && !answered && w.lived_ms == 0;
+        *silent = w.hangs;
     if (w.interrupted)
         r = -EINTR;
     if (r == -ETIMEDOUT)

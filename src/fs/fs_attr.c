@@ -30,10 +30,11 @@ static int64_t ns_of(struct timespec ts)
 
 static int what_unnamed(struct fs *f, uint64_t ino, struct what *out, struct verr *err)
 {
-    struct fs_disk *d = fs_disk_find_ino(f, ino), *to = d != NULL ? atomic_load(&d->moved) : NULL;
+    struct fs_disk *d = fs_disk_find_ino(f, ino), *to = d != NULL ? fs_disk_moved(d) : NULL;
     if (to != NULL) {
         int rc = fs_what(f, to->ino, out, err);
         out->moved = true;
+        fs_disk_put(to);
         fs_disk_put(d);
         return rc;
     }
@@ -320,11 +321,9 @@ static unsigned setattr_values(const struct op *op, bool disk, struct node *v)
     return what;
 }
 
-static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, struct verr *err)
+static int setattr_size_of(struct op *op, struct fs_disk *d, struct live *l, const struct node *n, struct verr *err)
 {
-    int rc = fs_disk_open_live(d, err);
-    if (rc < 0)
-        return rc == -ENOENT ? -EREMOTE : rc;
+    int rc = 0;
     struct handle *h = op->h != NULL && op->h->kind == HANDLE_DISK ? op->h : NULL;
     uint64_t size = (uint64_t)op->attr.st_size;
     if (size == 0) {
@@ -343,19 +342,32 @@ static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, 
         fs_will_replace(d);
     atomic_store(&d->touched, true);
     if (size != 0)
-        rc = live_truncate(d->live, size, err);
+        rc = live_truncate(l, size, err);
     else if (d->orphan)
-        rc = live_truncate(d->live, 0, err);
+        rc = live_truncate(l, 0, err);
     else
-        rc = fs_rewrite(op->f, n, d->live, err);
+        rc = fs_rewrite(op->f, n, l, err);
     if (h != NULL)
         fs_disk_resized(d, size, rc);
     fs_inval_moved(d, size, 0);
     /* truncate(2) by path comes without a close that could freeze the change, unless the disk has a writer. */
     struct due_case c = {.occasion = DUE_RESIZED, .node = n};
     if (rc == 0 && h == NULL && !d->orphan && d->writers == 0)
-        rc = agent_freeze_due(op->f->agent, &c, d->live, NULL, err);
+        rc = agent_freeze_due(op->f->agent, &c, l, NULL, err);
     return rc < 0 ? rc : 0;
+}
+
+static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, struct verr *err)
+{
+    struct live *l = NULL;
+    int rc = fs_disk_open_live(d, err);
+    if (rc == 0)                /* of its own: without a handle nothing keeps that of the disk open */
+        rc = live_get(op->f->live, &d->id, &l, err);
+    if (rc < 0)
+        return rc == -ENOENT ? -EREMOTE : rc;
+    rc = setattr_size_of(op, d, l, n, err);
+    live_put(l);
+    return rc;
 }
 
 /* An open disk that was removed has no record: what fchmod and the like set holds for its handles only. */
@@ -370,11 +382,27 @@ static void setattr_orphan(struct fs *f, struct node *v)
     fs_disk_put(d);
 }
 
+/* The kernel has looked at the owner and mode that it remembers of an inode. Since then a rename may have brought those of another disk,
+ * and it may not be told for as long as a descriptor is all that leads there. A writer cannot have been renamed onto. */
+static int setattr_may(const struct op *op, const struct node *n)
+{
+    const unsigned now = FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW, times = FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME;
+    const uint32_t uid = fuse_req_ctx(op->req)->uid;
+    bool writes = fs_may(op->req, n->uid, n->gid, n->mode, 2), writer = op->h != NULL && op->h->kind == HANDLE_DISK && op->h->writer;
+    if (n->kind != NODE_DISK || uid == 0 || uid == n->uid || writer)
+        return 0;
+    if (op->flags & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) || ((op->flags & times) != 0 && (op->flags & now) == 0))
+        return -EPERM;
+    return op->flags & (now | FUSE_SET_ATTR_SIZE) && !writes ? -EACCES : 0;
+}
+
 static int setattr_node(struct op *op, const struct what *w, struct verr *err)
 {
     struct node v = w->node;
     bool disk = w->node.kind == NODE_DISK;
-    int rc = 0;
+    int rc = setattr_may(op, &v);
+    if (rc < 0)
+        return rc;
     if (op->flags & FUSE_SET_ATTR_SIZE)
         rc = disk ? setattr_size(op, op->disk, &w->node, err) : -EISDIR;
     if (rc < 0 || op->again)

@@ -200,11 +200,13 @@ static void release_rest(struct fs *f, struct handle *h)
         fs_errno("release", d->ino, rc, &err);
 }
 
-/* Of a disk whose last handle may have gone: it needs no open files, and without a name no image either. */
+/* Of a disk whose last handle may have gone: it needs no open files, and without a name no image either. Of two threads one finds that it
+ * goes. */
 static void close_unused(struct fs *f, struct fs_disk *d)
 {
     struct verr err = {0};
     struct node node;
+    struct fs_disk *to = NULL;
     fs_disk_close_live(d);
     pthread_mutex_lock(&f->lock);
     bool goes = d->orphan && d->handles == 0;
@@ -214,9 +216,28 @@ static void close_unused(struct fs *f, struct fs_disk *d)
         d->dying = true;        /* until its last reference is given back; the next open makes a new fs_disk */
     }
     pthread_mutex_unlock(&f->lock);
-    int rc = goes ? agent_disk_remove(f->agent, &node, &err) : 0;
+    if (!goes)
+        return;
+    int rc = agent_disk_remove(f->agent, &node, &err);
     if (rc < 0)
         fs_errno("removal", d->ino, rc, &err);
+    pthread_mutex_lock(&f->lock);
+    to = atomic_exchange(&d->moved, NULL);      /* only now can its name come back */
+    pthread_mutex_unlock(&f->lock);
+    fs_disk_put(to);
+}
+
+/* Both as long as they lead on. What comes behind is taken before each: whoever finds that one goes cuts the chain there. */
+static void close_chain(struct fs *f, struct fs_disk *d)
+{
+    struct fs_disk *next = fs_disk_moved(d);
+    close_unused(f, d);
+    while (next != NULL) {
+        struct fs_disk *at = next;
+        next = fs_disk_moved(at);
+        close_unused(f, at);
+        fs_disk_put(at);
+    }
 }
 
 void fs_close_disk(struct fs *f, struct handle *h)
@@ -244,8 +265,7 @@ void fs_close_disk(struct fs *f, struct handle *h)
     else if (writer)
         fs_settle_due(d);
     fs_settle_look(f);
-    for (struct fs_disk *at = d; at != NULL; at = atomic_load(&at->moved))
-        close_unused(f, at);
+    close_chain(f, d);
     handle_free(f, h);
     fs_disk_put(d);
 }

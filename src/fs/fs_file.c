@@ -43,7 +43,12 @@ static int open_truncate(struct op *op, const struct node *node, struct verr *er
     if (busy != 0)
         return verr_set(err, EBUSY, "%s is open for writing", node->name);
     fs_will_replace(op->disk);
-    int rc = op->disk->orphan ? live_truncate(op->disk->live, 0, err) : fs_rewrite(op->f, node, op->disk->live, err);
+    struct live *l = NULL;      /* of its own: without a handle nothing keeps that of the disk open */
+    int rc = live_get(op->f->live, &op->disk->id, &l, err);
+    if (rc < 0)
+        return rc;
+    rc = op->disk->orphan ? live_truncate(l, 0, err) : fs_rewrite(op->f, node, l, err);
+    live_put(l);
     if (rc == 0)
         atomic_store(&op->disk->touched, true);
     return rc;
@@ -62,10 +67,21 @@ static int open_node(struct op *op, struct node *out, struct verr *err)
     return rc == -ENOENT ? -ESTALE : rc;
 }
 
+/* The kernel may have let the request pass by what the disk was before a rename onto it, that is, by attributes of up to a second ago. */
+static bool still_may_open(struct op *op, const struct node *node)
+{
+    enum { FRESH_S = 10 };
+    unsigned want = (flags_write(op->fi.flags) || flags_may_change(op->fi.flags) ? 2 : 0) | ((op->fi.flags & O_ACCMODE) != O_WRONLY ? 4 : 0);
+    bool fresh = fs_now_ns() - node->btime_ns < FRESH_S * INT64_C(1000000000);
+    return !fresh || (op->flags & O_CREAT) != 0 || fs_may(op->req, node->uid, node->gid, node->mode, want);
+}
+
 static int open_disk(struct op *op, struct handle **out, struct verr *err)
 {
     struct node node;
     int rc = open_node(op, &node, err);
+    if (rc == 0 && !still_may_open(op, &node))
+        rc = -EACCES;
     if (rc == 0)
         rc = open_live(op, err);
     if (rc == 0 && (op->fi.flags & O_TRUNC) != 0 && (op->flags & O_CREAT) == 0)
@@ -294,9 +310,9 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         rc = -EROFS;
     if (rc == 0 && w.kind == WHAT_NODE && w.node.kind != NODE_DISK)
         rc = -EISDIR;
-    if (rc == 0 && w.moved)     /* through /proc/PID/fd; a writer takes the name */
-        rc = flags_may_change(fi->flags) || (fi->flags & O_TRUNC) || (d = fs_disk_find_ino(f, ino)) == NULL ? -ESTALE : 0;
-    else if (rc == 0 && disk && (d = fs_disk_get(f, &w.node.id)) == NULL)
+    if (rc == 0 && w.moved)     /* through /proc/PID/fd: it is the name that can be opened */
+        rc = -ESTALE;
+    if (rc == 0 && disk && (d = fs_disk_get(f, &w.node.id)) == NULL)
         rc = -ENOMEM;
     if (rc < 0) {
         fs_reply_fail(req, "open", ino, rc, &err);

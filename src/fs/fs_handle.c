@@ -182,13 +182,13 @@ void fs_disk_close_live(struct fs_disk *d)
         live_put(l);
 }
 
-/* lock held. On a disk that was moved, and on all that it leads to. */
-static void count_handles(struct fs_disk *d, unsigned n, bool more)
+/* lock held. Also of all disks that it leads to. */
+static void handle_goes(struct fs_disk *d)
 {
-    d->handles += more ? n : 0u - n;
+    d->handles--;
     for (d = atomic_load(&d->moved); d != NULL; d = atomic_load(&d->moved)) {
-        d->handles += more ? n : 0u - n;
-        atomic_fetch_add(&d->moved_here, more ? n : 0u - n);
+        d->handles--;
+        atomic_fetch_sub(&d->moved_here, 1);
     }
 }
 
@@ -196,12 +196,12 @@ int fs_disk_attach(struct fs_disk *d, struct handle *h, bool writer)
 {
     int rc = -ESTALE;
     pthread_mutex_lock(&d->f->lock);
-    bool moved = atomic_load(&d->moved) != NULL;
-    if (d->live == NULL && !moved) {
+    bool open = d->orphan ? d->handles > 0 && atomic_load(&d->moved) == NULL : !d->dying;
+    if (open && d->live == NULL) {
         rc = -EAGAIN;
-    } else if ((d->orphan ? d->handles > 0 : !d->dying) && !(moved && writer)) {
+    } else if (open) {
         d->refs++;
-        count_handles(d, 1, true);
+        d->handles++;
         d->writers += writer;
         h->keeps_cache = !h->direct && atomic_load(&d->coherent);
         if (!h->direct)
@@ -226,7 +226,7 @@ void fs_disk_detach(struct handle *h, unsigned *writers, bool *orphan)
         pp = &(*pp)->disk_next;
     if (*pp != NULL) {
         *pp = h->disk_next;
-        count_handles(d, 1, false);
+        handle_goes(d);
         d->writers -= h->writer;
         if (h->writer)
             d->quiet_ns = fs_mono_ns();
@@ -242,28 +242,31 @@ void fs_disk_move(struct fs_disk *d, struct fs_disk *to)
 {
     pthread_mutex_lock(&d->f->lock);
     unsigned n = d->handles;
-    to->refs++;
-    atomic_store(&d->moved, to);
-    to->handles += n;
-    atomic_fetch_add(&to->moved_here, n);
+    if (n > 0) {
+        to->refs++;
+        atomic_store(&d->moved, to);
+        to->handles += n;
+        atomic_fetch_add(&to->moved_here, n);
+    }
     pthread_mutex_unlock(&d->f->lock);
 }
 
-void fs_disk_named(struct fs_disk *d)
+struct fs_disk *fs_disk_moved(struct fs_disk *d)
 {
     pthread_mutex_lock(&d->f->lock);
-    struct fs_disk *to = atomic_exchange(&d->moved, NULL);
-    d->dying = false;
+    struct fs_disk *to = atomic_load(&d->moved);
+    if (to != NULL)
+        to->refs++;
     pthread_mutex_unlock(&d->f->lock);
-    fs_disk_put(to);
+    return to;
 }
 
-void fs_disk_cut(struct fs_disk *d, bool cut)
+void fs_disk_cut(struct fs_disk *d, enum handle_cut to)
 {
     pthread_mutex_lock(&d->f->lock);
     for (struct handle *h = d->f->handles; h != NULL; h = h->next)
         if (h->kind == HANDLE_DISK && h->disk != NULL && handle_disk(h) == d)
-            atomic_store(&h->cut, cut);
+            atomic_store(&h->cut, atomic_load(&h->cut) == CUT_OFF ? CUT_OFF : to);
     pthread_mutex_unlock(&d->f->lock);
 }
 

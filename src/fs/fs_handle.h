@@ -51,7 +51,7 @@ struct fs_disk {
     struct live *live;              /* from the first handle on, until the last one is gone */
     struct handle *list;            /* its handles */
     unsigned handles, writers;      /* handles: also those of disks that were moved here */
-    struct fs_disk *_Atomic moved;  /* the disk that this one was renamed onto, referenced. Stays while it has handles */
+    struct fs_disk *_Atomic moved;  /* the disk that this one was renamed onto, referenced, until its last handle is closed */
     atomic_uint moved_here;         /* handles of disks that were moved here: their inodes have pages of this disk's data */
     atomic_uint cached;             /* handles through which the kernel may keep pages */
     atomic_bool coherent;           /* a cached handle has been used, so its open has dropped stale pages. Since then the kernel is
@@ -80,6 +80,7 @@ struct fs_disk {
 };
 
 enum handle_kind { HANDLE_DISK = 1, HANDLE_SNAP, HANDLE_LABEL, HANDLE_DIR, HANDLE_TEXT };
+enum handle_cut { CUT_NOT, CUT_PERHAPS /* by a rename that may fail yet */, CUT_OFF };
 enum label_state { LABEL_NEW = 0, LABEL_TAKEN, LABEL_SPOILT };
 
 /* One line of a directory listing, with what `ls -l` asks of a snapshot. */
@@ -115,7 +116,7 @@ struct handle {
     bool keeps_cache;               /* its open leaves the kernel's pages as they are */
     struct stream *_Atomic stream;  /* of a direct handle that writes in large pieces; NULL: none */
     bool stream_asked;              /* guarded by lock: it was decided whether the handle gets a stream */
-    atomic_bool cut;                /* the disk got a content that whoever opened it may not be allowed to read: it reads no more */
+    _Atomic enum handle_cut cut;    /* the disk got a content that whoever opened it may not be allowed to read: it reads no more */
     atomic_bool changed;            /* data changed through it since its last freeze */
     atomic_uint flushing;           /* flushes in the disk's queue or running: one that comes meanwhile is answered behind them */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */
@@ -160,7 +161,7 @@ void listing_clear(struct listing *l);
 struct fs_disk *fs_disk_get(struct fs *f, const struct vid *id);
 struct fs_disk *fs_disk_find_ino(struct fs *f, uint64_t ino);
 void fs_disk_put(struct fs_disk *d);
-/* The disk whose data the handle reads: its own, or the one that it was moved to. */
+/* The disk whose data the handle reads: its own, or the one that it was moved to. The handle is attached, or fs.lock is held. */
 static inline struct fs_disk *handle_disk(const struct handle *h)
 {
     struct fs_disk *d = h->disk;
@@ -168,12 +169,12 @@ static inline struct fs_disk *handle_disk(const struct handle *h)
         d = next;
     return d;
 }
-/* From here on the readers of d read `to`, whose live image is open and which is not moved itself. */
+/* From here on the readers of d read `to`, whose live image is open and which is not moved itself. Nothing is done if d has none. */
 void fs_disk_move(struct fs_disk *d, struct fs_disk *to);
-/* A removed or moved disk without handles has its name again: it leads nowhere, and can be opened. */
-void fs_disk_named(struct fs_disk *d);
-/* Makes all handles that read the disk's data read no more, or (false) takes that back. */
-void fs_disk_cut(struct fs_disk *d, bool cut);
+/* The disk that d was moved to, as a reference; NULL: none. */
+struct fs_disk *fs_disk_moved(struct fs_disk *d);
+/* Cuts off all handles that read the disk's data, with CUT_PERHAPS at first. Then CUT_OFF makes that last, CUT_NOT takes it back. */
+void fs_disk_cut(struct fs_disk *d, enum handle_cut to);
 /* An inode other than the disk's own, through whose handles its data are read: the lowest above `after`. 0: there is none. */
 uint64_t fs_disk_moved_ino(struct fs_disk *d, uint64_t after);
 /* Opens the live image (once). -ENOENT: this host has none. */

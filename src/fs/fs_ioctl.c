@@ -90,6 +90,8 @@ static int group_collect(struct op *op, struct group *g)
     int rc = names_by_ino(f->names, h->kind == HANDLE_DISK ? handle_disk(h)->ino : h->ino, &node, g->err);
     if (rc < 0)
         return rc == -ENOENT ? verr_set(g->err, ESTALE, "it was removed") : rc;
+    if (h->kind == HANDLE_DISK && atomic_load(&h->cut) != CUT_NOT)
+        return verr_set(g->err, ESTALE, "%s was replaced by a disk of another owner or mode", node.name);
     if (h->kind == HANDLE_DISK)
         return group_add(g, &node, DUE_REQUEST);
     if (fuse_req_ctx(op->req)->uid != 0 && fuse_req_ctx(op->req)->uid != node.uid)
@@ -184,6 +186,8 @@ static int revert(struct op *op, struct varve_ioc_revert *io, struct verr *err)
     rc = names_by_ino(f->names, op->h->disk->ino, &node, err);
     if (rc == -ENOENT || (rc == 0 && (node.flags & NODE_GONE) != 0))
         return verr_set(err, ESTALE, "the disk was removed");
+    if (atomic_load(&op->h->cut) != CUT_NOT)    /* while this request was in the queue */
+        return verr_set(err, ESTALE, "%s was replaced by a disk of another owner or mode", node.name);
     if (rc < 0)
         return rc;
     int busy = fs_disk_others(op->h->disk, op->h, true);
@@ -462,6 +466,10 @@ static void command_start(const struct command *c, fuse_req_t req, fuse_ino_t in
     }
     if (c->write && agent_read_only(fs_of(req)->agent)) {       /* the kernel refuses other changes, but knows no ioctl */
         fuse_reply_err(req, EROFS);
+        return;
+    }
+    if (h->kind == HANDLE_DISK && atomic_load(&h->cut) != CUT_NOT) {
+        fuse_reply_err(req, ESTALE);
         return;
     }
     if (c->write && h->kind == HANDLE_DISK && !h->may_change) {

@@ -63,7 +63,7 @@ int fs_check_removed(struct fs *f, const struct node *gone, const struct fs_disk
     if (d == NULL)
         return 0;
     pthread_mutex_lock(&f->lock);
-    bool going = d->orphan || (d->dying && (d != mine || d->handles > 0));
+    bool going = d->orphan || atomic_load(&d->moved) != NULL || (d->dying && (d != mine || d->handles > 0));
     pthread_mutex_unlock(&f->lock);
     int busy = going ? fs_disk_others(d, NULL, false) : 0;
     fs_disk_put(d);

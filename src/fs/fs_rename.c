@@ -202,15 +202,15 @@ static int move_onto_disk(struct op *op, const struct move *m, struct verr *err)
         fs_will_replace(src);
         bool cut = !same_rights(&m->from.node, &m->to.node);
         if (cut)
-            fs_disk_cut(op->disk, true);
+            fs_disk_cut(op->disk, CUT_PERHAPS);
         rc = agent_disk_replace(f->agent, &m->from.node, &m->to.node, is_open(src), err);
-        if (cut && rc < 0)
-            fs_disk_cut(op->disk, false);
+        if (cut)
+            fs_disk_cut(op->disk, rc < 0 ? CUT_NOT : CUT_OFF);
     }
     if (rc < 0) {
         set_dying(src, false);
     } else {
-        fs_disk_named(op->disk);    /* it may have been a removed one */
+        set_dying(op->disk, false); /* it may have been a removed one */
         end_source(src, &m->from.node, op->disk);
     }
     fs_disk_put(src);
@@ -266,12 +266,13 @@ static void rename_run(struct op *op)
             return;
         rc = verr_set(&err, EBUSY, "the disk is open");
     }
-    bool onto = rc == 0 && m.from.kind == ENTRY_DISK && (m.replaces || m.revives) && !vid_eq(&m.from.node.id, &m.to.node.id);
-    fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
-    if (onto) {
+    /* Before the answer, so that nobody reads an old page after it. The kernel holds locks of directories and inodes for a rename, but
+     * none that an invalidation, or a read of a page, waits for. */
+    if (rc == 0 && m.from.kind == ENTRY_DISK && (m.replaces || m.revives) && !vid_eq(&m.from.node.id, &m.to.node.id)) {
         fs_inval_inode(f, vid_ino(&m.to.node.id));
         fs_inval_moved(op->disk, 0, 0);
     }
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
 }
 
 void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned int flags)

@@ -79,14 +79,14 @@ begins over "$VARVE" mount "$T/store2" "$T/m/mnt2" -o "state=$T/state3"
 begins term timeout 2 "$VARVE" wait "$T/m/mnt2"
 begins int env --default-signal=INT timeout -s INT 2 "$VARVE" wait "$T/m/mnt2"
 
-ended two 1 20 "$T/m/mnt2: does not answer within 3 s"
+ended two 1 20 "$T/m/mnt2: does not answer within the time"
 grep -q "$T/none: No such file" "$T/two.out" || fail "went on with no other mount: $(cat "$T/two.out")"
-ended all 1 20 "$T/m/mnt2: does not answer within 3 s"
+ended all 1 20 "$T/m/mnt2: does not answer within the time"
 if grep -q "$MNT:" "$T/all.out"; then fail "said of a mount that answers: $(cat "$T/all.out")"; fi
-ended umount_soon 1 20 "does not answer within .* s"
+ended umount_soon 1 20 "does not answer within the time"
 ended dead 1 20 "$T/m/mnt2: does not answer for 5 s"
-ended disk 1 20 "$T/m/mnt2/vm/disk.img: does not answer for 5 s"
-ended dir 1 20 '"message": ".*/mnt2/vm: does not answer for 5 s'
+ended disk 1 30 "$T/m/mnt2/vm/disk.img: does not answer for 10 s"
+ended dir 1 30 '"message": ".*/mnt2/vm: does not answer for 10 s'
 ended over 11 20 "does not answer"
 ended term 124 15 ''
 ended int 124 15 ''
@@ -103,7 +103,7 @@ mounted || fail "a mount that hangs was unmounted"
 # Unmounted it is only with --always, and not while a request that the daemon has taken is without an answer.
 if [ -n "${in_hands:-}" ]; then
     begins busy "$VARVE" umount --always --timeout 1 "$T/m/mnt2"
-    ended busy 11 20 "in use.*ends with that one"
+    ended busy 11 30 "in use.*ends with that one"
     mounted || fail "unmounted though in use"
     kill -CONT "$hung"
     eventually 20 nobody_asks
@@ -112,7 +112,7 @@ if [ -n "${in_hands:-}" ]; then
 fi
 eventually 10 nobody_asks
 begins always "$VARVE" umount --always --timeout 1 "$T/m/mnt2"
-ended always 1 20 "is unmounted, but its daemon may run on"
+ended always 1 30 "is unmounted, but its daemon may run on"
 if mounted; then fail "still mounted with --always"; fi
 rm "$T/pause"
 kill -CONT "$hung"
