@@ -139,7 +139,7 @@ int agent_snap_relabel(struct agent *a, const struct snaprow *s, const char *lab
 int agent_disk_remove(struct agent *a, const struct node *disk, struct verr *err);
 /* rename of disk source onto disk target, which may be a removed one with snapshots: the target keeps its id and history and takes the
  * content (docs/posix.md). Snapshots of the source stay under its name, as those of a removed disk. Freezes the result. read_on: the source's
- * image is in use by readers, who go on to see what it has now. The caller calls agent_disk_remove for the source once nobody
+ * image is open, and reads may be under way in it. The caller calls agent_disk_remove for the source once nobody
  * uses it. -EAGAIN: the target is gone, look it up again. */
 int agent_disk_replace(struct agent *a, const struct node *source, const struct node *target, bool read_on, struct verr *err);
 

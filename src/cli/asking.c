@@ -161,7 +161,7 @@ int ask(const struct asking *a, char **text, size_t *len)
     int fds[2];
     struct hearing h = {.a = a, .p.events = POLLIN};
     pid_t self = getpid();
-    signal(SIGCHLD, SIG_DFL);       /* whoever ignores it, and has started this program, would hear nothing of the child's end */
+    signal(SIGCHLD, SIG_DFL);       /* ignored, as a caller may leave it, it would hide how the child ended */
     if (pipe2(fds, O_CLOEXEC) < 0)
         return -errno;
     pid_t pid = fork();

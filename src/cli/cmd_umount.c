@@ -151,7 +151,7 @@ static int unmount_now(const char *point, bool silent)
     const struct timespec pause = {.tv_nsec = 100 * 1000000L};
     const struct asking a = {.question = answer_unmounted, .ctx = (void *)point, .silence_ms = silent ? ASK_MS : END_MS};
     int r = ask(&a, NULL, NULL);
-    for (unsigned i = 0; r == -EBUSY && silent && i < TRIES; i++) {     /* what has asked in vain may still be ending */
+    for (unsigned i = 0; r == -EBUSY && silent && i < TRIES; i++) {     /* a child that was given up may still be ending */
         nanosleep(&pause, NULL);
         r = ask(&a, NULL, NULL);
     }

@@ -118,7 +118,8 @@ static int listen_to(struct watch *w, int fd, const sigset_t *waiting, struct me
             aborted = true;
         } else if (ready > 0) {
             ssize_t n = read(fd, m, sizeof *m);
-            return n == (ssize_t)sizeof *m ? 1 : 0;
+            if (n <= 0 || n == (ssize_t)sizeof *m)      /* other messages are none of the daemon's */
+                return n > 0;
         } else if (errno != EINTR) {
             return 0;
         }

@@ -93,7 +93,7 @@ int ask_while_alive(int (*question)(void *path, int fd), const char *path, char 
     return ask(&a, text, len);
 }
 
-/* Has whoever started this program left it a disk that is open for writing, as a shell does after `exec 3<>DISK`? Then the end of a child
+/* Did this program inherit a disk that is open for writing, as from a shell after `exec 3<>DISK`? Then the end of a child
  * would be a close of that disk, and make a snapshot before the command does. */
 static bool holds_disk(void)
 {

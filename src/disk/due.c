@@ -13,27 +13,10 @@ bool due_possible(const struct due_case *c)
     return c->occasion == DUE_REQUEST || c->node->name[0] != '.';
 }
 
-/* Is a state kept whose snapshot was removed? Where it would be lost, where somebody asks, and at a close whose handle wrote to it. */
-static bool keeps_again(enum due_occasion occasion)
+/* Nobody asks, nothing is about to be lost, and no handle has just written: on these occasions what was removed stays removed. */
+static bool comes_by_itself(enum due_occasion o)
 {
-    switch (occasion) {
-    case DUE_RELEASE:   /* the close has been, and what it made was removed */
-    case DUE_SETTLED:
-    case DUE_LATE:
-    case DUE_RECOVERY:
-    case DUE_ZEROS:
-        return false;
-    case DUE_CLOSE:
-    case DUE_TRUNCATE:
-    case DUE_REVERT:
-    case DUE_REPLACED:
-    case DUE_RESIZED:
-    case DUE_NAMED:
-    case DUE_REQUEST:
-    case DUE_REQUEST_DIR:
-        break;
-    }
-    return true;
+    return o == DUE_RELEASE || o == DUE_SETTLED || o == DUE_LATE || o == DUE_RECOVERY || o == DUE_ZEROS;
 }
 
 /* Has the disk a state that no snapshot holds, or does the occasion ask for a snapshot of an unchanged disk too? */
@@ -41,7 +24,7 @@ static bool is_wanted(const struct due_case *c)
 {
     if (c->occasion == DUE_REQUEST || (c->occasion == DUE_CLOSE && is_rewriting(c)))
         return true;
-    return c->attr.unkept ? keeps_again(c->occasion) : c->attr.changed;
+    return c->attr.changed && !(c->attr.unkept && comes_by_itself(c->occasion));
 }
 
 static bool is_partial(const struct due_case *c)

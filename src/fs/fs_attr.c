@@ -360,8 +360,8 @@ static int setattr_size_of(struct op *op, struct fs_disk *d, struct live *l, con
 static int setattr_size(struct op *op, struct fs_disk *d, const struct node *n, struct verr *err)
 {
     struct live *l = NULL;
-    int rc = fs_disk_open_live(d, err);
-    if (rc == 0)                /* of its own: without a handle nothing keeps that of the disk open */
+    int rc = agent_ready(op->f->agent, &d->id, err);
+    if (rc == 0)                /* without a handle nothing keeps that of the disk open */
         rc = live_get(op->f->live, &d->id, &l, err);
     if (rc < 0)
         return rc == -ENOENT ? -EREMOTE : rc;
@@ -388,12 +388,12 @@ static int setattr_may(const struct op *op, const struct node *n)
 {
     const unsigned now = FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW, times = FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME;
     const uint32_t uid = fuse_req_ctx(op->req)->uid;
-    bool writes = fs_may(op->req, n->uid, n->gid, n->mode, 2), writer = op->h != NULL && op->h->kind == HANDLE_DISK && op->h->writer;
+    bool writer = op->h != NULL && op->h->kind == HANDLE_DISK && op->h->writer;
     if (n->kind != NODE_DISK || uid == 0 || uid == n->uid || writer)
         return 0;
     if (op->flags & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) || ((op->flags & times) != 0 && (op->flags & now) == 0))
         return -EPERM;
-    return op->flags & (now | FUSE_SET_ATTR_SIZE) && !writes ? -EACCES : 0;
+    return op->flags & (now | FUSE_SET_ATTR_SIZE) && !fs_may(op->req, n->uid, n->gid, n->mode, 2) ? -EACCES : 0;
 }
 
 static int setattr_node(struct op *op, const struct what *w, struct verr *err)

@@ -227,16 +227,15 @@ static void close_unused(struct fs *f, struct fs_disk *d)
     fs_disk_put(to);
 }
 
-/* Both as long as they lead on. What comes behind is taken before each: whoever finds that one goes cuts the chain there. */
+/* The same of the disk and of those that it leads to. Where a disk leads is looked up before it is closed: that clears it. */
 static void close_chain(struct fs *f, struct fs_disk *d)
 {
-    struct fs_disk *next = fs_disk_moved(d);
-    close_unused(f, d);
-    while (next != NULL) {
-        struct fs_disk *at = next;
+    struct fs_disk *next;
+    for (struct fs_disk *at = d; at != NULL; at = next) {
         next = fs_disk_moved(at);
         close_unused(f, at);
-        fs_disk_put(at);
+        if (at != d)
+            fs_disk_put(at);
     }
 }
 

@@ -116,7 +116,7 @@ struct handle {
     bool keeps_cache;               /* its open leaves the kernel's pages as they are */
     struct stream *_Atomic stream;  /* of a direct handle that writes in large pieces; NULL: none */
     bool stream_asked;              /* guarded by lock: it was decided whether the handle gets a stream */
-    _Atomic enum handle_cut cut;    /* the disk got a content that whoever opened it may not be allowed to read: it reads no more */
+    _Atomic enum handle_cut cut;    /* the disk got a content that the opener may not be allowed to read: the handle reads no more */
     atomic_bool changed;            /* data changed through it since its last freeze */
     atomic_uint flushing;           /* flushes in the disk's queue or running: one that comes meanwhile is answered behind them */
     atomic_bool idle;               /* its last request was a flush: its release may be on the way */

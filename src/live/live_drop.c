@@ -71,7 +71,7 @@ static int merge_segment(struct drop *d, uint64_t seg, struct verr *err)
     int r = ltable_get(l, to->table, seg, &e, err);
     if (r == 0 && e.kind == SEGK_FROZEN && e.value == d->from.seq) {
         if (live) {
-            r = live_entry_dirty(l, seg, &e, err);     /* live_drop_at has said what that is */
+            r = live_entry_dirty(l, seg, &e, err);     /* what it is to the live image live_drop_at has noted */
         } else if (!e.dirty) {
             e.dirty = true;
             r = ltable_put(l, to->table, seg, &e, err);

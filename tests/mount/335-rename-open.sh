@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A rename onto a disk while programs have the source or the target open: whoever reads the source goes on with the target, as on any
+# A rename onto a disk while programs have the source or the target open: a reader of the source goes on with the target, as on any
 # filesystem; a reader of the target sees the new content, or nothing if its rights are others; a writer of either is EBUSY.
 # Samba renames through a descriptor that it holds; `tail -f` holds one while logs rotate.
 set -eu

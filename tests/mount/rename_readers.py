@@ -96,4 +96,4 @@ for t in threads:
 print(counts)
 for w in wrong[:5]:
     print('WRONG', w)
-sys.exit(1 if wrong or counts['renames'] < 10 or counts['reads'] < 10 else 0)
+sys.exit(1 if wrong or not counts['renames'] or not counts['reads'] else 0)

@@ -691,7 +691,7 @@ static void dropped_changes_of_the_youngest_go_to_the_live_image(void **state)
     }
 }
 
-/* The state is there, and no snapshot of it; whoever writes next makes a changed one of it. */
+/* The state is there, and no snapshot of it; the next write makes a changed one of it. */
 static void remove_youngest(struct box *b, bool sealed, bool write_before_the_kill)
 {
     struct live *l = b->l[0];
