@@ -166,7 +166,9 @@ int fs_mount(const struct fs_conf *conf, struct agent *a, struct fs **out, struc
         fuse_session_destroy(f->se);
         goto out;
     }
-    rc = fs_answer_init(f, err);
+    rc = fs_device_use(f, err);
+    if (rc == 0)
+        rc = fs_answer_init(f, err);
     if (rc == 0 && fs_point_find(f->conf.mountpoint, &f->point) != 1)
         rc = verr_set(err, EIO, "%s is mounted, but is not in /proc/self/mountinfo", f->conf.mountpoint);
     if (rc < 0) {

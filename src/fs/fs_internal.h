@@ -42,6 +42,7 @@ struct fs {
     struct catalog *catalog;
     struct live_set *live;
     struct fuse_session *se;
+    bool add_flag;                  /* INIT is being answered (fs_device.c) */
     struct fs_point point;          /* where it is mounted */
     struct pool *io;                /* reads that may go to STORE */
     struct pool *ctl;               /* changes of names, freezes, fsync, the queues of disks */
@@ -289,7 +290,9 @@ void control_stat(uint64_t ino, struct stat *st);
 void control_open(fuse_req_t req, uint64_t ino, const struct fuse_file_info *fi);
 int control_list(struct handle *h);
 
-/* Answers INIT (fs_init.c). The process has no other thread yet that reads requests. */
+/* fs_device.c. fs_device_use: after fuse_session_mount, before the first request. fs_answer_init: the process has no other thread yet that
+ * reads requests. */
+int fs_device_use(struct fs *f, struct verr *err);
 int fs_answer_init(struct fs *f, struct verr *err);
 
 /* ---- operations ---- */
