@@ -4,7 +4,8 @@
  *
  * Order: claim directory in STORE -> name here, fsync of the directory -> first number of the claim;
  *        version id here, fdatasync -> table entries that point into the container.
- * A file whose fdatasync failed is made anew: the entry would look as if it were durable.
+ * A file whose fdatasync failed is made anew: the entry would look as if it were durable. Until that succeeds, nothing more is noted; each
+ * note tries it again.
  * Nothing is ever taken out. An entry is written once, so no torn write can change it: a damaged one counts as unknown, and is written
  * anew by what the container says now.
  */
@@ -38,8 +39,11 @@ struct known {
     int state_fd, fd;
     bool is_new;
     _Atomic uint32_t claim;
-    atomic_bool failed;         /* an entry may look as if it were durable, and is not */
-    pthread_mutex_t lock;       /* writers one at a time */
+    pthread_mutex_t lock;       /* writers one at a time; guards doubts */
+    uint32_t *doubts;           /* claims whose file has an entry that may look as if it were durable, and is not */
+    unsigned ndoubts;
+    atomic_bool doubted;        /* there are some, */
+    atomic_bool lost;           /* or one for which there was no memory */
 };
 
 /* ---- entries ---- */
@@ -131,8 +135,8 @@ static int other_file(uint64_t container, struct verr *err)
 }
 
 /* A failed fdatasync is final for the file: another one takes its place, with its durable entries and the new one, which the kernel may
- * have dropped together with the page. */
-static int file_anew(const struct known *k, uint32_t claim, const uint8_t entry[ENTRY_BYTES], size_t at)
+ * have dropped together with the page. entry NULL: without a new one. */
+static int file_anew(const struct known *k, uint32_t claim, const uint8_t *entry, size_t at)
 {
     char name[16];
     uint8_t *old, *all;
@@ -144,12 +148,38 @@ static int file_anew(const struct known *k, uint32_t claim, const uint8_t entry[
     all = calloc(CLAIM_NUMBERS, ENTRY_BYTES);
     if (all != NULL) {
         memcpy(all, old, len);
-        memcpy(all + at, entry, ENTRY_BYTES);
-        r = file_replace(k->fd, name, all, len > at + ENTRY_BYTES ? len : at + ENTRY_BYTES);
+        if (entry != NULL)
+            memcpy(all + at, entry, ENTRY_BYTES);
+        r = file_replace(k->fd, name, all, entry == NULL || len > at + ENTRY_BYTES ? len : at + ENTRY_BYTES);
     }
     free(old);
     free(all);
     return all == NULL ? -ENOMEM : r;
+}
+
+/* lock held */
+static void doubt(struct known *k, uint32_t claim)
+{
+    uint32_t *more = realloc(k->doubts, (k->ndoubts + 1) * sizeof *more);
+    if (more != NULL) {
+        k->doubts = more;
+        k->doubts[k->ndoubts++] = claim;
+    }
+    atomic_store(more != NULL ? &k->doubted : &k->lost, true);
+}
+
+/* What was to be noted when the fdatasync failed may be in the new file or not: nobody was told that it is. */
+static int doubts_end(struct known *k)
+{
+    int r = 0;
+    pthread_mutex_lock(&k->lock);
+    while (r == 0 && k->ndoubts > 0) {
+        r = file_anew(k, k->doubts[k->ndoubts - 1], NULL, 0);
+        k->ndoubts -= r == 0;
+    }
+    atomic_store(&k->doubted, k->ndoubts > 0);
+    pthread_mutex_unlock(&k->lock);
+    return r;
 }
 
 static int entry_store(struct known *k, uint64_t container, const struct vid *version)
@@ -163,7 +193,7 @@ static int entry_store(struct known *k, uint64_t container, const struct vid *ve
     if (r == 0 && (fault_errno("agent.known.fdatasync") != 0 || fdatasync(fd) < 0)) {
         r = file_anew(k, (uint32_t)(container / CLAIM_NUMBERS), raw, (size_t)entry_off(container));
         if (r < 0)
-            atomic_store(&k->failed, true);
+            doubt(k, (uint32_t)(container / CLAIM_NUMBERS));
     }
     close(fd);
     raise_claim(k, (uint32_t)(container / CLAIM_NUMBERS));
@@ -184,9 +214,12 @@ static int compare(const struct known *k, uint64_t container, const struct vid *
 
 int known_note(struct known *k, uint64_t container, const struct vid *version, struct verr *err)
 {
-    if (atomic_load(&k->failed))
+    if (atomic_load(&k->lost))
         return verr_set(err, EIO, "STATE/" KNOWN_DIR ": an fsync failed: takes no more changes until the next start");
-    int r = compare(k, container, version, err);
+    int r = atomic_load(&k->doubted) ? doubts_end(k) : 0;
+    if (r < 0)
+        return verr_set(err, -r, "STATE/" KNOWN_DIR ": a file whose fsync failed cannot be made anew: %s", strerror(-r));
+    r = compare(k, container, version, err);
     if (r != 1)
         return r;
     pthread_mutex_lock(&k->lock);
@@ -301,5 +334,6 @@ void known_close(struct known *k)
     if (k->fd >= 0)
         close(k->fd);
     pthread_mutex_destroy(&k->lock);
+    free(k->doubts);
     free(k);
 }
