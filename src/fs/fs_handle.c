@@ -299,6 +299,14 @@ int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only
     return busy;
 }
 
+bool fs_disk_closing(struct fs *f, const struct node *disk, const struct handle *me)
+{
+    struct fs_disk *d = fs_disk_find_ino(f, vid_ino(&disk->id));
+    bool closing = d != NULL && fs_disk_others(d, me, true) == 1;
+    fs_disk_put(d);
+    return closing;
+}
+
 /* ---- the queue ---- */
 
 void fs_disk_submit(struct fs_disk *d, struct pool_task *task)

@@ -190,6 +190,10 @@ void fs_disk_detach(struct handle *h, unsigned *writers, bool *orphan);
  * was a flush, so that its release may be on the way; 2: some are in use. */
 int fs_disk_others(struct fs_disk *d, const struct handle *me, bool writers_only);
 
+/* Has the last writer of the disk been closed, but not yet released? Who takes a snapshot of it waits for that, for FS_GRACE_MS: the
+ * release says that what was closed is whole. Handle `me` does not count. */
+bool fs_disk_closing(struct fs *f, const struct node *disk, const struct handle *me);
+
 /* Runs the task on the disk's queue. The queue holds a reference to the disk until the task has run. */
 void fs_disk_submit(struct fs_disk *d, struct pool_task *task);
 

@@ -25,10 +25,12 @@ static void ioc_text(int32_t *error, char text[VARVE_ERROR_TEXT], const char *wh
 struct group {
     struct fs *f;
     fuse_req_t req;
+    const struct handle *me;        /* through which it is asked */
     enum due_occasion occasion;     /* of a directory: a label is wanted of unchanged disks too */
     struct node *disks;
     uint32_t *flags;                /* of the freeze of each */
     unsigned n, cap;
+    bool waited;                    /* for releases, in vain */
     int rc;
     struct verr *err;
 };
@@ -40,6 +42,7 @@ static int group_add(struct group *g, const struct node *n, enum due_occasion re
     int rc = live_get(g->f->live, &n->id, &l, g->err);
     if (rc < 0)
         return rc;
+    bool closing = !g->waited && fs_disk_closing(g->f, n, g->me);   /* before the look at what was released */
     rc = agent_settle_closed(g->f->agent, &n->id, g->err);
     if (rc < 0) {
         live_put(l);
@@ -47,6 +50,8 @@ static int group_add(struct group *g, const struct node *n, enum due_occasion re
     }
     rc = due_ask(&c, l, g->err);
     live_put(l);
+    if (rc == DUE_PARTIAL && closing)
+        return -EAGAIN;
     if (rc <= 0)
         return rc;
     if (g->n == g->cap) {
@@ -117,9 +122,11 @@ static int group_seal(struct group *g, const struct snaprow *rows)
     return rc;
 }
 
-static int snapshot(struct op *op, struct varve_ioc_snapshot *io, struct verr *err)
+/* -EAGAIN: a disk is partial as long as a release that is on the way has not come; unless waited. */
+static int snapshot(struct op *op, struct varve_ioc_snapshot *io, bool waited, struct verr *err)
 {
-    struct group g = {.f = op->f, .req = op->req, .err = err, .occasion = io->label[0] ? DUE_REQUEST : DUE_REQUEST_DIR};
+    struct group g = {.f = op->f, .req = op->req, .me = op->h, .err = err, .waited = waited,
+                      .occasion = io->label[0] ? DUE_REQUEST : DUE_REQUEST_DIR};
     struct freeze_req fr = {.label = io->label[0] ? io->label : NULL, .note = io->note[0] ? io->note : NULL};
     struct snaprow *rows = NULL;
     if (memchr(io->label, '\0', sizeof io->label) == NULL || memchr(io->note, '\0', sizeof io->note) == NULL || io->flags != 0
@@ -157,7 +164,11 @@ static void snapshot_run(struct op *op)
     io->count = 0;
     io->error = 0;
     io->name[0] = io->text[0] = '\0';
-    int rc = snapshot(op, io, &err);
+    int rc = snapshot(op, io, false, &err);
+    if (rc == -EAGAIN && op_retry(op))
+        return;
+    if (rc == -EAGAIN)
+        rc = snapshot(op, io, true, &err);
     if (rc < 0)
         ioc_text(&io->error, io->text, "snapshot", op->ino, rc, &err);
     fuse_reply_ioctl(op->req, 0, io, sizeof *io);

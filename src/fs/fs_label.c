@@ -91,12 +91,14 @@ void fs_label_create(struct op *op)
         handle_free(f, h);
 }
 
-static int label_take(struct fs *f, struct handle *h, struct snaprow *row, struct verr *err)
+/* -EAGAIN: the disk is partial as long as a release that is on the way has not come; unless waited. */
+static int label_take(struct fs *f, struct handle *h, bool waited, struct snaprow *row, struct verr *err)
 {
     struct node node;
     struct live *l = NULL;
     struct due_case c = {.occasion = DUE_REQUEST, .node = &node};
     int rc = names_by_ino(f->names, vid_ino(&h->label_disk.id), &node, err);
+    bool closing = rc == 0 && !waited && fs_disk_closing(f, &node, NULL);   /* before the look at what was released */
     if (rc == 0)
         rc = agent_settle_closed(f->agent, &node.id, err);
     if (rc == 0)
@@ -105,6 +107,8 @@ static int label_take(struct fs *f, struct handle *h, struct snaprow *row, struc
         return rc;
     rc = due_ask(&c, l, err);
     live_put(l);
+    if (rc == DUE_PARTIAL && closing)
+        return -EAGAIN;
     return rc < 0 ? rc : fs_freeze(f, &node, due_flags(&c, (enum due)rc), h->label, NULL, row, err);
 }
 
@@ -125,13 +129,18 @@ void fs_label_flush(struct op *op)
     if (take)
         h->label_state = LABEL_TAKEN;       /* of two flushes at the same time only one takes the snapshot */
     pthread_mutex_unlock(&h->lock);
-    int rc = take ? label_take(op->f, h, &row, &err) : 0;
+    int rc = take ? label_take(op->f, h, false, &row, &err) : 0;
+    bool later = rc == -EAGAIN && op_retry(op);
+    if (rc == -EAGAIN && !later)
+        rc = label_take(op->f, h, true, &row, &err);
     pthread_mutex_lock(&h->lock);
     if (rc < 0)
         h->label_state = LABEL_NEW;
     else if (take)
         h->label_snap = row.info.ref.snap;
     pthread_mutex_unlock(&h->lock);
+    if (later)
+        return;
     if (rc < 0) {
         fuse_reply_err(op->req, fs_errno("snapshot", op->ino, rc, &err));
     } else if (take && op->f->conf.sync_close) {
