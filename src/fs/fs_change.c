@@ -252,6 +252,7 @@ void fs_close_disk(struct fs *f, struct handle *h)
      * frozen any more, but the snapshots that its flushes made are settled: waiters wait for that. */
     if (last && !removed)
         release_rest(f, h);
+    fault_point("fs.release.after_rest");
     fs_made_released(d, h);
     if (last) {
         fs_disk_lacks_nothing(d);

@@ -104,25 +104,51 @@ static int move_node(struct op *op, const struct move *m, struct verr *err)
     int rc = names_rename(f->names, &n->id, &m->dirs.dir2.id, op->name2, err);
     if (rc == 0 && replaced)
         fs_gone_add(f, &was);
-    if (rc < 0 || n->kind != NODE_DISK || n->name[0] != '.')
-        return rc;
-    /* A finished temporary file got its final name: from now on its content counts. If it has a writer, the close freezes it. */
+    return rc;
+}
+
+/* A finished temporary file got its final name: from now on its content counts. If it has a writer, the close freezes it. */
+static int freeze_named(struct op *op, struct verr *err)
+{
+    struct fs *f = op->f;
     struct node now;
     struct live *l = NULL;
-    struct fs_disk *d = fs_disk_find_ino(f, vid_ino(&n->id));
-    int busy = d != NULL ? fs_disk_others(d, NULL, true) : 0;
-    fs_disk_put(d);
-    if (busy != 0)
+    struct due_case c = {.occasion = DUE_NAMED, .node = &now};
+    if (fs_disk_others(op->disk, NULL, true) != 0)
         return 0;
-    rc = names_by_ino(f->names, vid_ino(&n->id), &now, err);
+    int rc = names_by_ino(f->names, op->disk->ino, &now, err);
     if (rc == 0)
         rc = live_get(f->live, &now.id, &l, err);
-    struct due_case c = {.occasion = DUE_NAMED, .node = &now};
     if (rc == 0)
         rc = agent_freeze_due(f->agent, &c, l, NULL, err);
     if (l != NULL)
         live_put(l);
     return rc == -ENOENT || rc > 0 ? 0 : rc;
+}
+
+static void named_run(struct op *op)
+{
+    struct verr err = {0};
+    int rc = freeze_named(op, &err);
+    fuse_reply_err(op->req, rc < 0 ? fs_errno("rename", op->ino, rc, &err) : 0);
+}
+
+/* The rename goes on on the queue of the disk, where its releases run: the last one has come before, or it sees the new name. */
+static bool freezes_named(struct op *op, const struct move *m)
+{
+    const struct node *n = &m->from.node;
+    if (m->from.kind != ENTRY_DISK || n->name[0] != '.' || m->replaces || m->revives)
+        return false;
+    struct fs_disk *d = fs_disk_get(op->f, &n->id);
+    if (d == NULL) {
+        vlog(VLOG_WARN, "fs", "%s gets its snapshot with its next change: out of memory", QUOTED(op->name2));
+        return false;
+    }
+    fs_disk_put(op->disk);
+    op->disk = d;
+    op->fn = named_run;
+    op_move_on(op);
+    return true;
 }
 
 /* Owner and mode decide who may open a disk. Readers of the target go on with the source's content only if they are the same for both. */
@@ -266,6 +292,8 @@ static void rename_run(struct op *op)
             return;
         rc = verr_set(&err, EBUSY, "the disk is open");
     }
+    if (rc == 0 && freezes_named(op, &m))
+        return;
     /* Before the answer, so that nobody reads an old page after it. The kernel holds locks of directories and inodes for a rename, but
      * none that an invalidation, or a read of a page, waits for. */
     if (rc == 0 && m.from.kind == ENTRY_DISK && (m.replaces || m.revives) && !vid_eq(&m.from.node.id, &m.to.node.id)) {
